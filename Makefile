@@ -1,0 +1,71 @@
+# Everything a contributor types. Each target makes the environment it needs, in .venv; a second run finds it ready.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile
+
+.DEFAULT_GOAL := help
+.PHONY: help demo lab test test-fast packages bench lint format lock clean
+
+help: ## say what there is
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
+
+demo: $(VENV)/.with-demo ## run the quickstart notebook here, without a browser
+	@$(BIN)/python notebooks/run.py notebooks/quickstart.ipynb
+
+lab: $(VENV)/.with-demo ## open the quickstart notebook in JupyterLab
+	@$(BIN)/jupyter lab $(if $(filter 0,$(shell id -u)),--allow-root) notebooks/quickstart.ipynb
+
+test: packages $(VENV)/.with-test ## run all tests (as root: with a real Slurm, sshd and browser)
+	@$(PYTEST)
+
+test-fast: $(VENV)/.with-test ## run the unit tests only
+	@$(PYTEST) -m "not slow" tests/unit
+
+packages:
+	@.ci/packages
+
+bench: $(VENV)/.with-test ## measure (nothing else should run meanwhile)
+	@$(BIN)/python -m pytest -s --timeout 900 -o "python_files=bench_*.py" tests/benchmarks
+
+lint: $(VENV)/.with-dev ## check style, types, floors and budgets
+	@$(BIN)/ruff check
+	@$(BIN)/ruff format --check
+	@$(BIN)/mypy
+	@$(BIN)/python -m pytest -q tests/unit/test_floors.py tests/unit/test_budgets.py
+
+format: $(VENV)/.with-dev ## correct what can be corrected
+	@$(BIN)/ruff check --fix
+	@$(BIN)/ruff format
+
+lock: $(VENV)/.with-dev ## choose the newest versions, write constraints.txt
+	@$(BIN)/uv pip compile --quiet --universal --upgrade --no-header --no-annotate --python-version 3.11 \
+	    --all-extras pyproject.toml > $(VENV)/versions
+	@{ sed '/^[^#]/,$$d' constraints.txt; cat $(VENV)/versions; } > $(VENV)/constraints.txt
+	@mv $(VENV)/constraints.txt constraints.txt
+
+clean: ## remove what tests and notebooks leave behind; .venv stays
+	rm -rf build dist notebooks/_output .benchmarks .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	find hpcnb tests notebooks \( -name __pycache__ -o -name .ipynb_checkpoints \) -prune -exec rm -rf {} +
+
+# ---- the environment ----
+
+SUITS := import sys; sys.exit(sys.version_info < (3, 11))
+
+ifneq ($(shell $(BIN)/python -c "$(SUITS)" 2>/dev/null && echo suits),suits)
+.PHONY: $(VENV)/pyvenv.cfg
+endif
+
+$(VENV)/pyvenv.cfg:
+	@$(PYTHON) -c "$(SUITS)" || { echo "hpcnb needs Python 3.11 or newer: make PYTHON=/path/to/python3"; exit 1; }
+	@$(PYTHON) -c "import ensurepip, venv" 2>/dev/null \
+	    || { echo "$(PYTHON) cannot make environments. On Debian: apt-get install python3-venv"; exit 1; }
+	@echo "making $(VENV) …"
+	@rm -rf $(VENV)
+	@$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.with-%: $(VENV)/pyvenv.cfg pyproject.toml constraints.txt
+	@echo "installing hpcnb[$*] into $(VENV) …"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-input -c constraints.txt -e ".[$*]"
+	@touch $@
