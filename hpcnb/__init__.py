@@ -1,0 +1,54 @@
+"""hpcnb: notebook cells, futures and queues inside a Slurm allocation, from where you are.
+
+>>> import hpcnb as hpc
+>>> cluster = hpc.Cluster()                   # doctest: +SKIP
+>>> hpc.submit(sum, [1, 2, 3]).result()       # doctest: +SKIP
+6
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from hpcnb import errors
+from hpcnb.errors import *  # noqa: F403 - the tree of errors is the public one, name by name
+
+if TYPE_CHECKING:
+    from IPython.core.interactiveshell import InteractiveShell
+
+__version__ = "0.1.0"
+
+# Name → module. Loaded on first use: `import hpcnb` must not import distributed, paramiko or pandas.
+_LAZY = {
+    "Cluster": "hpcnb.cluster",
+    "as_completed": "hpcnb.tasks",
+    "attach": "hpcnb.cluster",
+    "clusters": "hpcnb.cluster",
+    "current": "hpcnb.cluster",
+    "gather": "hpcnb.tasks",
+    "map": "hpcnb.tasks",
+    "sites": "hpcnb.cluster",
+    "submit": "hpcnb.tasks",
+    "use": "hpcnb.cluster",
+    "wait": "hpcnb.tasks",
+}
+
+__all__ = sorted([*_LAZY, *errors.__all__])  # noqa: PLE0605
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LAZY:
+        return getattr(importlib.import_module(_LAZY[name]), name)
+    raise AttributeError(f"module 'hpcnb' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*__all__, "__version__"])
+
+
+def load_ipython_extension(shell: InteractiveShell) -> None:
+    """Register `%hpc` and `%%hpc` (`%load_ext hpcnb`)."""
+    from hpcnb.notebook import register
+
+    register(shell)
