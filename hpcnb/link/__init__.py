@@ -1,0 +1,10 @@
+"""Resumable streams over any pipe: one multiplexed, sequence-numbered byte link between two processes."""
+
+from __future__ import annotations
+
+from hpcnb.link.handshake import LinkRefused
+from hpcnb.link.link import Link, LinkState
+from hpcnb.link.protocol import StreamError
+from hpcnb.link.stream import Stream, splice
+
+__all__ = ["Link", "LinkRefused", "LinkState", "Stream", "StreamError", "splice"]
