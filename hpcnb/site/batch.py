@@ -1,0 +1,68 @@
+"""A batch system gives allocations: submit, list, cancel."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import Protocol
+
+from hpcnb.model import JobStatus, Resources
+
+
+@dataclass(frozen=True, kw_only=True)
+class JobRequest:
+    """One job to submit.
+
+    Parameters
+    ----------
+    token : str
+        The run id, 32 hexadecimal digits: the job's comment (and what finds the job again when the answer to a submission was lost).
+    name : str
+        Shown to other users; ``[A-Za-z0-9._-]{1,64}``.
+    script : str
+        Path at the site of the job's script.
+    directory : str
+        Path at the site where the script starts.
+    log : str
+        Path at the site that receives stdout and stderr.
+    resources : Resources
+    """
+
+    token: str
+    name: str
+    script: str
+    directory: str
+    log: str
+    resources: Resources
+
+
+class BatchUnknown(Exception):
+    """The batch system could not be asked, or its answer made no sense: nothing is known, nothing changes."""
+
+
+class Batch(Protocol):
+    """What hpcnb asks of a batch system."""
+
+    kind: str
+    """The word in the configuration: ``slurm`` or ``process``."""
+
+    async def submit(self, request: JobRequest) -> str:
+        """Submit a job, return its id.
+
+        Raises
+        ------
+        SubmissionRejected
+            The batch system said no (or is not there); nothing was submitted. The message names the cause
+            and the remedy: for a wrong partition the partitions there, for a wrong account the user's accounts.
+        BatchUnknown
+            The answer was lost: the job may or may not exist; ask `find`.
+        """
+
+    async def find(self, token: str) -> list[str]:
+        """The ids of the jobs, alive or still remembered, that carry a token. Raises `BatchUnknown`."""
+
+    async def list(self, job_ids: Collection[str]) -> dict[str, JobStatus]:
+        """The status of each job by one question to the batch system, whatever the number. Raises `BatchUnknown`."""
+
+    async def cancel(self, job_ids: Collection[str]) -> None:
+        """Cancel jobs; one that has ended already is no error. Raises `BatchUnknown`."""

@@ -1,0 +1,175 @@
+"""The Python at a site: how it is entered, what it is, and whether it can work with the one here."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import platform
+import shlex
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from hpcnb.errors import EnvironmentMismatch, SiteError
+from hpcnb.model import Record
+from hpcnb.site.shell import Completed, Shell
+
+BEGIN, END = "<<<hpcnb:", ":hpcnb>>>"
+"""Around our answer, since a login shell may print what it likes before and after."""
+
+PACKAGES = ("dask", "distributed", "ipykernel", "cloudpickle", "msgpack")
+SKEW = 60.0
+"""Seconds by which two clocks may differ before we say so."""
+
+# Runs under any Python that a site may have, so that an old one is named instead of failing on syntax.
+PROBE = f"""
+import json, os, platform, socket, sys, time
+found = {{}}
+try:
+    from importlib.metadata import version
+    for name in {PACKAGES!r}:
+        try:
+            found[name] = version(name)
+        except Exception:
+            found[name] = ""
+except ImportError:
+    pass
+home = os.environ.get("HPCNB_HOME") or os.path.join(os.path.expanduser("~"), ".hpcnb")
+print("{BEGIN}" + json.dumps(dict(
+    python=platform.python_version(), executable=sys.executable, packages=found, home=home,
+    user_home=os.path.expanduser("~"), host=socket.gethostname(), clock=time.time(),
+)) + "{END}")
+"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Environment:
+    """How Python is entered at a site.
+
+    Parameters
+    ----------
+    python : str
+        Path or name of the interpreter; ``~`` is the home directory there.
+    setup : sequence of str
+        Shell lines that come first (``module load python``), run by ``bash -l``.
+    """
+
+    python: str
+    setup: Sequence[str] = ()
+
+    def argv(self, script: str) -> list[str]:
+        """The command that runs a shell script in this environment."""
+        return ["bash", "-l", "-c", script] if self.setup else ["sh", "-c", script]
+
+    def enter(self, *arguments: str) -> str:
+        """Shell lines that set up the environment and become ``python ARGUMENTS``."""
+        return "\n".join([*self.setup, f"exec {self.interpreter} {shlex.join(arguments)}"])
+
+    @property
+    def interpreter(self) -> str:
+        """The interpreter as one shell word."""
+        if self.python.startswith("~/"):
+            return '"$HOME"/' + shlex.quote(self.python[2:])
+        return shlex.quote(self.python)
+
+    @property
+    def shebang(self) -> str:
+        return "#!/bin/bash -l" if self.setup else "#!/bin/sh"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Probe(Record):
+    """What a site answered: its Python, its packages, its places, its clock (POSIX seconds)."""
+
+    python: str
+    executable: str
+    packages: dict[str, str]
+    home: str
+    user_home: str
+    host: str
+    clock: float
+
+
+async def probe(shell: Shell, environment: Environment, *, site: str, home: str = "") -> Probe:
+    """Ask a site for its Python by one command.
+
+    Parameters
+    ----------
+    home : str
+        Where our files go there; empty: ``$HPCNB_HOME`` of the site, or ``~/.hpcnb``.
+
+    Raises
+    ------
+    EnvironmentMismatch
+        There is no such interpreter, or it gave no answer.
+    """
+    script = f"HPCNB_HOME={shlex.quote(home)}; export HPCNB_HOME\n" if home else ""
+    answer = await shell.run(environment.argv(script + environment.enter("-c", PROBE)), timeout=60)
+    begin, end = answer.out.find(BEGIN), answer.out.rfind(END)
+    if begin < 0 or end < 0:
+        raise _no_answer(answer, environment, site)
+    return Probe.from_json(json.loads(answer.out[begin + len(BEGIN) : end]))
+
+
+def _no_answer(answer: Completed, environment: Environment, site: str) -> SiteError:
+    evidence = (answer.err or answer.out).strip()[-2000:]
+    key = f"Set python: of site {site!r} in ~/.config/dask/hpcnb.yaml to an interpreter that exists there"
+    if answer.returncode in (126, 127):
+        return EnvironmentMismatch(
+            f"there is no Python at {environment.python!r}",
+            where=f"site {site}",
+            evidence=evidence,
+            remedy=f"{key}, or add the setup: lines that make it available.",
+        )
+    return EnvironmentMismatch(
+        f"{environment.python!r} gave no answer (exit status {answer.returncode})",
+        where=f"site {site}",
+        evidence=evidence,
+        remedy=f"{key}; try it by hand on the login node first.",
+    )
+
+
+def judge(found: Probe, *, site: str) -> list[str]:
+    """Whether that Python can work with the one here; returns warnings.
+
+    Functions travel as bytecode and both ends speak Dask's own protocol, so the minor version of Python and
+    the release of distributed must be equal.
+
+    Raises
+    ------
+    EnvironmentMismatch
+        With the command that mends it.
+    """
+    where = f"site {site}, {found.executable}"
+    here = platform.python_version()
+    if found.python.split(".")[:2] != here.split(".")[:2]:
+        raise EnvironmentMismatch(
+            f"Python is {found.python} there and {here} here; functions cannot travel between different minor versions",
+            where=where,
+            remedy=f"Use Python {here.rsplit('.', 1)[0]} at the site, or start the notebook with Python "
+            f"{found.python.rsplit('.', 1)[0]}.",
+        )
+    pins = [f"{name}=={importlib.metadata.version(name)}" for name in ("dask", "distributed")]
+    install = f"At the site: {found.executable} -m pip install {' '.join([*pins, 'ipykernel'])}"
+    if missing := [name for name in ("dask", "distributed", "ipykernel") if not found.packages.get(name)]:
+        raise EnvironmentMismatch(f"{' and '.join(missing)} not installed there", where=where, remedy=install)
+    for name in ("dask", "distributed"):
+        if found.packages[name] != (ours := importlib.metadata.version(name)):
+            raise EnvironmentMismatch(
+                f"{name} is {found.packages[name]} there and {ours} here; the two cannot be relied on together",
+                where=where,
+                remedy=install,
+            )
+    return _warnings(found, site)
+
+
+def _warnings(found: Probe, site: str) -> list[str]:
+    skew = found.clock - time.time()
+    if abs(skew) > SKEW:
+        return [f"the clock of site {site} is {abs(skew):.0f} s {'ahead of' if skew > 0 else 'behind'} this machine's"]
+    return []
+
+
+HERE = Environment(python=sys.executable)
+"""The environment that this very process runs in."""

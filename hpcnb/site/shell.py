@@ -1,0 +1,80 @@
+"""A shell is how a site is reached: run a command, move a file, open a byte pipe."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+
+@dataclass(frozen=True, kw_only=True)
+class Completed:
+    """A command that ended: its exit status and all it wrote."""
+
+    returncode: int
+    stdout: bytes
+    stderr: bytes
+
+    @property
+    def out(self) -> str:
+        return self.stdout.decode("utf-8", "replace")
+
+    @property
+    def err(self) -> str:
+        return self.stderr.decode("utf-8", "replace")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prompt:
+    """A question that only the user can answer.
+
+    Parameters
+    ----------
+    kind : str
+        ``"secret"`` (a password or code: no echo, never kept), ``"text"`` (echoed), or ``"confirm"`` (answer ``yes`` or ``no``).
+    title : str
+        Who asks, and for what.
+    text : str
+        The question as the server put it.
+    """
+
+    kind: str
+    title: str
+    text: str
+
+
+Ask = Callable[[Prompt], Awaitable[str]]
+"""Puts a question to whoever started the connection; raises `AuthenticationFailed` when nobody can answer."""
+
+
+class Shell(Protocol):
+    """One connection to a site, shared by all that use the site. Safe for concurrent use.
+
+    Paths are absolute. A failed file operation raises `OSError` with the errno and path that the site gave;
+    a connection that cannot be made or is lost raises `ConnectionFailed`, `AuthenticationFailed` or `HostKeyMismatch`.
+    """
+
+    name: str
+    """What errors call this end: ``"this machine"`` or the host."""
+
+    async def run(self, argv: Sequence[str], *, stdin: bytes = b"", timeout: float = 30.0) -> Completed:
+        """Run a command given as a list (no shell ever sees an unquoted word); raises `TimeoutError`."""
+
+    async def read(self, path: str, *, offset: int = 0, limit: int | None = None) -> bytes:
+        """Read at most `limit` bytes from `offset`; a negative `offset` counts from the end."""
+
+    async def write(self, path: str, data: bytes, *, mode: int = 0o600) -> None:
+        """Write a whole file: aside with its final mode from the first byte, fsync, rename."""
+
+    async def mkdir(self, path: str) -> None:
+        """Make a directory and its missing parents, each 0700; one that exists is left as it is."""
+
+    async def dial(self, host: str, port: int) -> socket.socket:
+        """Open a TCP connection *from the site* (from its login node); the bytes come and go through the returned socket.
+
+        The socket is connected, non-blocking, and the caller's to close.
+        """
+
+    async def close(self) -> None:
+        """End the connection. Every socket from `dial` sees its end."""

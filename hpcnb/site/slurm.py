@@ -1,0 +1,249 @@
+"""Slurm as a batch system: ask it by its own commands, believe only answers that prove themselves."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import time
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import replace
+from typing import TypeVar
+
+from hpcnb.errors import SiteError, SubmissionRejected
+from hpcnb.model import Ending, JobState, JobStatus, Reason
+from hpcnb.site import slurm_answers as answers
+from hpcnb.site.batch import BatchUnknown, JobRequest
+from hpcnb.site.shell import Completed, Shell
+from hpcnb.site.slurm_answers import SEPARATOR, Job
+from hpcnb.site.slurm_partitions import COLUMNS, Partition, impossible, partitions
+from hpcnb.site.slurm_refusals import Refusal, complaint, refusal, remedy
+from hpcnb.site.slurm_request import sbatch_argv
+
+_KEPT = (
+    *("HOME", "USER", "LOGNAME", "SHELL", "PATH", "LD_LIBRARY_PATH", "LANG", "LC_ALL", "TZ", "KRB5CCNAME"),
+    *("SLURM_CONF", "SBATCH_ACCOUNT", "SBATCH_PARTITION", "SBATCH_QOS"),
+)
+
+CLEAN = "umask 077; exec env -i " + " ".join(f'${{{n}:+"{n}=${n}"}}' for n in _KEPT) + ' "$@"'
+"""Runs a command of Slurm in a small environment that the job then inherits.
+
+Else the secrets of a notebook server would travel into the job, `SQUEUE_FORMAT` and its like would change
+answers, and the `SLURM_…` variables of a notebook that itself runs in a job would change the request.
+"""
+
+_EACH = 'for job; do scontrol --oneliner show job "$job"; done'
+_ACCOUNTS = 'exec sacctmgr --noheader --parsable2 show associations user="$(id -un)" format=account'
+_LOGIN_PATH = """printf '\\037%s\\037' "$PATH" """
+
+_ID = re.compile(r"[0-9]{1,18}")
+_NO_SUCH_JOB = "Invalid job id"
+_HARMLESS = re.compile("invalid job id|already completing or completed", re.IGNORECASE)
+
+T = TypeVar("T")
+
+
+class Slurm:
+    """The batch system Slurm; see `hpcnb.site.batch.Batch`.
+
+    Parameters
+    ----------
+    shell : Shell
+    site : str
+        What errors call the site.
+    """
+
+    kind = "slurm"
+
+    settle = 2.0
+    """Seconds between two looks for a job whose submission got no answer."""
+    position_every = 15.0
+    """Seconds between two questions for the place in the queue, which cost a line per waiting job."""
+
+    def __init__(self, shell: Shell, site: str) -> None:
+        self._shell = shell
+        self._site = site
+        self._path: str | None = None  # of a login shell, once it was needed
+        self._places: dict[str, int] = {}
+        self._placed = -self.position_every
+
+    async def submit(self, request: JobRequest) -> str:
+        argv = sbatch_argv(request, site=self._site)
+        await self._check_limits(request)
+        try:
+            # `timeout`, so that nothing is submitted behind our back once we have stopped waiting.
+            done = await self._run(["timeout", "-k", "5", "50", *argv], wait=60)
+        except BatchUnknown as exc:
+            return await self._adopt(request, str(exc))
+        if not done.returncode:
+            return answers.submitted(done.out) or await self._adopt(request, f"sbatch said {done.out[:200]!r}")
+        why = refusal(done.returncode, done.err)
+        if why is Refusal.UNHEARD:
+            return await self._adopt(request, done.err)
+        if why is Refusal.UNCLEAR and (job_id := await self._look(request)):
+            return job_id
+        raise await self._rejected(why, done)
+
+    async def find(self, token: str) -> list[str]:
+        done = await self._squeue("--me", "--states=all", columns=answers.TOKENS)
+        return self._read(done, answers.carriers, token)
+
+    async def list(self, job_ids: Collection[str]) -> dict[str, JobStatus]:
+        if not job_ids:
+            return {}
+        jobs = await self._jobs(_checked(job_ids))
+        found = {job_id: job.status for job_id, job in jobs.items()}
+        if over := [i for i, status in found.items() if status.state is JobState.ENDED]:
+            endings = await self._endings(over)
+            found |= {i: replace(found[i], ending=ending) for i, ending in endings.items() if i in found}
+        if gone := [i for i in job_ids if i not in found]:
+            found |= await self._remembered(gone)
+        places = await self._positions([job for job in jobs.values() if job.status.state is JobState.PENDING])
+        return {i: replace(status, position=places.get(i)) for i, status in found.items()}
+
+    async def cancel(self, job_ids: Collection[str]) -> None:
+        if not job_ids:
+            return
+        done = await self._run(["scancel", *_checked(job_ids)])
+        if done.returncode and not _HARMLESS.search(done.err):
+            raise self._unknown(done)
+
+    async def _check_limits(self, request: JobRequest) -> None:
+        what, remedy_ = impossible(request.resources, await self._partitions())
+        if what:
+            raise SubmissionRejected(what, where=f"site {self._site}", remedy=remedy_)
+
+    async def _partitions(self) -> Sequence[Partition]:
+        try:
+            done = await self._run(["sinfo", "--format=" + SEPARATOR.join(COLUMNS)])
+            return self._read(done, partitions)
+        except BatchUnknown:
+            return ()  # what is not known limits nothing, and Slurm itself will judge
+
+    async def _adopt(self, request: JobRequest, why: str) -> str:
+        job_id = await self._look(request)
+        if job_id is None:
+            raise BatchUnknown(
+                f"site {self._site}: sbatch gave no answer ({why.strip()}); no job of this run is known yet"
+            )
+        return job_id
+
+    async def _look(self, request: JobRequest) -> str | None:
+        """Look twice for a job that may have been submitted: the first answer can come too early."""
+        for pause in (0.0, self.settle):
+            await asyncio.sleep(pause)
+            if ids := await self.find(request.token):
+                if len(ids) > 1:
+                    raise BatchUnknown(
+                        f"site {self._site}: several jobs carry the run {request.token}: {', '.join(ids)}"
+                    )
+                return ids[0]
+        return None
+
+    async def _rejected(self, why: Refusal, done: Completed) -> SubmissionRejected:
+        known = ""
+        if why is Refusal.PARTITION:
+            known = ", ".join(map(str, await self._partitions()))
+        elif why in (Refusal.ACCOUNT, Refusal.QOS, Refusal.POLICY):
+            known = await self._accounts()
+        what = f"sbatch refused the request: {complaint(done.err)}"
+        if why is Refusal.MISSING:
+            what = f"there is no sbatch on {self._shell.name}"
+        return SubmissionRejected(
+            what,
+            where=f"site {self._site}",
+            evidence=done.err.strip()[-2000:],
+            remedy=remedy(why, site=self._site, known=known),
+        )
+
+    async def _accounts(self) -> str:
+        try:
+            done = await self._run(["sh", "-c", _ACCOUNTS])
+        except BatchUnknown:
+            return ""
+        return "" if done.returncode else ", ".join(sorted(set(done.out.split())))
+
+    async def _jobs(self, job_ids: Sequence[str]) -> dict[str, Job]:
+        done = await self._squeue("--states=all", f"--jobs={','.join(job_ids)}", columns=answers.JOBS)
+        # Asked for one job alone that it has forgotten, squeue fails: an answer, unlike its other failures.
+        if done.returncode and _NO_SUCH_JOB in done.err:
+            return {}
+        jobs = self._read(done, answers.jobs)
+        return {job_id: job for job_id, job in jobs.items() if job_id in job_ids}
+
+    async def _endings(self, job_ids: Sequence[str]) -> dict[str, Ending]:
+        done = await self._run(["sh", "-c", _EACH, "sh", *job_ids])
+        if done.returncode and _NO_SUCH_JOB not in done.err:
+            raise self._unknown(done)
+        return answers.records(done.out)
+
+    async def _remembered(self, job_ids: Sequence[str]) -> dict[str, JobStatus]:
+        """Jobs that the controller has forgotten, which it does minutes after their end."""
+        found: dict[str, JobStatus] = {}
+        try:
+            done = await self._run(["sacct", "-X", "-n", "-P", "-j", ",".join(job_ids), "-o", answers.HISTORY])
+            found = answers.history(done.out)
+        except (BatchUnknown, ValueError):
+            pass  # that they have ended is certain; how, then nobody can tell
+        return {job_id: found.get(job_id) or self._forgotten(job_id) for job_id in job_ids}
+
+    def _forgotten(self, job_id: str) -> JobStatus:
+        message = f"the batch job is no longer known to Slurm at site {self._site}; how it ended is not recorded there"
+        ending = Ending(reason=Reason.FAILED, job_id=job_id, message=message)
+        return JobStatus(job_id=job_id, state=JobState.ENDED, ending=ending)
+
+    async def _positions(self, waiting: Sequence[Job]) -> dict[str, int]:
+        if waiting and time.monotonic() - self._placed >= self.position_every:
+            self._placed = time.monotonic()
+            names = sorted({name for job in waiting for name in job.partition.split(",")})
+            try:
+                done = await self._squeue("--states=PENDING", f"--partition={','.join(names)}", columns=answers.PENDING)
+                self._places = self._read(done, answers.positions, waiting)
+            except BatchUnknown:
+                self._places = {}  # the states are known, and matter more
+        ids = {job.status.job_id for job in waiting}
+        return {job_id: place for job_id, place in self._places.items() if job_id in ids}
+
+    async def _squeue(self, *options: str, columns: Sequence[str]) -> Completed:
+        # POSIX time, since Slurm's own form names no time zone.
+        return await self._run(["SLURM_TIME_FORMAT=%s", "squeue", *options, "--format=" + SEPARATOR.join(columns)])
+
+    def _read(self, done: Completed, parse: Callable[..., T], *more: object) -> T:
+        if done.returncode:
+            raise self._unknown(done)
+        try:
+            return parse(done.out, *more)
+        except ValueError as exc:
+            raise BatchUnknown(f"site {self._site}: Slurm's answer makes no sense: {exc}") from exc
+
+    def _unknown(self, done: Completed) -> BatchUnknown:
+        said = done.err.strip()[-500:] or "nothing"
+        return BatchUnknown(f"site {self._site}: Slurm's command failed ({done.returncode}) and said {said}")
+
+    async def _run(self, argv: Sequence[str], *, wait: float = 30.0) -> Completed:
+        done = await self._ask(argv, wait)
+        if done.returncode == 127 and self._path is None:
+            # A command over SSH gets no login shell, and at some sites only that knows where Slurm is.
+            self._path = await self._login_path()
+            done = await self._ask(argv, wait)
+        return done
+
+    async def _ask(self, argv: Sequence[str], wait: float) -> Completed:
+        path = [f"PATH={self._path}"] if self._path else []
+        return await self._shell_run(["sh", "-c", CLEAN, "sh", *path, *argv], wait)
+
+    async def _login_path(self) -> str:
+        done = await self._shell_run(["sh", "-l", "-c", _LOGIN_PATH], 30.0)
+        found = re.search("\x1f([^\x1f\n]+)\x1f", done.out)
+        return found[1] if found else ""
+
+    async def _shell_run(self, argv: Sequence[str], wait: float) -> Completed:
+        try:
+            return await self._shell.run(argv, timeout=wait)
+        except (SiteError, OSError) as exc:
+            raise BatchUnknown(f"site {self._site}: {exc}") from exc
+
+
+def _checked(job_ids: Collection[str]) -> Sequence[str]:
+    if odd := [job_id for job_id in job_ids if not _ID.fullmatch(job_id)]:
+        raise ValueError(f"not the id of a Slurm job: {odd[0]!r}")
+    return sorted(job_ids)

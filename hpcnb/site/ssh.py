@@ -1,0 +1,79 @@
+"""A site that is reached by SSH: one connection, many channels."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import Sequence
+from pathlib import Path
+
+from hpcnb.errors import ConnectionFailed
+from hpcnb.site.bridge import bridge
+from hpcnb.site.shell import Ask, Completed
+from hpcnb.site.ssh_config import Config
+from hpcnb.site.ssh_files import Files
+from hpcnb.site.ssh_link import forward, reach
+from hpcnb.site.ssh_run import Commands
+from hpcnb.site.ssh_sessions import Sessions
+from hpcnb.site.ssh_transport import Transport
+
+_DIAL_TIMEOUT = 30.0
+
+
+class SSHShell:
+    """The shell of a site behind a login node; see `hpcnb.site.shell.Shell`, and `connect` for a new one.
+
+    Once lost it stays lost: every method raises `ConnectionFailed`, and the owner connects anew.
+    """
+
+    def __init__(self, name: str, links: Sequence[Transport]) -> None:
+        self.name = name
+        self._links = links
+        self._transport = links[-1]
+        sessions = Sessions(self._transport)
+        self._commands = Commands(self._transport, sessions)
+        self._files = Files(self._transport, sessions)
+
+    @classmethod
+    async def connect(cls, host: str, *, ask: Ask, config_file: Path | None = None) -> SSHShell:
+        """Connect and log in, as the user's OpenSSH configuration says.
+
+        Parameters
+        ----------
+        host : str
+            An alias of that configuration, or a host name; ``user@host:port`` will do too.
+        ask : Ask
+            Answers what only the user knows: an unknown host key, a passphrase, a password, a code.
+        config_file : Path, optional
+            Instead of the user's and the machine's.
+
+        Raises
+        ------
+        ConnectionFailed, HostKeyMismatch, AuthenticationFailed, ConfigError
+        """
+        route = await asyncio.to_thread(lambda: Config(config_file).route(host))
+        shell = cls(host, await reach(route, ask))
+        # The session for files at once: sshd sends small pieces without delay only after it has started something.
+        with contextlib.suppress(ConnectionFailed):  # told to whoever wants a file
+            await shell._files.open()
+        return shell
+
+    async def run(self, argv: Sequence[str], *, stdin: bytes = b"", timeout: float = 30.0) -> Completed:
+        return await self._commands.run(argv, stdin, timeout)
+
+    async def read(self, path: str, *, offset: int = 0, limit: int | None = None) -> bytes:
+        return await self._files.read(path, offset, limit)
+
+    async def write(self, path: str, data: bytes, *, mode: int = 0o600) -> None:
+        await self._files.write(path, data, mode)
+
+    async def mkdir(self, path: str) -> None:
+        await self._files.mkdir(path)
+
+    async def dial(self, host: str, port: int) -> socket.socket:
+        return bridge(await forward(self._transport, host, port, timeout=_DIAL_TIMEOUT, where=self.name))
+
+    async def close(self) -> None:
+        for link in reversed(self._links):
+            await asyncio.to_thread(link.close)

@@ -1,0 +1,118 @@
+"""Reach a login node: through its jump hosts, each with its own key check and login."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+from collections.abc import Sequence
+
+import paramiko
+from paramiko.ssh_exception import IncompatiblePeer
+
+from hpcnb.errors import ConnectionFailed
+from hpcnb.site import ssh_trust, tcp
+from hpcnb.site.shell import Ask
+from hpcnb.site.ssh_auth import log_in
+from hpcnb.site.ssh_config import Endpoint
+from hpcnb.site.ssh_transport import FORBIDDEN, HOST_KEYS, Transport
+
+
+async def reach(route: Sequence[Endpoint], ask: Ask) -> list[Transport]:
+    """Connect to each server of a route through the one before it.
+
+    Raises
+    ------
+    ConnectionFailed, HostKeyMismatch, AuthenticationFailed
+        `where` is the server in question.
+    """
+    links: list[Transport] = []
+    try:
+        for end in route:
+            links.append(await _link(end, links[-1] if links else None, ask))
+    except BaseException:
+        for link in reversed(links):
+            link.close()
+        raise
+    return links
+
+
+async def _link(end: Endpoint, via: Transport | None, ask: Ask) -> Transport:
+    known = ssh_trust.read(end)
+    transport = Transport(
+        await _socket(end, via),
+        where=end.alias,
+        algorithms=known.algorithms(HOST_KEYS),
+        timeout=end.connect_timeout,
+    )
+    try:
+        await _negotiate(transport, end)
+        await ssh_trust.check(transport, end, known, ask)
+        await log_in(transport, end, ask)
+        transport.set_keepalive(end.alive_interval)
+    except BaseException:
+        transport.close()
+        raise
+    return transport
+
+
+async def _socket(end: Endpoint, via: Transport | None) -> socket.socket | paramiko.Channel:
+    if via is None:
+        sock = await tcp.connect(end.host, end.port, timeout=end.connect_timeout, where=end.alias)
+        sock.setblocking(True)
+        return sock
+    # sshd sends small pieces at once only after it has started something on the connection.
+    via.submit(_hurry, via)
+    return await forward(via, end.host, end.port, timeout=end.connect_timeout, where=end.alias)
+
+
+async def forward(via: Transport, host: str, port: int, *, timeout: float, where: str) -> paramiko.Channel:
+    """Have an SSH server open a TCP connection for us.
+
+    Raises
+    ------
+    ConnectionFailed
+        It may not, or could not.
+    """
+    try:
+        return await via.open("direct-tcpip", (host, port), timeout=timeout)
+    except paramiko.ChannelException as error:
+        if error.code == FORBIDDEN:
+            what, remedy = (
+                f"{via.where} forbids TCP forwarding",
+                "Its sshd says so (AllowTcpForwarding, PermitOpen): another route must be taken.",
+            )
+        else:
+            what, remedy = (
+                f"{via.where} could not connect to {host} port {port}",
+                "Nothing may listen there, the name may be unknown there, or a firewall is between.",
+            )
+        raise ConnectionFailed(what, where=where, evidence=error.text, remedy=remedy) from None
+
+
+def _hurry(via: Transport) -> None:
+    # A jump host that runs nothing for us still forwards; some answers then come 40 ms later.
+    with contextlib.suppress(paramiko.SSHException, EOFError, OSError), via.open_blocking("session") as channel:
+        channel.exec_command("exit")
+
+
+async def _negotiate(transport: Transport, end: Endpoint) -> None:
+    place = f"{end.host} port {end.port}"
+    try:
+        await transport.call(transport.start_client)
+    except IncompatiblePeer as error:
+        what, remedy = f"{place} and we have no algorithm in common", "Its SSH server is too old to be safe."
+        evidence = str(error)
+    except (paramiko.SSHException, EOFError, OSError) as error:
+        evidence = transport.farewell or str(error) or "closed by the other side"
+        what, remedy = _diagnose(place, evidence)
+    else:
+        return
+    raise ConnectionFailed(what, where=end.alias, evidence=evidence, remedy=remedy) from None
+
+
+def _diagnose(place: str, evidence: str) -> tuple[str, str]:
+    if "Indecipherable" in evidence:
+        return f"{place} does not speak SSH", "Check Port and HostName."
+    if "timed out" in evidence:
+        return f"{place} accepts connections but says nothing", "It may be overloaded, or no SSH server."
+    return f"{place} ended the connection before the login", "Too many connections at once, or this address is blocked."

@@ -1,0 +1,135 @@
+"""One command over SSH: made safe for any login shell, fed, collected, and killed when it must."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import secrets
+import shlex
+from collections.abc import Callable, Sequence
+
+import paramiko
+
+from hpcnb.site import command
+from hpcnb.site.shell import Completed
+from hpcnb.site.ssh_sessions import Sessions
+from hpcnb.site.ssh_transport import PIECE, Transport
+
+STARTER = """exec /bin/sh -c 'IFS= read -r s; eval "$s"'"""
+"""What the login shell is given, the same in sh, csh and fish: run the first line of the input."""
+
+_RECEIVE = 1 << 18
+_KILL_TIMEOUT = 10.0
+_AT_ONCE = 8  # a server allows ten sessions by default
+
+
+class Mark:
+    """What parts a login shell's chatter from a command's own output; it brings the command's process id."""
+
+    def __init__(self) -> None:
+        self._halves = secrets.token_hex(8), secrets.token_hex(8)
+
+    def script(self, words: Sequence[str]) -> bytes:
+        """One line for ``sh`` that runs a command, whatever bytes its words hold (but NUL)."""
+        # In two halves, or the trace of a shell under `set -x` would look like the mark itself.
+        halves = " ".join(self._halves)
+        steps = [
+            "umask 077",
+            f"printf '%s%s %s\\n' {halves} $$",
+            f"printf '%s%s\\n' {halves} >&2",
+            "exec " + " ".join(map(_quoted, words)),
+        ]
+        if any("\n" in word for word in words):
+            steps.insert(0, "n=$(printf '\\nx'); n=${n%x}")
+        return os.fsencode("; ".join(steps)) + b"\n"
+
+    def part(self, output: bytes | bytearray) -> tuple[int, bytes]:
+        """The process id (0 if unknown) and what the command wrote; all there is, if the command never began."""
+        _, mark, rest = bytes(output).partition("".join(self._halves).encode())
+        pid, newline, own = rest.partition(b"\n")
+        if not mark or not newline:
+            return 0, bytes(output)
+        return int(pid or 0), own
+
+
+def _quoted(word: str) -> str:
+    # The script is one line; the newline comes from a variable.
+    return shlex.quote(word).replace("\n", "'\"$n\"'")
+
+
+class Commands:
+    """Runs commands at the far end of a connection, some at once.
+
+    Parameters
+    ----------
+    transport : Transport
+    sessions : Sessions
+    """
+
+    def __init__(self, transport: Transport, sessions: Sessions) -> None:
+        self._transport = transport
+        self._sessions = sessions
+        self._slots = asyncio.Semaphore(_AT_ONCE)
+
+    async def run(self, argv: Sequence[str], stdin: bytes, timeout: float) -> Completed:
+        words = command.words(argv)
+        try:
+            async with asyncio.timeout(timeout), self._slots:
+                with self._transport.translated():
+                    return await self._run(words, stdin)
+        except TimeoutError:
+            raise command.slow(words, self._transport.where, timeout) from None
+
+    async def _run(self, words: list[str], stdin: bytes) -> Completed:
+        call, mark = self._transport.call, Mark()
+        out, err = bytearray(), bytearray()
+        channel = await self._sessions.open()
+        running = True
+        try:
+            await call(channel.exec_command, STARTER)
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(call(_pull, channel.recv, out))
+                tasks.create_task(call(_pull, channel.recv_stderr, err))
+                tasks.create_task(call(_push, channel, mark.script(words) + stdin))
+            code = await call(channel.recv_exit_status)
+            running = False
+        except* _Flooded:
+            raise command.flood(words, self._transport.where) from None
+        finally:
+            if running and (pid := mark.part(out)[0]):
+                self._transport.submit(_kill, self._transport, pid)
+            self._sessions.end(channel)
+        if not self._transport.is_active():
+            raise self._transport.failure()
+        return Completed(returncode=code, stdout=mark.part(out)[1], stderr=mark.part(err)[1])
+
+
+class _Flooded(Exception):
+    """A command wrote more than anybody should hold in memory."""
+
+
+def _pull(receive: Callable[[int], bytes], sink: bytearray) -> None:
+    while piece := receive(_RECEIVE):
+        sink += piece
+        if len(sink) > command.OUTPUT_LIMIT:
+            raise _Flooded
+
+
+def _push(channel: paramiko.Channel, data: bytes) -> None:
+    with contextlib.suppress(OSError):  # a command need not read all its input
+        for at in range(0, len(data), PIECE):
+            channel.sendall(data[at : at + PIECE])
+    channel.shutdown_write()
+
+
+def _kill(transport: Transport, pid: int) -> None:
+    """End a command that nobody waits for any more: the server would let it run on."""
+    with (
+        contextlib.suppress(paramiko.SSHException, EOFError, OSError),
+        transport.open_blocking("session", None, _KILL_TIMEOUT) as channel,
+    ):
+        channel.exec_command(STARTER)
+        channel.sendall(f"kill -9 -{pid} || kill -9 {pid}\n".encode())
+        channel.shutdown_write()
+        channel.status_event.wait(_KILL_TIMEOUT)

@@ -1,0 +1,80 @@
+"""The session channels of a connection: as many as its server allows."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable
+
+import paramiko
+
+from hpcnb.errors import ConnectionFailed
+from hpcnb.site.ssh_transport import Transport
+
+_PAUSE, _LONGEST = 0.05, 1.0
+_REFUSALS = 6
+
+
+class Sessions:
+    """Opens sessions, and waits for one to end where a server (``MaxSessions``) refuses more.
+
+    Parameters
+    ----------
+    transport : Transport
+    """
+
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
+        self._loop = asyncio.get_running_loop()
+        self._count = 0
+        self._ended = asyncio.Event()
+        self.spare: Callable[[], bool] = lambda: False
+        """Gives up a session that is open but idle; whether there was one."""
+
+    async def open(self) -> paramiko.Channel:
+        """A session of the caller's, who gives it back by `end`.
+
+        Raises
+        ------
+        ConnectionFailed
+            The server refuses even one.
+        """
+        pause, refusals = _PAUSE, 0
+        while True:
+            self._ended.clear()
+            try:
+                channel = await self._transport.open("session")
+            except paramiko.ChannelException as error:
+                # A server counts a session for a moment after its end, so one refusal proves nothing.
+                refusals += self._count == 0
+                if refusals > _REFUSALS:
+                    raise self._refused(error) from None
+                self.spare()
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(pause):
+                        await self._ended.wait()
+                pause = min(2 * pause, _LONGEST)
+            else:
+                self._count += 1
+                return channel
+
+    def end(self, channel: paramiko.Channel) -> None:
+        """Close a session, without waiting for it."""
+        self._count -= 1
+        with contextlib.suppress(ConnectionFailed):  # closed with its connection
+            self._transport.submit(self._close, channel)
+
+    def _close(self, channel: paramiko.Channel) -> None:
+        with contextlib.suppress(paramiko.SSHException, EOFError, OSError):  # lost with its connection
+            channel.close()
+            self._transport.flush()
+        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
+            self._loop.call_soon_threadsafe(self._ended.set)
+
+    def _refused(self, error: paramiko.ChannelException) -> ConnectionFailed:
+        return ConnectionFailed(
+            f"{self._transport.where} lets us in but runs nothing for us",
+            where=self._transport.where,
+            evidence=error.text,
+            remedy="It may be a gateway: then name the login node as host, and this one as its ProxyJump.",
+        )

@@ -1,0 +1,260 @@
+"""One SSH connection: paramiko's transport, made to last, and its blocking calls made awaitable."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import queue
+import socket
+import struct
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import ParamSpec, TypeVar
+
+import paramiko
+from paramiko.common import (
+    MSG_CHANNEL_CLOSE,
+    MSG_CHANNEL_FAILURE,
+    MSG_CHANNEL_WINDOW_ADJUST,
+    cMSG_CHANNEL_CLOSE,
+)
+
+from hpcnb.errors import ConnectionFailed
+
+HOST_KEYS = (
+    "ssh-ed25519",
+    "ecdsa-sha2-nistp256",
+    "ecdsa-sha2-nistp384",
+    "ecdsa-sha2-nistp521",
+    "rsa-sha2-512",
+    "rsa-sha2-256",
+)
+"""The host key algorithms that we can verify, best first."""
+
+FORBIDDEN = 1
+"""The code of a `paramiko.ChannelException` when the server's configuration says no."""
+
+PIECE = 32704
+"""Bytes that fill one packet; paramiko copies the rest of a larger piece again for every packet."""
+
+_LOG = "hpcnb.site.ssh"
+_THREADS = 64
+_OPEN_TIMEOUT = 30.0
+_JOIN_TIMEOUT = 2.0
+
+logging.getLogger(_LOG).addHandler(logging.NullHandler())
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class Transport(paramiko.Transport):
+    """A client's transport that survives re-keying.
+
+    Parameters
+    ----------
+    sock : socket or Channel
+        Connected, and ours from now on.
+    where : str
+        What errors call the server.
+    algorithms : sequence of str
+        The host key algorithms to ask for, in order.
+    timeout : float
+        Seconds for the server's first words, and again for the key exchange.
+    """
+
+    server_extensions: dict[str, bytes]
+
+    # Fastest first; neither CBC and 3DES nor MD5 and SHA-1.
+    _preferred_ciphers = (
+        "aes128-gcm@openssh.com",
+        "aes256-gcm@openssh.com",
+        "aes128-ctr",
+        "aes192-ctr",
+        "aes256-ctr",
+    )
+    _preferred_macs = (
+        "hmac-sha2-256-etm@openssh.com",
+        "hmac-sha2-512-etm@openssh.com",
+        "hmac-sha2-256",
+        "hmac-sha2-512",
+    )
+
+    def __init__(
+        self, sock: socket.socket | paramiko.Channel, *, where: str, algorithms: Sequence[str], timeout: float
+    ) -> None:
+        super().__init__(sock)
+        self.where = where
+        self.banner_timeout = self.handshake_timeout = timeout
+        self.auth_timeout = float("inf")  # a user may look for his phone; the server has its own limit
+        self.set_log_channel(_LOG)
+        self._algorithms = tuple(algorithms)
+        self.farewell = ""
+        self._closed: set[int] = set()  # the server's numbers of channels that we closed
+        self._refusals: dict[int, paramiko.ChannelException] = {}
+        self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix=f"ssh {where}")
+        # Not bounded, as the transport's thread must never wait; it holds answers to the server's messages only.
+        self._outbox: queue.SimpleQueue[paramiko.Message | threading.Event | None] = queue.SimpleQueue()
+
+    async def call(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Run a blocking call in a thread of this connection; paramiko's errors come out as they are."""
+        future = self.submit(function, *args, **kwargs)
+        return await asyncio.wrap_future(future)
+
+    def submit(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> Future[T]:
+        """Start a blocking call in a thread of this connection."""
+        try:
+            return self._threads.submit(function, *args, **kwargs)
+        except RuntimeError:
+            raise ConnectionFailed("this connection was closed", where=self.where) from None
+
+    @contextlib.contextmanager
+    def translated(self) -> Iterator[None]:
+        """Turn what paramiko raises into `ConnectionFailed`, all but the refusal of a channel."""
+        try:
+            yield
+        except paramiko.ChannelException:
+            raise
+        except (paramiko.SSHException, EOFError) as error:
+            raise self.failure(error) from error
+        except OSError as error:
+            if error.errno is not None and self.is_active():
+                raise
+            raise self.failure(error) from error
+
+    def failure(self, error: Exception | None = None) -> ConnectionFailed:
+        """Say why the connection cannot be used."""
+        if self.is_active():
+            what, remedy = "the SSH server did not do as asked", "Try the same with `ssh`: the server may not allow it."
+        else:
+            what, remedy = "the SSH connection is lost", "Connect again."
+        evidence = self.farewell or str(error or "") or (type(error).__name__ if error else "")
+        return ConnectionFailed(what, where=self.where, evidence=evidence, remedy=remedy)
+
+    async def open(
+        self, kind: str, to: tuple[str, int] | None = None, *, timeout: float = _OPEN_TIMEOUT
+    ) -> paramiko.Channel:
+        """Open a channel.
+
+        Raises
+        ------
+        paramiko.ChannelException
+            The server refused.
+        ConnectionFailed
+            It gave no answer.
+        """
+        future = self.submit(self.open_blocking, kind, to, timeout)
+        try:
+            with self.translated():
+                return await asyncio.wrap_future(future)
+        except asyncio.CancelledError:
+            future.add_done_callback(_discard)
+            raise
+
+    def open_blocking(
+        self, kind: str, to: tuple[str, int] | None = None, timeout: float = _OPEN_TIMEOUT
+    ) -> paramiko.Channel:
+        """Open a channel, from a thread, with paramiko's errors."""
+        channel = self.open_channel(kind, to, ("127.0.0.1", 0), timeout=timeout)
+        refusal = self._refusals.pop(channel.chanid, None)
+        if refusal is not None:
+            raise refusal
+        return channel
+
+    def flush(self) -> None:
+        """Wait until all that the transport's thread had to answer is sent."""
+        sent = threading.Event()
+        self._outbox.put(sent)
+        while self.is_alive() and not sent.wait(0.1):
+            pass
+
+    def forget(self) -> None:
+        """Drop the secrets of the login, which paramiko keeps."""
+        if self.auth_handler is not None:
+            vars(self.auth_handler).update(password=None, private_key=None, interactive_handler=None)
+
+    def close(self) -> None:
+        """End the connection and all its channels."""
+        super().close()
+        self.sock.close()
+        self.packetizer.complete_handshake()  # its timer would keep the interpreter alive
+        self._threads.shutdown(wait=False, cancel_futures=True)
+        if self.is_alive() and threading.current_thread() is not self:
+            self.join(_JOIN_TIMEOUT)
+
+    # What follows overrides paramiko's internals.
+
+    @property
+    def preferred_keys(self) -> Sequence[str]:
+        return self._algorithms
+
+    def run(self) -> None:
+        threading.Thread(target=self._send_outbox, name=f"{self.name} outbox", daemon=True).start()
+        try:
+            super().run()
+        finally:
+            self._outbox.put(None)
+
+    def _send_user_message(self, data: paramiko.Message) -> None:
+        # In a key exchange this waits for the transport's thread. Called *by* that thread (to answer CLOSE, to
+        # return window, to keep alive), it waits for itself until the connection is given up: paramiko#822.
+        if threading.current_thread() is self:
+            self._outbox.put(data)
+        else:
+            super()._send_user_message(data)  # type: ignore[misc]
+
+    def _send_message(self, data: paramiko.Message) -> None:
+        # A thread may have checked that its channel is open just before another closed it; a server ends the whole
+        # connection over a message for a channel that is gone.
+        kind, recipient = struct.unpack_from(">BI", data.asbytes().ljust(5))
+        if MSG_CHANNEL_WINDOW_ADJUST <= kind <= MSG_CHANNEL_FAILURE:
+            if recipient in self._closed:
+                return
+            if kind == MSG_CHANNEL_CLOSE:
+                self._closed.add(recipient)
+        super()._send_message(data)  # type: ignore[misc]
+
+    def _send_outbox(self) -> None:
+        while (item := self._outbox.get()) is not None:
+            if isinstance(item, threading.Event):
+                item.set()
+                continue
+            try:
+                self._send_user_message(item)
+            except (paramiko.SSHException, EOFError, OSError):
+                self.packetizer.close()  # the transport's thread finds out, and ends us
+
+    def _parse_disconnect(self, m: paramiko.Message) -> None:
+        m.get_int()
+        self.farewell = m.get_text()
+
+    def _parse_channel_open_success(self, m: paramiko.Message) -> None:
+        chanid, remote = m.get_int(), m.get_int()
+        if self._channels.get(chanid) is None:  # type: ignore[attr-defined]
+            # Whoever asked has given up; without this the server would hold it open for ever.
+            answer = paramiko.Message()
+            answer.add_byte(cMSG_CHANNEL_CLOSE)
+            answer.add_int(remote)
+            self._send_user_message(answer)
+            return
+        self._closed.discard(remote)
+        m.rewind()
+        super()._parse_channel_open_success(m)  # type: ignore[misc]
+
+    def _parse_channel_open_failure(self, m: paramiko.Message) -> None:
+        # paramiko keeps one exception for the whole transport: of two channels refused at once, one would get the
+        # other's reason. Ours stays with its channel, which `open_blocking` gets as if it were open.
+        chanid, code, text = m.get_int(), m.get_int(), m.get_text()
+        with self.lock:
+            event = self.channel_events.pop(chanid, None)
+            if event is not None and self._channels.get(chanid) is not None:  # type: ignore[attr-defined]
+                self._refusals[chanid] = paramiko.ChannelException(code, text)
+        if event is not None:
+            event.set()
+
+
+def _discard(future: Future[paramiko.Channel]) -> None:
+    if not future.cancelled() and future.exception() is None:
+        future.result().close()

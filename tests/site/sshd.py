@@ -1,0 +1,166 @@
+"""A real sshd on a port of this machine, run by whoever runs the tests, and a user who answers its questions."""
+
+from __future__ import annotations
+
+import getpass
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import threading
+from pathlib import Path
+
+import pytest
+
+from hpcnb.errors import AuthenticationFailed
+
+DEADLINE = 10.0
+
+
+def keygen(path: Path, *options: str, kind: str = "ed25519", passphrase: str = "") -> Path:
+    """Make a pair of keys."""
+    command = ["ssh-keygen", "-q", "-t", kind, "-N", passphrase, "-C", path.name, "-f", path, *options]
+    subprocess.run(command, check=True, stdin=subprocess.DEVNULL)
+    return path
+
+
+def certify(authority: Path, key: Path, *options: str) -> Path:
+    """Sign a public key; the certificate lies beside it."""
+    command = ["ssh-keygen", "-q", "-s", authority, "-I", key.name, *options, f"{key}.pub"]
+    subprocess.run(command, check=True, stdin=subprocess.DEVNULL)
+    return key.with_name(f"{key.name}-cert.pub")
+
+
+def public(key: Path) -> str:
+    """The type and the base64 of a public key."""
+    return " ".join(Path(f"{key}.pub").read_text().split()[:2])
+
+
+class User:
+    """Answers questions in order, and remembers them; without an answer left, nobody is there."""
+
+    def __init__(self, *answers: str) -> None:
+        self.answers = list(answers)
+        self.prompts = []
+
+    async def __call__(self, prompt):
+        self.prompts.append(prompt)
+        if not self.answers:
+            raise AuthenticationFailed("nobody is here")
+        return self.answers.pop(0)
+
+
+class Sshd:
+    """One server, with a client's configuration in which it is called ``site``.
+
+    Its folder holds the key that may log in (``user``), its own (``host``), the ``known_hosts`` and the ``config``.
+    """
+
+    def __init__(self, folder: Path, *options: str, authorized: str = "", name: str = "site") -> None:
+        program = shutil.which("sshd", path="/usr/sbin:/usr/bin:/sbin")
+        if program is None or shutil.which("ssh-keygen") is None:
+            pytest.skip("no sshd: install Debian's openssh-server")
+        if os.getuid() == 0:
+            Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)
+        folder.mkdir(exist_ok=True)
+        self.folder, self.name, self.me = folder, name, getpass.getuser()
+        self.user, self.host = keygen(folder / "user"), keygen(folder / "host")
+        self.known_hosts, self.config = folder / "known_hosts", folder / "config"
+        self.lines: list[str] = []
+        self.authorize(authorized or public(self.user))
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.port = probe.getsockname()[1]
+        self.known_hosts.write_text(f"[127.0.0.1]:{self.port} {public(self.host)}\n")
+        self.configure()
+        text = [
+            *options,  # the first of each counts
+            f"ListenAddress 127.0.0.1:{self.port}",
+            f"HostKey {self.host}",
+            f"AuthorizedKeysFile {folder}/authorized_keys",
+            "PidFile none",
+            "UsePAM no",
+            "StrictModes no",
+            "PasswordAuthentication no",
+            "PermitRootLogin prohibit-password",
+            "Subsystem sftp internal-sftp",
+            "LogLevel VERBOSE",
+        ]
+        (folder / "sshd_config").write_text("\n".join(text) + "\n")
+        self._start([program, "-D", "-e", "-f", str(folder / "sshd_config")])
+
+    def authorize(self, *lines: str) -> None:
+        """Let these keys in, and no others."""
+        (self.folder / "authorized_keys").write_text("\n".join(lines) + "\n")
+
+    def configure(self, *lines: str, identity: Path | None = None) -> Path:
+        """Write the client's configuration anew; lines given win over the usual ones."""
+        text = [
+            f"Host {self.name}",
+            *lines,
+            "HostName 127.0.0.1",
+            f"Port {self.port}",
+            f"User {self.me}",
+            f"IdentityFile {identity or self.user}",
+            "IdentitiesOnly yes",
+            f"UserKnownHostsFile {self.known_hosts}",
+            "GlobalKnownHostsFile none",
+        ]
+        self.config.write_text("\n  ".join(text) + "\n")
+        return self.config
+
+    def _start(self, command: list[str]) -> None:
+        environment = {"PATH": os.environ["PATH"], "LANG": "C.UTF-8"}
+        self._process = subprocess.Popen(
+            command, stderr=subprocess.PIPE, text=True, start_new_session=True, env=environment, cwd="/"
+        )
+        listening = threading.Event()
+
+        def read() -> None:
+            for line in self._process.stderr:
+                self.lines.append(line)
+                if line.startswith("Server listening"):
+                    listening.set()
+
+        self._reader = threading.Thread(target=read)
+        self._reader.start()
+        if not listening.wait(DEADLINE):
+            self.stop()
+            pytest.fail(f"sshd does not start: {self.lines}")
+
+    @property
+    def connections(self) -> int:
+        """How many TCP connections the server has seen."""
+        return sum(line.startswith("Connection from") for line in self.lines)
+
+    @property
+    def rekeys(self) -> int:
+        """How many times the keys of a connection were changed."""
+        return sum("rekey" in line for line in self.lines)
+
+    def kill_connections(self) -> None:
+        """Kill the processes that serve connections, but not the one that listens."""
+        for pid in self._children(self._process.pid):
+            os.kill(pid, signal.SIGKILL)
+
+    def _children(self, parent: int) -> list[int]:
+        found = []
+        for status in Path("/proc").glob("[0-9]*/status"):
+            try:
+                match = re.search(r"^PPid:\t(\d+)$", status.read_text(), re.MULTILINE)
+            except OSError:  # it ended meanwhile
+                continue
+            if match and int(match[1]) == parent:
+                child = int(status.parent.name)
+                found += [child, *self._children(child)]
+        return found
+
+    def stop(self) -> None:
+        """End the server and all that it serves."""
+        self.kill_connections()
+        self._process.terminate()
+        self._process.wait(DEADLINE)
+        self._reader.join(DEADLINE)
+        self._process.stderr.close()

@@ -1,0 +1,204 @@
+"""What hpcnb makes of partitions, refusals and reasons to wait."""
+
+from __future__ import annotations
+
+import pytest
+
+from hpcnb.model import JobState, JobStatus, Resources
+from hpcnb.site.slurm_answers import SEPARATOR
+from hpcnb.site.slurm_partitions import impossible, partitions
+from hpcnb.site.slurm_pending import explain_pending
+from hpcnb.site.slurm_refusals import Refusal, complaint, refusal, remedy
+
+SINFO = """PARTITION|AVAIL|TIMELIMIT|NODES|JOB_SIZE|CPUS
+main*|up|1-00:00:00|2|1-infinite|4
+small|up|1:00:00|1|1|4
+down|down|infinite|9|1-infinite|64
+mixed|up|infinite|2|1-3|4
+mixed|up|infinite|2|1-3|8
+odd|up|7-00:00:00|5|1-infinite|4+
+""".replace("|", SEPARATOR)
+
+
+def test_partitions():
+    """A recorded sinfo answer gives each partition with its limits; nodes of two kinds are one partition."""
+    known = {p.name: p for p in partitions(SINFO)}
+    assert (known["main"].default, known["main"].walltime, known["main"].nodes, known["main"].cores) == (
+        True,
+        86400,
+        2,
+        4,
+    )
+    assert known["small"].nodes == 1
+    assert (known["mixed"].nodes, known["mixed"].cores, known["mixed"].walltime) == (3, 8, None)
+    assert known["odd"].cores is None
+    assert str(known["main"]) == "main (2 nodes, 4 cores each, up to 1d, default)"
+    assert str(known["down"]) == "down (9 nodes, 64 cores each, down)"
+
+
+@pytest.mark.parametrize(
+    ("resources", "words"),
+    [
+        (Resources(walltime=86401), "a walltime of 1d1s is above the limit of partition main, 1d"),
+        (Resources(partition="small", walltime=7200), "a walltime of 2h is above the limit of partition small, 1h"),
+        (Resources(nodes=3), "3 nodes are more than partition main gives one job, 2"),
+        (
+            Resources(nodes=4, partition="mixed,small"),
+            "4 nodes are more than partition mixed or small gives one job, 3",
+        ),
+        (Resources(cores_per_node=5), "5 cores per node are more than partition main gives one job, 4"),
+    ],
+)
+def test_what_can_never_start(resources, words):
+    """A request above the limits of all its partitions is named before it is submitted."""
+    what, _ = impossible(resources, partitions(SINFO))
+    assert what == words
+
+
+def test_where_it_could_start():
+    """The remedy names the partitions that would allow it, of those that are up."""
+    _, advice = impossible(Resources(nodes=3), partitions(SINFO))
+    assert advice == (
+        "Ask for less nodes=, or for a partition that allows it: "
+        "mixed (3 nodes, 8 cores each), odd (5 nodes, up to 7d)."
+    )
+
+
+@pytest.mark.parametrize(
+    "resources",
+    [
+        Resources(),
+        Resources(nodes=2, walltime=86400, cores_per_node=4),
+        Resources(nodes=9, qos="big"),
+        Resources(nodes=9, partition="hidden"),
+        Resources(nodes=9, partition="main,hidden"),
+        Resources(partition="odd", cores_per_node=99),
+    ],
+)
+def test_what_slurm_shall_judge(resources):
+    """Where a limit is not certain, Slurm decides."""
+    assert impossible(resources, partitions(SINFO)) == ("", "")
+
+
+@pytest.mark.parametrize(
+    ("stderr", "meaning"),
+    [
+        (
+            "sbatch: error: invalid partition specified: gpuu\nsbatch: error: Batch job submission failed: Invalid partition name specified",
+            Refusal.PARTITION,
+        ),
+        (
+            "sbatch: error: Batch job submission failed: Invalid account or account/partition combination specified",
+            Refusal.ACCOUNT,
+        ),
+        ("sbatch: error: Batch job submission failed: Invalid qos specification", Refusal.QOS),
+        ("sbatch: error: Memory specification can not be satisfied", Refusal.NODES),
+        ("sbatch: error: Invalid generic resource (gres) specification", Refusal.GPUS),
+        ("sbatch: unrecognized option '--foo=1'", Refusal.OPTION),
+        ("sbatch: error: Batch job submission failed: Invalid feature specification", Refusal.OPTION),
+        (
+            "sbatch: error: Batch job submission failed: Job violates accounting/QOS policy (job submit limit, user's size and/or time limits)",
+            Refusal.POLICY,
+        ),
+        ("sbatch: error: Batch job submission failed: Socket timed out on send/recv operation", Refusal.UNHEARD),
+        (
+            "sbatch: error: Batch job submission failed: Unable to contact slurm controller (connect failure)",
+            Refusal.UNHEARD,
+        ),
+        ("sbatch: fatal: Could not establish a configuration source", Refusal.LOST),
+        ("sbatch: error: You shall not pass", Refusal.UNCLEAR),
+        ("", Refusal.UNCLEAR),
+    ],
+)
+def test_refusals(stderr, meaning):
+    """What sbatch says tells a no from a lost answer."""
+    assert refusal(1, stderr) is meaning
+
+
+@pytest.mark.parametrize(("status", "meaning"), [(127, Refusal.MISSING), (124, Refusal.UNHEARD), (-9, Refusal.UNHEARD)])
+def test_refusals_by_status(status, meaning):
+    """Without words the exit status tells."""
+    assert refusal(status, "") is meaning
+
+
+def test_complaint():
+    """The first line is the one that names the thing; Slurm's own preamble is left out."""
+    assert (
+        complaint("sbatch: error: invalid partition specified: gpuu\nsbatch: error: Batch")
+        == "invalid partition specified: gpuu"
+    )
+    assert complaint("") == "no reason given"
+
+
+@pytest.mark.parametrize("why", [why for why in Refusal if why is not Refusal.UNHEARD])
+def test_every_no_has_a_remedy(why):
+    """Whatever was refused, the user is told what to do next."""
+    assert remedy(why, site="octopus", known="").endswith(".")
+
+
+def pending(reason: str, position: int | None = None) -> JobStatus:
+    return JobStatus(job_id="1", state=JobState.PENDING, reason=reason, position=position)
+
+
+@pytest.mark.parametrize(
+    ("reason", "words"),
+    [
+        ("Resources", "waits for nodes"),
+        ("Priority", "higher priority go first"),
+        ("PartitionTimeLimit", "walltime is above"),
+        ("PartitionNodeLimit", "never start; ask for fewer"),
+        ("PartitionConfig", "ask for less per node"),
+        ("ReqNodeNotAvail, UnavailableNodes:n1", "maintenance"),
+        ("ReqNodeNotAvail(Unavailable:n1)", "maintenance"),
+        (
+            "Nodes required for job are DOWN, DRAINED or reserved for jobs in higher priority partitions",
+            "are down or reserved",
+        ),
+        ("BeginTime", "not to start yet"),
+        ("Dependency", "waits for another job"),
+        ("DependencyNeverSatisfied", "never start; cancel it"),
+        ("JobHeldUser", "scontrol release"),
+        ("JobHeldAdmin", "administrators"),
+        ("Licenses", "licence"),
+        ("Reservation", "reservation to begin"),
+        ("ReservationDeleted", "was deleted"),
+        (
+            "QOSMaxWallDurationPerJobLimit",
+            "its quality of service allows one job and will never start; ask for a shorter walltime",
+        ),
+        ("QOSMaxNodePerUserLimit", "your jobs of its quality of service together are at a limit"),
+        ("QOSMaxCpuPerUserLimit", "fewer cores"),
+        ("QOSMaxGRESPerUser", "fewer GPUs"),
+        ("QOSMinCpuNotSatisfied", "ask for more"),
+        ("QOSGrpNodeLimit", "all jobs of its quality of service"),
+        ("QOSNotAllowed", "may not be used"),
+        ("AssocGrpCPUMinutesLimit", "computing time of its account is used up"),
+        ("AssocGrpNodeLimit", "all jobs of its account"),
+        ("AssocMaxJobsLimit", "your jobs of its account"),
+        ("MaxJobsPerAccount", "as many of your jobs run"),
+    ],
+)
+def test_reasons_to_wait(reason, words):
+    """Each common reason becomes a cause and, where there is one, a remedy; Slurm's word follows."""
+    sentence = explain_pending(pending(reason))
+    assert words in sentence
+    assert reason[:30] in sentence
+
+
+@pytest.mark.parametrize("reason", ["FooLimit", "ünknöwn"])
+def test_an_unknown_reason_is_quoted(reason):
+    """What we do not know is passed on as Slurm says it."""
+    assert explain_pending(pending(reason)) == f"Slurm says: {reason}"
+
+
+@pytest.mark.parametrize(
+    ("position", "word"), [(1, "1st"), (2, "2nd"), (3, "3rd"), (4, "4th"), (11, "11th"), (113, "113th"), (121, "121st")]
+)
+def test_the_place_comes_first(position, word):
+    """The place in the queue leads the sentence."""
+    assert explain_pending(pending("Licenses", position)).startswith(f"{word} in its partition; ")
+
+
+def test_no_reason_yet():
+    """A job that was just submitted waits for Slurm's first look."""
+    assert explain_pending(pending("")) == "waits for Slurm to look at it"
