@@ -1,0 +1,47 @@
+"""What the processes on the nodes tell the pilot: JSON, a line each, on the stdout they inherited.
+
+Under Slurm that stdout is carried by `srun`, so that a node needs no connection of its own to say something.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+from typing import Any
+
+LONGEST = select.PIPE_BUF
+"""Bytes of one line: what a pipe takes in one piece, so that lines of two processes never mix."""
+
+_descriptor: int | None = None
+
+
+def take_stdout() -> None:
+    """Keep stdout for events alone, and let everything else that is printed go to stderr."""
+    global _descriptor
+    _descriptor = os.dup(1)
+    os.set_inheritable(_descriptor, False)
+    os.dup2(2, 1)
+
+
+def emit(event: str, **fields: Any) -> None:
+    """Tell the pilot something.
+
+    Parameters
+    ----------
+    event : str
+        ``scheduler``, ``sessions``, ``load``, ``worker-exit`` or ``failed``.
+    **fields
+        Plain values. A ``tail`` is cut from the front until the line fits.
+    """
+    if _descriptor is None:
+        return
+    line = _encode(event, fields)
+    while len(line) > LONGEST and fields.get("tail"):
+        fields["tail"] = fields["tail"][max(1, len(line) - LONGEST) :]
+        line = _encode(event, fields)
+    os.write(_descriptor, line)
+
+
+def _encode(event: str, fields: dict[str, Any]) -> bytes:
+    return json.dumps({"event": event, **fields}).encode() + b"\n"

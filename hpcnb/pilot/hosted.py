@@ -1,0 +1,265 @@
+"""A session at its host: one kernel after another, cells in order, one journal."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import time
+from collections import OrderedDict, deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from hpcnb.errors import HPCError, NotReady, TaskLost, TaskTimeout, error_from_json
+from hpcnb.pilot import processes
+from hpcnb.pilot.journal import CELLS, Journal
+from hpcnb.pilot.kernel_process import KernelProcess, ending
+
+__all__ = ["Cell", "HostedSession"]
+
+PASSED_ON = frozenset(
+    {"display_data", "update_display_data", "execute_result", "error", "clear_output", "comm_open", "comm_msg", "comm_close"}
+)
+REPLY_PATIENCE = 2.0
+"""Seconds after the kernel's idle message at which a reply that has not come will not come."""
+STOP_PATIENCE = 5.0
+"""Seconds that a cell whose time is over has to stop before its end is told anyway."""
+UNCOLLECTED = 8
+"""Cells whose values are kept until they are fetched."""
+
+
+@dataclass(kw_only=True)
+class Cell:
+    """One cell that was sent to a session.
+
+    Parameters
+    ----------
+    id : str
+        The sender's choice; sending the same cell again changes nothing.
+    code : str
+    count : int
+        The notebook's execution count.
+    names, always : sequence of str
+        What `frames` holds, and which of it is bound even if the session has it.
+    frames : sequence of bytes
+    out : sequence of str
+        Names whose values are wanted when it has ended.
+    allow_stdin : bool
+    timeout : float or None
+        Seconds that it may run.
+    """
+
+    id: str
+    code: str
+    count: int = 0
+    names: Sequence[str] = ()
+    always: Sequence[str] = ()
+    frames: Sequence[Any] = ()
+    out: Sequence[str] = ()
+    allow_stdin: bool = False
+    timeout: float | None = None
+    begun: asyncio.Event = field(default_factory=asyncio.Event)
+    idle: asyncio.Event = field(default_factory=asyncio.Event)
+    since: float = 0.0
+    over: HPCError | None = None
+    """Why it was stopped, when that was not the user's wish."""
+    replied: bool = False
+
+
+class HostedSession:
+    """One session.
+
+    Parameters
+    ----------
+    name : str
+    directory : Path
+        For its journal and logs.
+    cwd : str
+    run_dir : str
+    """
+
+    def __init__(self, name: str, directory: Path, *, cwd: str, run_dir: str) -> None:
+        self.name = name
+        self.journal = Journal(directory, asyncio.get_running_loop())
+        self._directory, self._cwd, self._run_dir = directory, cwd, run_dir
+        self._kernel: KernelProcess | None = None
+        self._opening = asyncio.Lock()
+        self._queue: deque[Cell] = deque()
+        self._current: Cell | None = None
+        self._waiting = asyncio.Event()
+        self._known: OrderedDict[str, None] = OrderedDict()
+        self._values: OrderedDict[str, dict[str, Any]] = OrderedDict()
+        self._runner: asyncio.Task[None] | None = None
+        self._background: set[asyncio.Task[None]] = set()
+        self._ending: HPCError | None = None
+
+    # -- life ----------------------------------------------------------------------------------------------------
+
+    async def open(self) -> None:
+        """Have a kernel: the one that runs, or a new one."""
+        async with self._opening:
+            if self._kernel is not None:
+                return
+            self._ending = None
+            kernel = KernelProcess(
+                cwd=self._cwd,
+                log=self._directory / "kernel.log",
+                run_dir=self._run_dir,
+                hear=self._hear,
+                ended=self._ended,
+            )
+            await kernel.start()
+            self._kernel = kernel
+            if self._runner is None:
+                self._runner = asyncio.ensure_future(self._run_cells())
+
+    async def restart(self) -> None:
+        """End the kernel and start a new one; cells that run or wait end with `TaskLost`."""
+        await self._end_kernel(TaskLost("the session was restarted", where=self.name))
+        await self.open()
+
+    async def close(self, grace: float = 1.0) -> None:
+        """End the kernel and the journal."""
+        await self._end_kernel(TaskLost("the session was closed", where=self.name), grace)
+        for task in [self._runner, *self._background]:
+            if task is not None:
+                task.cancel()
+                with contextlib.suppress(asyncio.CancelledError):
+                    await task
+        self.journal.close()
+
+    async def _end_kernel(self, why: HPCError, grace: float = 1.0) -> None:
+        if self._kernel is not None:
+            self._ending = why
+            await self._kernel.end(grace=grace)
+
+    def _ended(self, code: int) -> None:
+        kernel, self._kernel = self._kernel, None
+        why = self._ending or TaskLost(
+            ending(code),
+            where=f"session {self.name}",
+            evidence=kernel.last_words() if kernel else "",
+            remedy="Its variables are gone. The next cell starts a new kernel.",
+        )
+        self._values.clear()
+        lost, self._current = [self._current] if self._current else [], None
+        lost += self._queue
+        self._queue.clear()
+        for cell in lost:
+            cell.idle.set()
+            self._finish(cell, _failure(why))
+
+    # -- cells ---------------------------------------------------------------------------------------------------
+
+    async def execute(self, cell: Cell, needs: Sequence[str]) -> Sequence[str]:
+        """Queue a cell, unless the session lacks some of the names it needs: these are returned instead."""
+        if cell.id in self._known:
+            return ()
+        if needs and (missing := await self.missing(needs)):
+            return missing
+        self._alive()
+        self._known[cell.id] = None
+        if len(self._known) > CELLS:
+            self._known.popitem(last=False)
+        self._queue.append(cell)
+        self._waiting.set()
+        return ()
+
+    async def _run_cells(self) -> None:
+        while True:
+            await self._waiting.wait()
+            if not self._queue:
+                self._waiting.clear()
+                continue
+            self._current = cell = self._queue.popleft()
+            try:
+                reply = await self._run(cell, self._alive())
+            except HPCError:
+                continue  # `_ended` has told everybody
+            if self._current is cell:
+                self._current = None
+            self._finish(cell, reply)
+
+    async def _run(self, cell: Cell, kernel: KernelProcess) -> dict[str, Any]:
+        wish = {"count": cell.count, "names": list(cell.names), "always": list(cell.always)}
+        content = {"code": cell.code, "silent": False, "store_history": True, "user_expressions": {}}
+        content |= {"allow_stdin": cell.allow_stdin, "stop_on_error": False}
+        replying = kernel.request(
+            "shell", "execute_request", content, msg_id=cell.id, metadata={"hpcnb": wish}, buffers=cell.frames
+        )
+        # Sent behind the cell at once, so that nothing can come in between.
+        pulling = kernel.request("shell", "hpcnb_pull", {"names": list(cell.out)}) if cell.out else None
+        cell.frames = ()
+        timer = asyncio.ensure_future(self._limit(cell)) if cell.timeout else None
+        reply = await self._reply(cell, replying)
+        if timer:
+            timer.cancel()
+        if pulling is not None:
+            self._keep(cell, reply, await pulling)
+        return reply
+
+    async def _reply(self, cell: Cell, replying: Any) -> dict[str, Any]:
+        reply = asyncio.ensure_future(replying)
+        idle = asyncio.ensure_future(cell.idle.wait())
+        await asyncio.wait([reply, idle], return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait([reply], timeout=REPLY_PATIENCE)
+        if not reply.done():  # the interrupt hit the kernel's own code, after the cell's
+            reply.cancel()
+            return {"status": "error", "ename": "KeyboardInterrupt", "evalue": "", "traceback": []}
+        message = await reply
+        await idle  # all output comes before it
+        content: dict[str, Any] = json.loads(bytes(message["content"]))
+        return content
+
+    def _keep(self, cell: Cell, reply: dict[str, Any], pulled: dict[str, Any]) -> None:
+        if reply["status"] != "ok":
+            return
+        answer = json.loads(bytes(pulled["content"]))
+        if refusal := answer.get("error"):
+            reply.update(_failure(error_from_json(refusal)))
+            return
+        reply["values"] = True
+        self._values[cell.id] = {"frames": pulled["buffers"]}
+        if len(self._values) > UNCOLLECTED:
+            self._values.popitem(last=False)
+
+    def _finish(self, cell: Cell, reply: dict[str, Any]) -> None:
+        if cell.replied:
+            return
+        cell.replied = True
+        if cell.over is not None:
+            reply = {**reply, **_failure(cell.over), "traceback": reply.get("traceback", [])}
+        self.journal.finish(cell.id, json.dumps(reply).encode())
+
+    async def _limit(self, cell: Cell) -> None:
+        await cell.begun.wait()
+        await asyncio.sleep(cell.timeout or 0)
+        cell.over = TaskTimeout(f"the cell did not end within its {cell.timeout:g} s", where=f"session {self.name}")
+        await self.interrupt(cell.id)
+        await asyncio.sleep(STOP_PATIENCE)
+        cell.over.remedy = "It does not heed the interrupt and still runs; restart the session to be rid of it."
+        self._finish(cell, {"status": "error"})
+
+    async def interrupt(self, cell_id: str = "") -> bool:
+        """Interrupt a cell, by default the one that runs; True if it ran or waited.
+
+        What the cell started is ended too, by force if it does not heed the interrupt.
+        """
+        for waiting in [cell for cell in self._queue if cell.id == cell_id]:
+            self._queue.remove(waiting)
+            self._finish(
+                waiting, {"status": "error", "ename": "KeyboardInterrupt", "evalue": "the cell had not begun", "traceback": []}
+            )
+            return True
+        cell, kernel = self._current, self._kernel
+        if cell is None or kernel is None or cell_id not in ("", cell.id):
+            return False
+        # Before the cell's code runs the kernel ignores interrupts.
+        for first in (asyncio.ensure_future(cell.begun.wait()), asyncio.ensure_future(cell.idle.wait())):
+            self._background.add(first)
+            first.add_done_callback(self._background.discard)
+        await asyncio.wait(self._background_waits(cell), return_when=asyncio.FIRST_COMPLETED)
+        kernel.interrupt()
+        return True

@@ -1,0 +1,243 @@
+"""One kernel as its host sees it: a process, and Jupyter's channels over unix sockets in a private directory."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import zmq
+import zmq.asyncio
+from jupyter_client.connect import write_connection_file
+from jupyter_client.launcher import launch_kernel
+from jupyter_client.session import Session as Wire
+
+from hpcnb.errors import TaskLost
+from hpcnb.pilot import processes
+
+__all__ = ["KernelProcess"]
+
+PATIENCE = 120.0
+"""Seconds for a kernel to start: a cold parallel file system is slow."""
+SUBSCRIBED = 1.0
+"""Seconds after which a kernel whose output channel is still silent is asked again."""
+TAIL = 2000
+CHANNELS = {"shell": zmq.DEALER, "control": zmq.DEALER, "stdin": zmq.DEALER, "iopub": zmq.SUB}
+
+Hear = Callable[[str, dict[str, Any]], None]
+
+
+class KernelProcess:
+    """A session's kernel.
+
+    Parameters
+    ----------
+    cwd : str
+        Where it runs.
+    log : Path
+        What the process itself writes to stderr goes here.
+    run_dir : str
+        For the cluster's client.
+    hear : callable
+        Gets each message of the channels ``iopub`` and ``stdin``, content not decoded.
+    ended : callable
+        Called once, with the exit code, when the process has ended.
+    """
+
+    def __init__(self, *, cwd: str, log: Path, run_dir: str, hear: Hear, ended: Callable[[int], None]) -> None:
+        self._cwd, self._log, self._run_dir = cwd, log, run_dir
+        self._hear = hear
+        self._ended = ended
+        self._loop = asyncio.get_running_loop()
+        # Paths of unix sockets are short, and a home directory's may be long, or on a file system without sockets.
+        self._directory = Path(tempfile.mkdtemp(prefix="hpcnb-", dir="/tmp"))
+        self._context = zmq.asyncio.Context()
+        self._sockets: dict[str, zmq.asyncio.Socket] = {}
+        self._replies: dict[str, asyncio.Future[dict[str, Any]]] = {}
+        self._listeners: list[asyncio.Task[None]] = []
+        self._spoke = asyncio.Event()
+        self.exit: asyncio.Future[int] = self._loop.create_future()
+
+    # -- life ----------------------------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Start the process and wait until it answers.
+
+        Raises
+        ------
+        TaskLost
+            It ended, or said nothing for two minutes.
+        """
+        file, info = write_connection_file(
+            str(self._directory / "kernel.json"),
+            ip=str(self._directory / "k"),
+            key=os.urandom(32).hex().encode(),
+            transport="ipc",
+        )
+        self._wire = Wire(key=str(info["key"]).encode())
+        self._launch(file)
+        self._connect({name: f"ipc://{info['ip']}-{info[f'{name}_port']}" for name in CHANNELS})  # type: ignore[literal-required]
+        try:
+            async with asyncio.timeout(PATIENCE):
+                while not self._spoke.is_set():
+                    await self.request("shell", "kernel_info_request", {})
+                    with contextlib.suppress(TimeoutError):
+                        await asyncio.wait_for(self._spoke.wait(), SUBSCRIBED)
+        except TimeoutError:
+            await self.end(grace=0)
+            raise TaskLost(
+                f"the session's kernel did not start within {PATIENCE:.0f} s", evidence=self.last_words()
+            ) from None
+
+    def _launch(self, connection_file: str) -> None:
+        lifeline, self._lifeline = os.pipe()
+        command = [
+            sys.executable,
+            "-P",
+            "-m",
+            "hpcnb.pilot.kernel",
+            "-f",
+            connection_file,
+            f"--SessionApp.lifeline={lifeline}",
+        ]
+        command += [f"--SessionApp.run_dir={self._run_dir}", "--HistoryManager.enabled=False"]
+        with os.fdopen(os.open(self._log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)) as log:
+            try:
+                self._process = launch_kernel(
+                    command, stdout=subprocess.DEVNULL, stderr=log.fileno(), cwd=self._cwd, pass_fds=(lifeline,)
+                )
+            finally:
+                os.close(lifeline)
+        threading.Thread(target=self._watch, name="kernel watch", daemon=True).start()
+
+    def _watch(self) -> None:
+        code = self._process.wait()
+        with contextlib.suppress(RuntimeError):  # the host has ended before its kernel
+            self._loop.call_soon_threadsafe(self._gone, code)
+
+    def _gone(self, code: int) -> None:
+        for task in self._listeners:
+            task.cancel()
+        self._context.destroy(linger=0)
+        os.close(self._lifeline)
+        shutil.rmtree(self._directory, ignore_errors=True)
+        with contextlib.suppress(ProcessLookupError):  # children that were not its session's last
+            os.killpg(self.pid, signal.SIGKILL)
+        for reply in self._replies.values():
+            if not reply.done():
+                reply.set_exception(TaskLost(ending(code), evidence=self.last_words()))
+        self.exit.set_result(code)
+        self._ended(code)
+
+    async def end(self, *, grace: float = 1.0) -> None:
+        """End the process, with all that it started, and wait until it is gone."""
+        if self.exit.done():
+            return
+        left = await asyncio.to_thread(processes.of_kernel, self.pid)
+        if grace:
+            self._send("control", "shutdown_request", {"restart": False})
+            await asyncio.wait([self.exit], timeout=grace)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.pid, signal.SIGKILL)
+        await processes.end(left, [(signal.SIGKILL, 1.0)])
+        await self.exit
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    def last_words(self) -> str:
+        """The end of what the process wrote to stderr."""
+        with self._log.open("rb") as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - TAIL))
+            return file.read().decode("utf-8", "replace")
+
+    # -- messages ------------------------------------------------------------------------------------------------
+
+    def _connect(self, urls: Mapping[str, str]) -> None:
+        for name, url in urls.items():
+            socket = self._sockets[name] = self._context.socket(CHANNELS[name])
+            socket.linger = 0
+            socket.rcvhwm = 0  # what is not taken yet must not be dropped
+            socket.reconnect_ivl = 20
+            if name == "iopub":
+                socket.subscribe(b"")
+            else:
+                # The kernel sends its questions to whom the request came from.
+                socket.identity = self._wire.bsession
+            socket.connect(url)
+            self._listeners.append(asyncio.ensure_future(self._listen(name, socket)))
+
+    async def _listen(self, channel: str, socket: zmq.asyncio.Socket) -> None:
+        while True:
+            frames = await socket.recv_multipart()
+            _, rest = self._wire.feed_identities(frames)
+            message = self._wire.deserialize(rest, content=False)
+            if channel in ("shell", "control"):
+                reply = self._replies.pop(message["parent_header"].get("msg_id", ""), None)
+                if reply is not None and not reply.done():
+                    reply.set_result(message)
+            else:
+                self._spoke.set()
+                self._hear(channel, message)
+
+    def _send(
+        self,
+        channel: str,
+        kind: str,
+        content: Mapping[str, Any],
+        *,
+        msg_id: str = "",
+        metadata: Mapping[str, Any] | None = None,
+        buffers: Sequence[Any] = (),
+    ) -> str:
+        message = self._wire.msg(kind, dict(content), metadata=dict(metadata or {}))
+        message["header"]["msg_id"] = message["msg_id"] = msg_id or message["msg_id"]
+        # The future that an asyncio socket answers with is done already, or pyzmq sees to it.
+        self._wire.send(self._sockets[channel], message, buffers=list(buffers))
+        return str(message["msg_id"])
+
+    def request(self, channel: str, kind: str, content: Mapping[str, Any], **more: Any) -> Awaitable[dict[str, Any]]:
+        """Send a request at once; await its reply (a Jupyter message with its content not decoded).
+
+        Parameters
+        ----------
+        channel : str
+            ``shell`` or ``control``.
+        kind : str
+        content : mapping
+        **more
+            ``msg_id``, ``metadata``, ``buffers``.
+        """
+        if self.exit.done():
+            raise TaskLost(ending(self.exit.result()), evidence=self.last_words())
+        msg_id = self._send(channel, kind, content, **more)
+        reply = self._replies[msg_id] = self._loop.create_future()
+        return reply
+
+    def answer(self, value: str) -> None:
+        """Answer the kernel's question for input."""
+        self._send("stdin", "input_reply", {"value": value})
+
+    def interrupt(self) -> None:
+        """Interrupt what runs, as Ctrl-C would: the kernel and its process group."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.pid, signal.SIGINT)
+
+
+def ending(code: int) -> str:
+    """Say how a kernel ended."""
+    if code >= 0:
+        return f"the session's kernel ended with exit status {code}"
+    name = signal.Signals(-code).name
+    cause = "; a lack of memory is the usual cause" if name == "SIGKILL" else ""
+    return f"the session's kernel was killed by {name} (signal {-code}){cause}"

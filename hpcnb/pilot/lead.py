@@ -1,0 +1,236 @@
+"""The pilot: leads one allocation from its first second to its last, and says why it ended."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ctypes
+import json
+import logging
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator
+from typing import Any
+
+from hpcnb.link import Stream
+from hpcnb.model import Ending, Reason
+from hpcnb.pilot.gateway import Gateway
+from hpcnb.pilot.run import Run
+
+log = logging.getLogger(__name__)
+
+BEAT = 5.0
+"""Seconds between two looks at whether anybody still needs the cluster."""
+GRACE = 8.0
+"""Seconds that the nodes have to end what they run."""
+BUSY = ("waiting", "queued", "processing")
+LAST_WARNING = 300.0
+"""Seconds before an idle release at which it is announced."""
+PR_SET_PDEATHSIG = 1
+
+
+class Pilot:
+    """Starts what the nodes run, passes on what they say, and ends with them.
+
+    Parameters
+    ----------
+    run : Run
+
+    Notes
+    -----
+    It ends when the cluster is closed (``{"op": "close"}`` on the control stream, SIGTERM from the batch system), when a
+    node says that going on makes no sense, and when nobody has been attached and nothing has run for the idle time-out.
+    """
+
+    def __init__(self, run: Run) -> None:
+        self._run = run
+        self._latest: dict[str, dict[str, Any]] = {}
+        self._listeners: set[asyncio.Queue[dict[str, Any]]] = set()
+        self._ending: asyncio.Future[Ending] = asyncio.get_running_loop().create_future()
+        self._attached = 0
+        self._idle_since = time.monotonic()
+
+    async def lead(self) -> Ending:
+        """Run the allocation; return how it ended."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._end, Ending(reason=Reason.CANCELLED, message="told to end"))
+        host = await own_address(self._run.launcher)
+        async with contextlib.AsyncExitStack() as stack:
+            if self._run.leads:
+                gateway = Gateway(self._run, host, control=self._talk)
+                self._run.publish("pilot.json", {"gateway": await gateway.start(), "host": socket.gethostname()})
+                stack.push_async_callback(gateway.close)
+            nodes = await stack.enter_async_context(self._nodes(host))
+            async with asyncio.TaskGroup() as group:
+                tasks = [group.create_task(self._listen(nodes)), group.create_task(self._watch_idleness())]
+                ending = await self._ending
+                # Whoever listens hears the reason before the link goes.
+                self._tell({"event": "ended", **ending.to_json()})
+                for task in tasks:
+                    task.cancel()
+        return ending
+
+    @contextlib.asynccontextmanager
+    async def _nodes(self, host: str) -> AsyncIterator[asyncio.subprocess.Process]:
+        process = await asyncio.create_subprocess_exec(
+            *node_command(self._run, host),
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            preexec_fn=_die_with_parent,
+        )
+        try:
+            yield process
+        finally:
+            if process.returncode is None:
+                process.terminate()
+                try:
+                    await asyncio.wait_for(process.wait(), GRACE)
+                except TimeoutError:
+                    process.kill()
+                    await process.wait()
+
+    async def _listen(self, nodes: asyncio.subprocess.Process) -> None:
+        if nodes.stdout is None:
+            raise RuntimeError("the nodes' stdout is not a pipe")
+        async for line in nodes.stdout:
+            try:
+                event = json.loads(line)
+            except json.JSONDecodeError:
+                sys.stderr.buffer.write(line)  # a library that prints past us; the job's log keeps it
+                continue
+            self._hear(event)
+        code = await nodes.wait()
+        self._end(Ending(reason=Reason.FAILED, exit_code=code, message=f"the nodes' processes ended ({code})"))
+
+    def _hear(self, event: dict[str, Any]) -> None:
+        log.info("%s", event)
+        self._latest[event["event"]] = event
+        self._tell(event)
+        if event["event"] == "failed":
+            self._end(Ending(reason=Reason.FAILED, message=event["what"], tail=event.get("tail", "")))
+
+    def _tell(self, event: dict[str, Any]) -> None:
+        for queue in self._listeners:
+            if queue.full():  # only ever by summaries, and the newest is what counts
+                queue.get_nowait()
+            queue.put_nowait(event)
+
+    def _end(self, ending: Ending) -> None:
+        if not self._ending.done():
+            self._ending.set_result(ending)
+
+    async def _talk(self, stream: Stream) -> None:
+        """Serve one control stream: events out, wishes in, a line of JSON each."""
+        queue: asyncio.Queue[dict[str, Any]] = asyncio.Queue(maxsize=256)
+        for event in self._latest.values():
+            queue.put_nowait(event)
+        self._listeners.add(queue)
+        sender = asyncio.create_task(self._send(stream, queue))
+        try:
+            async for wish in lines(stream):
+                self._obey(wish)
+        finally:
+            self._listeners.discard(queue)
+            sender.cancel()
+            self._attached = 0
+
+    async def _send(self, stream: Stream, queue: asyncio.Queue[dict[str, Any]]) -> None:
+        while True:
+            event = await queue.get()
+            await stream.write(json.dumps(event).encode() + b"\n")
+
+    def _obey(self, wish: dict[str, Any]) -> None:
+        if wish["op"] == "close":
+            self._end(Ending(reason=Reason.COMPLETED, message="closed"))
+        elif wish["op"] == "attached":
+            self._attached = int(wish["clients"])
+            self._idle_since = time.monotonic()
+
+    async def _watch_idleness(self) -> None:
+        limit = self._run.spec.idle_timeout
+        warned = False
+        while True:
+            await asyncio.sleep(min(BEAT, limit / 4))
+            if self._needed():
+                self._idle_since, warned = time.monotonic(), False
+            left = limit - (time.monotonic() - self._idle_since)
+            if left <= 0:
+                message = f"nobody was attached and nothing ran for {limit} s (idle-timeout)"
+                self._end(Ending(reason=Reason.COMPLETED, message=message))
+                return
+            if left < LAST_WARNING < limit and not warned:
+                warned = True
+                self._tell({"event": "idle", "left": left})
+
+    def _needed(self) -> bool:
+        tasks = self._latest.get("load", {}).get("tasks", {})
+        return self._attached > 0 or any(tasks.get(state) for state in BUSY) or not self._run.leads
+
+
+async def lines(stream: Stream) -> AsyncIterator[dict[str, Any]]:
+    """The JSON objects that come by a stream, a line each, until it ends."""
+    rest = b""
+    while data := await stream.read(64 << 10):
+        *whole, rest = (rest + data).split(b"\n")
+        for line in whole:
+            yield json.loads(line)
+
+
+def node_command(run: Run, host: str) -> list[str]:
+    """What starts the nodes' processes: by srun on all nodes at the same time, or directly where one process is one node."""
+    command = [sys.executable, "-m", "hpcnb.pilot.node", "--run-dir", run.path, "--host", host]
+    if run.launcher != "srun":
+        return command
+    nodes = os.environ.get("SLURM_JOB_NUM_NODES", "1")
+    cores = os.environ.get("SLURM_CPUS_ON_NODE", "1")
+    srun = ["srun", "--overlap", f"--nodes={nodes}", f"--ntasks={nodes}", "--ntasks-per-node=1", "--mem=0"]
+    return [*srun, f"--cpus-per-task={cores}", "--kill-on-bad-exit=1", "--unbuffered", *command]
+
+
+async def own_address(launcher: str) -> str:
+    """The address of this node that the login node and the other nodes can reach.
+
+    A machine that is a site by itself needs none but the loopback's. In Slurm a node's name is resolvable on most sites;
+    where it is not, Slurm itself knows the address.
+    """
+    if launcher != "srun":
+        return "127.0.0.1"
+    name = os.environ.get("SLURMD_NODENAME", socket.gethostname())
+    if (address := _resolve(name)) and not address.startswith("127."):
+        return address
+    shown = await asyncio.create_subprocess_exec(
+        "scontrol", "show", "node", name, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+    )
+    text = (await shown.communicate())[0].decode()
+    found = next((w.removeprefix("NodeAddr=") for w in text.split() if w.startswith("NodeAddr=")), name)
+    return _resolve(found) or socket.gethostbyname(socket.gethostname())
+
+
+def _resolve(name: str) -> str:
+    try:
+        return socket.gethostbyname(name)
+    except OSError:
+        return ""
+
+
+def _die_with_parent() -> None:
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+def main(path: str) -> int:
+    """Lead the allocation of a run directory; the exit status is 0 when it ended as asked."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
+    run = Run.load(path)
+
+    async def lead() -> Ending:
+        return await Pilot(run).lead()
+
+    ending = asyncio.run(lead())
+    run.publish("ended.json", ending.to_json())
+    log.info("ended: %s", ending)
+    return 0 if ending.reason is Reason.COMPLETED else 1

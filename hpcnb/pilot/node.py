@@ -1,0 +1,276 @@
+"""All that runs on one node, forked from one warm interpreter: workers, and on the first node scheduler and sessions.
+
+Importing distributed takes a second of CPU, and from a parallel file system much longer. One process imports it
+once and forks the rest, so that a node with 64 workers imports once, not 64 times, and a worker that dies is
+replaced in milliseconds. The processes themselves are Dask's own command line programs. It takes Dask's nanny's
+place: it restarts workers and ends one that outgrows its memory, and it knows why each of them died.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import ctypes
+import json
+import os
+import signal
+import socket
+import sys
+import tempfile
+import time
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import dask
+import psutil
+from distributed.cli import dask_scheduler, dask_worker
+
+from hpcnb.pilot.events import emit, take_stdout
+from hpcnb.pilot.layout import WorkerLayout, layout, node_from_environment
+from hpcnb.pilot.run import Run
+
+SIGNALS = {signal.SIGCHLD, signal.SIGTERM, signal.SIGINT}
+CHECK = 0.5
+"""Seconds between two looks at the workers' memory."""
+LIMIT = 0.95
+"""Share of its memory at which a worker is ended (Dask's nanny's own figure)."""
+SHORT_LIFE = 10.0
+"""Seconds; a worker that fails sooner, `HOPELESS` times in a row, would fail for ever."""
+HOPELESS = 3
+GRACE = 5.0
+"""Seconds between the polite and the other signal."""
+PR_SET_PDEATHSIG = 1
+TAIL = 2000
+
+
+@dataclass(kw_only=True)
+class Child:
+    """One forked process and how to start it again."""
+
+    name: str
+    main: Callable[[], None]
+    log: Path
+    memory: int = 0  # bytes; 0: no limit
+    last_words: signal.Signals = signal.SIGKILL  # what it gets when we die first
+    pid: int = 0
+    started: float = 0.0
+    failures: int = 0
+    verdict: str = field(default="", compare=False)  # why we ended it ourselves
+
+    def tail(self) -> str:
+        """The end of its log."""
+        with self.log.open("rb") as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - TAIL))
+            return file.read().decode("utf-8", "replace")
+
+
+class NodeSupervisor:
+    """Forks the children of one node, restarts workers, and says what happened.
+
+    Parameters
+    ----------
+    children : list of Child
+        Those named ``worker-…`` are restarted; the end of any other ends the node.
+    """
+
+    def __init__(self, children: list[Child]) -> None:
+        self._children = children
+        self._alive: dict[int, Child] = {}
+
+    def run(self) -> int:
+        """Supervise until told to stop (0), or until going on makes no sense (1)."""
+        signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+        for child in self._children:
+            self._fork(child)
+        while True:
+            # Blocked signals wait in the kernel, so none is lost between two looks and no handler ever runs.
+            caught = signal.sigtimedwait(SIGNALS, CHECK)
+            if caught is not None and caught.si_signo != signal.SIGCHLD:
+                self._end()
+                return 0
+            for child, status in self._reap():
+                if not self._replace(child, status):
+                    self._end()
+                    return 1
+            self._check_memory()
+
+    def _fork(self, child: Child) -> None:
+        child.verdict = ""
+        child.started = time.monotonic()
+        parent = os.getpid()
+        child.pid = os.fork()
+        if child.pid == 0:
+            _become(child, parent)
+        with contextlib.suppress(PermissionError, ProcessLookupError):
+            os.setpgid(child.pid, child.pid)  # both do it, so that it is done whoever comes first
+        self._alive[child.pid] = child
+
+    def _reap(self) -> list[tuple[Child, int]]:
+        ended = []
+        while self._alive:
+            pid, status = os.waitpid(-1, os.WNOHANG)
+            if pid == 0:
+                break
+            if child := self._alive.pop(pid, None):
+                ended.append((child, os.waitstatus_to_exitcode(status)))
+        return ended
+
+    def _replace(self, child: Child, code: int) -> bool:
+        """Restart a worker that ended; False if that, or the end of anything else, ends the node."""
+        _kill_group(child.pid)
+        if not child.name.startswith("worker-"):
+            emit("failed", what=f"the {child.name} process {_ended(code)}", tail=child.tail())
+            return False
+        lived = time.monotonic() - child.started
+        child.failures = child.failures + 1 if code != 0 and lived < SHORT_LIFE else 0
+        emit("worker-exit", worker=child.name, how=child.verdict or _ended(code), tail=child.tail() if code else "")
+        if child.failures >= HOPELESS:
+            emit("failed", what=f"{child.name} {_ended(code)} {HOPELESS} times in a row", tail=child.tail())
+            return False
+        self._fork(child)
+        return True
+
+    def _check_memory(self) -> None:
+        for child in self._alive.values():
+            if not child.memory:
+                continue
+            used = psutil.Process(child.pid).memory_info().rss
+            if used > LIMIT * child.memory:
+                child.verdict = (
+                    f"was ended at {used >> 20} MiB: more than {LIMIT:.0%} of its limit of {child.memory >> 20} MiB"
+                )
+                _kill_group(child.pid)
+
+    def _end(self) -> None:
+        """End everything: who has children of its own to end is asked, the rest is killed with all that it started."""
+        for pid, child in self._alive.items():
+            if child.last_words is signal.SIGTERM:
+                os.kill(pid, signal.SIGTERM)
+            else:
+                _kill_group(pid)
+        deadline = time.monotonic() + GRACE
+        while self._alive and (left := deadline - time.monotonic()) > 0:
+            signal.sigtimedwait({signal.SIGCHLD}, min(left, CHECK))
+            self._reap()
+        for pid in self._alive:
+            _kill_group(pid)
+        for pid in self._alive:
+            os.waitpid(pid, 0)
+
+
+def _kill_group(pid: int) -> None:
+    # A child leads a group of its own, so that what a task has started goes with its worker.
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(pid, signal.SIGKILL)
+
+
+def _become(child: Child, parent: int) -> None:
+    """In the fork: log to the child's file, die with the parent, run, never return."""
+    code = 1
+    try:
+        os.setpgid(0, 0)
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, child.last_words)
+        if os.getppid() != parent:  # it died before the line above
+            os._exit(1)
+        log = os.open(child.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        os.dup2(log, 1)
+        os.dup2(log, 2)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+        child.main()
+        code = 0
+    except SystemExit as exc:
+        code = exc.code if isinstance(exc.code, int) else int(exc.code is not None)
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+
+
+def _ended(code: int) -> str:
+    return f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit status {code}"
+
+
+def scheduler_child(run: Run, host: str) -> Child:
+    """Dask's scheduler, as ``dask scheduler`` runs it."""
+    argv = ["--protocol", "tls", "--host", host, "--port", "0", "--no-dashboard"]
+    argv += ["--dashboard-address", "127.0.0.1:0", "--scheduler-file", str(run.file("scheduler.json"))]
+    argv += ["--preload", "hpcnb.pilot.plugin"]
+    return Child(
+        name="scheduler",
+        main=lambda: dask_scheduler.main(argv, standalone_mode=False),
+        log=run.file("logs/scheduler.log"),
+    )
+
+
+def sessions_child(run: Run) -> Child:
+    """The session host; it ends its kernels itself, so it is asked to end, not killed."""
+
+    def main() -> None:
+        from hpcnb.pilot import sessions
+
+        sessions.main(["--run-dir", run.path])
+
+    return Child(name="sessions", main=main, log=run.file("logs/sessions.log"), last_words=signal.SIGTERM)
+
+
+def worker_child(run: Run, worker: WorkerLayout, *, node: str, local_directory: str) -> Child:
+    """A Dask worker, as ``dask worker --no-nanny`` runs it; it waits for the scheduler's address by itself."""
+    name = f"{run.index}-{node}-{worker.index}"
+
+    def main() -> None:
+        if worker.gpus:
+            os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(worker.gpus)
+        address = run.scheduler or _scheduler_address(run)
+        argv = [address, "--protocol", "tls", "--host", _own_address(address), "--name", name, "--no-nanny"]
+        argv += ["--nthreads", str(worker.threads), "--memory-limit", str(worker.memory)]
+        argv += ["--no-dashboard", "--dashboard-address", "127.0.0.1:0", "--local-directory", local_directory]
+        argv += ["--death-timeout", "60"]
+        dask_worker.main(argv, standalone_mode=False)
+
+    return Child(name=f"worker-{name}", main=main, log=run.file(f"logs/worker-{name}.log"), memory=worker.memory)
+
+
+def _scheduler_address(run: Run) -> str:
+    # Opening finds a file made on another host at once, where asking for its status may lag 20 s on NFS.
+    while True:
+        try:
+            return str(json.loads(run.file("scheduler.json").read_text())["address"])
+        except (FileNotFoundError, json.JSONDecodeError):
+            time.sleep(0.02)
+
+
+def _own_address(peer: str) -> str:
+    """The address of this host as the peer sees it; nothing is sent."""
+    host, port = peer.removeprefix("tls://").rsplit(":", 1)
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        probe.connect((host.strip("[]"), int(port)))
+        return str(probe.getsockname()[0])
+
+
+def main() -> int:
+    """Run one node of an allocation (``python -m hpcnb.pilot.node --run-dir DIR --host ADDRESS``)."""
+    parser = argparse.ArgumentParser(description="one node of an hpcnb allocation")
+    parser.add_argument("--run-dir", required=True)
+    parser.add_argument("--host", required=True, help="address of the first node")
+    options = parser.parse_args()
+    take_stdout()
+    run = Run.load(options.run_dir)
+    os.chdir(run.directory)
+    sys.path[0] = run.directory  # as in a notebook: modules beside it can be imported
+    node = node_from_environment(os.environ, cores=len(os.sched_getaffinity(0)), memory=psutil.virtual_memory().total)
+    name = os.environ.get("SLURMD_NODENAME") or socket.gethostname()
+    with tempfile.TemporaryDirectory(
+        prefix="hpcnb-", dir=dask.config.get("temporary-directory"), ignore_cleanup_errors=True
+    ) as local:
+        children = [worker_child(run, w, node=name, local_directory=local) for w in layout(run.spec, node)]
+        if run.leads and int(os.environ.get("SLURM_NODEID", 0)) == 0:
+            children = [scheduler_child(run, options.host), *children, sessions_child(run)]
+        return NodeSupervisor(children).run()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

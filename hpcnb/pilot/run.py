@@ -1,0 +1,85 @@
+"""The run directory: all that one allocation of ours is told, and all that it leaves behind.
+
+Layout (0700, files 0600)::
+
+    run.json        this record
+    job.sh          what the batch system starts
+    job.log         stdout and stderr of the job
+    tls/            ca.pem, <role>.pem, <role>.key, link.secret
+    dask/           configuration of the scheduler and the workers
+    claim/          made by the first job that starts with this directory; a second one stops there
+    pilot.json      where the gateway listens, once it does
+    scheduler.json  Dask's scheduler file
+    sessions.json   where the session host listens
+    logs/           scheduler.log, sessions.log, worker-<name>.log
+    ended.json      how it ended, written last
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hpcnb.model import ClusterSpec, Record
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run(Record):
+    """What one allocation is told.
+
+    Parameters
+    ----------
+    id : str
+        The cluster's id.
+    token : str
+        This run's own, 32 hexadecimal digits; also the batch job's comment.
+    path : str
+        The run directory, absolute, at the site.
+    spec : ClusterSpec
+    index : int
+        0 for the allocation that leads (it runs the scheduler), then 1, 2, … for those that add nodes.
+    scheduler : str
+        Address of the scheduler to join; empty for the leader.
+    directory : str
+        Where sessions and workers start.
+    launcher : str
+        ``srun`` inside Slurm, ``exec`` where one process is one node.
+    """
+
+    id: str
+    token: str
+    path: str
+    spec: ClusterSpec
+    index: int = 0
+    scheduler: str = ""
+    directory: str
+    launcher: str = "exec"
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Run:
+        """Read the record of a run directory."""
+        return cls.from_json(json.loads((Path(path) / "run.json").read_text()))
+
+    def file(self, name: str) -> Path:
+        return Path(self.path) / name
+
+    @property
+    def leads(self) -> bool:
+        return self.index == 0
+
+    @property
+    def secret(self) -> bytes:
+        """What joins the link; read from its own file, never part of the record."""
+        return bytes.fromhex(self.file("tls/link.secret").read_text().strip())
+
+    def publish(self, name: str, value: dict[str, Any]) -> None:
+        """Write a JSON file so that no reader, on whatever file system, sees half of it."""
+        aside = self.file(f"{name}.new")
+        with open(os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+            json.dump(value, file)
+            file.flush()
+            os.fsync(file.fileno())
+        aside.rename(self.file(name))
