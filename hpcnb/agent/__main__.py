@@ -1,0 +1,52 @@
+"""`python -m hpcnb.agent`: the per-user daemon. One at a time, guarded by a lock that dies with it."""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import logging
+import logging.handlers
+import os
+import signal
+import sys
+
+from hpcnb.agent import places
+from hpcnb.agent.server import Server
+
+CHECK = 30.0
+
+
+def main() -> int:
+    """Run until stopped, handed over or idle; 0, also when another agent runs already."""
+    os.umask(0o077)
+    lock = os.open(places.agent_lock(), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return 0
+    handler = logging.handlers.RotatingFileHandler(places.agent_log(), maxBytes=2 << 20, backupCount=1)
+    logging.basicConfig(level=logging.INFO, handlers=[handler], format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    logging.getLogger("paramiko").setLevel(logging.WARNING)
+    asyncio.run(_serve())
+    return 0
+
+
+async def _serve() -> None:
+    server = Server()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, server.calls.ending.set)
+    await server.calls.resume()
+    server.start()
+    logging.info("agent %d listens", os.getpid())
+    while not server.calls.ending.is_set() and not server.calls.is_idle():
+        try:
+            await asyncio.wait_for(server.calls.ending.wait(), CHECK)
+        except TimeoutError:
+            continue
+    await server.stop()
+    logging.info("agent %d ends", os.getpid())
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,196 @@
+"""What a client may ask of the agent: one method for each call, plain values in and out."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import re
+import time
+from collections.abc import Callable
+from typing import Any
+
+import hpcnb
+from hpcnb import config
+from hpcnb.agent import record
+from hpcnb.agent.clusters import LiveCluster, new_record
+from hpcnb.agent.sites import Site
+from hpcnb.errors import AuthenticationFailed, ClusterError, ConfigError, HPCError, NotReady
+from hpcnb.model import ClusterSpec, ClusterStatus, State
+from hpcnb.site.authority import Role
+from hpcnb.site.shell import Ask, Prompt
+
+log = logging.getLogger(__name__)
+
+IDLE = 3600.0
+"""Seconds without a client and without a live cluster after which the agent ends."""
+
+
+class Calls:
+    """The agent's state and what can be asked of it.
+
+    Parameters
+    ----------
+    changed : callable
+        Called with every new status of any cluster.
+    """
+
+    def __init__(self, changed: Callable[[ClusterStatus], None]) -> None:
+        self._changed = changed
+        self._sites: dict[str, Site] = {}
+        self._clusters: dict[str, LiveCluster] = {}
+        self._attached: dict[object, set[str]] = {}
+        self._last_use = time.monotonic()
+        self.ending = asyncio.Event()
+
+    async def call(self, name: str, arguments: dict[str, Any], *, client: object, ask: Ask) -> Any:
+        """Answer one call by name."""
+        method = getattr(self, f"call_{name}", None)
+        if method is None:
+            raise ClusterError(f"the agent knows no call {name!r}", remedy="Restart it: `hpcnb agent stop`.")
+        self._last_use = time.monotonic()
+        return await method(client=client, ask=ask, **arguments)
+
+    # -- the agent itself --------------------------------------------------------------------------------------
+
+    async def call_hello(self, *, version: str, client: object, ask: Ask) -> dict[str, Any]:
+        """Who we are; the client decides whether we are too old for it."""
+        self._attached.setdefault(client, set())
+        live = sum(c.status.state is not State.ENDED for c in self._clusters.values())
+        return {"version": hpcnb.__version__, "pid": os.getpid(), "clients": len(self._attached), "clusters": live}
+
+    async def call_stop(self, *, client: object, ask: Ask) -> None:
+        """End the agent; the clusters go on, and the next agent finds them again."""
+        self.ending.set()
+
+    # -- clusters ----------------------------------------------------------------------------------------------
+
+    async def call_create(self, *, id: str, spec: dict[str, Any], client: object, ask: Ask) -> dict[str, Any]:
+        """Ask for a cluster; answers once the job is submitted. Asking again with the same id is harmless."""
+        if known := self._clusters.get(id):
+            return known.status.to_json()
+        if not re.fullmatch(r"[0-9a-f]{16}", id):
+            raise ClusterError(f"{id!r} is no id of a cluster")
+        wanted = ClusterSpec.from_json(spec)
+        for other in self._live():
+            if other.status.spec.name == wanted.name:
+                raise ClusterError(
+                    f"a cluster named {wanted.name!r} is {other.status.state} already",
+                    where=f"site {other.status.spec.site}",
+                    remedy=f"Use it (`%hpc attach {wanted.name}`), end it (`%hpc down {wanted.name}`), or pass another --name.",
+                )
+        site = self._site(wanted.site)
+        cluster = self._clusters[id] = LiveCluster(new_record(id, wanted), site, self._changed)
+        self._attached.setdefault(client, set()).add(id)
+        await cluster.request(ask)
+        await self._count(id)
+        return cluster.status.to_json()
+
+    async def call_list(self, *, client: object, ask: Ask) -> list[dict[str, Any]]:
+        """Every cluster that is alive or ended lately, oldest first."""
+        return [c.status.to_json() for c in self._clusters.values()]
+
+    async def call_attach(self, *, id: str, client: object, ask: Ask) -> dict[str, Any]:
+        """Count the client among those who use a cluster, and give it what it needs to connect."""
+        cluster = self._find(id)
+        if cluster.status.state is State.ENDED:
+            raise NotReady(f"cluster {cluster.status.spec.name!r} has ended: {cluster.status.detail}")
+        self._attached.setdefault(client, set()).add(id)
+        await self._count(id)
+        identity = cluster.identity(Role.CLIENT)
+        return {
+            "authority": cluster.authority_certificate,
+            "certificate": identity.certificate,
+            "key": identity.key,
+            "status": cluster.status.to_json(),
+        }
+
+    async def call_scale(self, *, id: str, nodes: int, client: object, ask: Ask) -> None:
+        """Have so many nodes."""
+        await self._find(id).scale(nodes)
+
+    async def call_close(self, *, id: str, client: object, ask: Ask) -> dict[str, Any]:
+        """End a cluster; answers when its jobs are gone."""
+        cluster = self._find(id)
+        await cluster.close()
+        return cluster.status.to_json()
+
+    async def call_logs(
+        self, *, id: str, name: str = "", most: int = 65536, client: object, ask: Ask
+    ) -> dict[str, str]:
+        """The ends of a cluster's logs by name: all of them, or those whose name contains `name`."""
+        cluster = self._find(id)
+        await cluster.connect(ask)
+        names = [n for n in await cluster.log_names() if name in n]
+        return {n: await cluster.read_log(n, min(most, 1 << 20)) for n in names}
+
+    # -- sites -------------------------------------------------------------------------------------------------
+
+    async def call_sites(self, *, client: object, ask: Ask) -> list[dict[str, Any]]:
+        """The configured sites."""
+        settings = config.load()
+        return [
+            {"name": s.name, "host": s.host, "batch": s.batch, "default": s.name == settings.default_site}
+            for s in settings.sites.values()
+        ]
+
+    # -- within ------------------------------------------------------------------------------------------------
+
+    def _site(self, name: str) -> Site:
+        wanted = config.load().site(name)
+        known = self._sites.get(name)
+        if known is None or known.config != wanted:
+            # An edited entry is a new site to us; clusters that run keep the connection they have.
+            known = self._sites[name] = Site(wanted)
+        return known
+
+    def _find(self, id: str) -> LiveCluster:
+        if id not in self._clusters:
+            raise NotReady("there is no such cluster any more", remedy="`%hpc` lists those that exist.")
+        return self._clusters[id]
+
+    def _live(self) -> list[LiveCluster]:
+        return [c for c in self._clusters.values() if c.status.state is not State.ENDED]
+
+    async def _count(self, id: str) -> None:
+        clients = sum(id in used for used in self._attached.values())
+        await self._clusters[id].attached(clients)
+
+    def gone(self, client: object) -> None:
+        """A client has disconnected."""
+        self._last_use = time.monotonic()
+        used = self._attached.pop(client, set())
+        for id in used:
+            if self._clusters[id].status.state is not State.ENDED:
+                task = asyncio.ensure_future(self._count(id))
+                task.add_done_callback(lambda done: done.exception())
+
+    async def resume(self) -> None:
+        """Find again what an earlier agent left."""
+        for kept in record.load_all():
+            try:
+                site = self._site(kept.status.spec.site)
+            except ConfigError as exc:
+                log.warning("cluster %s cannot be followed: %s", kept.status.id, exc)
+                continue
+            cluster = self._clusters[kept.status.id] = LiveCluster(kept, site, self._changed)
+            if kept.status.state is not State.ENDED:
+                try:
+                    await cluster.resume(_nobody_to_ask)
+                except HPCError as exc:
+                    log.warning("cluster %s cannot be reached: %s", kept.status.id, exc)
+
+    async def leave(self) -> None:
+        """Let go of all clusters and sites."""
+        for cluster in self._clusters.values():
+            await cluster.leave()
+        for site in self._sites.values():
+            await site.close()
+
+    def is_idle(self) -> bool:
+        """Whether nobody is connected, nothing lives, and that for an hour."""
+        return not self._attached and not self._live() and time.monotonic() - self._last_use > IDLE
+
+
+async def _nobody_to_ask(prompt: Prompt) -> str:
+    raise AuthenticationFailed(f"{prompt.title}: {prompt.text}: nobody is here to answer yet")

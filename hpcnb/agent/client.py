@@ -1,0 +1,223 @@
+"""The client's half: find the agent or start it, call it, hear of clusters, answer its questions."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import json
+import logging
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+from tornado import httpclient, netutil, websocket
+
+import hpcnb
+from hpcnb.agent import places
+from hpcnb.errors import AuthenticationFailed, ClusterError, HPCError, error_from_json
+from hpcnb.model import ClusterStatus
+from hpcnb.site.shell import Ask, Prompt
+
+log = logging.getLogger(__name__)
+
+START = 20.0
+"""Seconds that an agent has to come up."""
+
+
+class AgentClient:
+    """A connection to the agent, made when first needed and again whenever it is lost.
+
+    Parameters
+    ----------
+    ask : callable
+        Puts a question of the agent (a password, a host key) to the user.
+    """
+
+    def __init__(self, ask: Ask) -> None:
+        self._ask = ask
+        self._socket: websocket.WebSocketClientConnection | None = None
+        self._connecting = asyncio.Lock()
+        self._numbers = itertools.count(1)
+        self._waiting: dict[int, asyncio.Future[Any]] = {}
+        self._listeners: dict[str, set[Callable[[ClusterStatus], None]]] = {}
+        self._reader: asyncio.Task[None] | None = None
+        self._prompts: set[asyncio.Task[None]] = set()
+
+    async def call(self, name: str, /, *, start: bool = True, **arguments: Any) -> Any:
+        """Ask the agent something.
+
+        Parameters
+        ----------
+        name : str
+            A call of `hpcnb.agent.calls.Calls`.
+        start : bool
+            Start an agent if none runs.
+
+        Raises
+        ------
+        HPCError
+            What the agent answered, as its own type.
+        """
+        for attempt in (1, 2):
+            await self._connect(start=start)
+            try:
+                return await self._request(name, arguments)
+            except ConnectionError:
+                # Every call may be made twice: what creates something brings the id of what it creates.
+                if attempt == 2:
+                    raise ClusterError("the agent ends again and again", remedy=f"See {places.agent_log()}.") from None
+        return None
+
+    async def _request(self, name: str, arguments: dict[str, Any]) -> Any:
+        if self._socket is None:
+            raise ConnectionError
+        number = next(self._numbers)
+        answer = self._waiting[number] = asyncio.get_running_loop().create_future()
+        try:
+            await self._socket.write_message(json.dumps({"id": number, "call": name, "with": arguments}))
+            return await answer
+        except websocket.WebSocketClosedError as exc:
+            raise ConnectionError from exc
+        finally:
+            self._waiting.pop(number, None)
+
+    async def _connect(self, *, start: bool) -> None:
+        async with self._connecting:
+            if self._socket is not None:
+                return
+            self._socket = await self._open_or_start() if start else await self._open()
+            if self._socket is None:
+                raise ClusterError("no agent runs", remedy="It starts by itself with the first `%hpc` or `hpcnb up`.")
+            self._reader = asyncio.create_task(self._read(self._socket))
+            theirs = await self._request("hello", {"version": hpcnb.__version__})
+            if start and _older(theirs["version"]):
+                await self._take_over()
+
+    async def _open_or_start(self) -> websocket.WebSocketClientConnection:
+        if found := await self._open():
+            return found
+        process = _start_agent()
+        deadline = time.monotonic() + START
+        while time.monotonic() < deadline:
+            if found := await self._open():
+                return found
+            await asyncio.sleep(0.02)
+        raise ClusterError(
+            f"the agent did not come up within {START:.0f} s (pid {process.pid}, exit status {process.poll()})",
+            evidence=_log_tail(),
+            remedy=f"Its log is {places.agent_log()}.",
+        )
+
+    async def _open(self) -> websocket.WebSocketClientConnection | None:
+        path = str(places.agent_socket())
+        request = httpclient.HTTPRequest("ws://agent/", connect_timeout=5, request_timeout=5)
+        try:
+            # websocket_connect has no way to name a unix socket; its resolver has.
+            return await websocket.websocket_connect(request, resolver=_UnixResolver(path))
+        except (OSError, httpclient.HTTPError):
+            return None
+
+    async def _take_over(self) -> None:
+        """An older agent leaves its clusters to a new one, of our version."""
+        reader = self._reader
+        await self._request("stop", {})
+        if reader:
+            await reader
+        self._socket = await self._open_or_start()
+        self._reader = asyncio.create_task(self._read(self._socket))
+        await self._request("hello", {"version": hpcnb.__version__})
+
+    async def _read(self, connection: websocket.WebSocketClientConnection) -> None:
+        while (message := await connection.read_message()) is not None:
+            self._hear(json.loads(message))
+        self._socket = None
+        for answer in self._waiting.values():
+            if not answer.done():
+                answer.set_exception(ConnectionError("the agent has gone"))
+
+    def _hear(self, message: dict[str, Any]) -> None:
+        if "prompt" in message:
+            task = asyncio.create_task(self._answer(message))
+            self._prompts.add(task)
+            task.add_done_callback(self._prompts.discard)
+        elif "event" in message:
+            status = ClusterStatus.from_json(message["cluster"])
+            for heard in list(self._listeners.get(status.id, ())):
+                heard(status)
+        elif (answer := self._waiting.get(message["id"])) and not answer.done():
+            if error := message.get("error"):
+                answer.set_exception(error_from_json(error))
+            else:
+                answer.set_result(message.get("result"))
+
+    async def _answer(self, message: dict[str, Any]) -> None:
+        prompt = Prompt(kind=message["kind"], title=message["title"], text=message["text"])
+        try:
+            reply = {"text": await self._ask(prompt)}
+        except HPCError as exc:
+            reply = {"refused": str(exc)}
+        if self._socket is not None:
+            await self._socket.write_message(json.dumps({"answer": message["prompt"], **reply}))
+
+    def listen(self, cluster: str, heard: Callable[[ClusterStatus], None]) -> Callable[[], None]:
+        """Call `heard` with every new status of a cluster; returns what ends that."""
+        self._listeners.setdefault(cluster, set()).add(heard)
+        return lambda: self._listeners[cluster].discard(heard)
+
+    async def close(self) -> None:
+        """Disconnect; the agent and the clusters go on."""
+        if self._socket is not None:
+            self._socket.close()
+        if self._reader:
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._reader
+
+
+class _UnixResolver(netutil.Resolver):
+    """Resolves whatever name to one unix socket."""
+
+    def initialize(self, path: str) -> None:
+        self._path = path
+
+    async def resolve(self, host: str, port: int, family: socket.AddressFamily = socket.AF_UNSPEC) -> list[Any]:
+        return [(socket.AF_UNIX, self._path)]
+
+
+def _older(version: str) -> bool:
+    return _parts(version) < _parts(hpcnb.__version__)
+
+
+def _parts(version: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in version.split(".") if part.isdigit())
+
+
+def _start_agent() -> subprocess.Popen[bytes]:
+    """Start an agent that belongs to no terminal and no kernel; if two are started, the lock lets one live."""
+    with places.agent_log().open("ab") as out:
+        return subprocess.Popen(
+            [sys.executable, "-m", "hpcnb.agent"],
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=out,
+            cwd="/",
+            start_new_session=True,
+        )
+
+
+def _log_tail() -> str:
+    with contextlib.suppress(FileNotFoundError):
+        return "\n".join(places.agent_log().read_text(errors="replace").splitlines()[-15:])
+    return ""
+
+
+async def nobody_to_ask(prompt: Prompt) -> str:
+    """An `Ask` for where nobody can answer: a notebook run without a front end, a script without a terminal."""
+    raise AuthenticationFailed(
+        f"{prompt.title} asks: {prompt.text.strip()}",
+        remedy="Nobody can answer here. Log in once where you can type (`hpcnb up SITE` in a terminal): the agent keeps the "
+        "connection, and this will work without a question. Or use a key in an ssh-agent.",
+    )

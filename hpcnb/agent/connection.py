@@ -1,0 +1,183 @@
+"""The user's end of one cluster's link: dial it, keep it, and give its streams to local sockets."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+import os
+import shutil
+import socket
+import ssl
+import struct
+import tempfile
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from hpcnb.agent import places
+from hpcnb.errors import SiteError
+from hpcnb.link import Link, LinkRefused, Stream, StreamError, splice
+from hpcnb.pilot.lead import lines
+from hpcnb.site.authority import Identity, Role
+from hpcnb.site.shell import Shell
+
+log = logging.getLogger(__name__)
+
+STREAMS = ("scheduler", "session")
+SOONEST, LATEST = 0.1, 2.0
+"""Seconds between two looks for the pilot's address."""
+REDIAL = (0.0, 1.0, 2.0, 4.0, 8.0, 16.0, 30.0)
+"""Seconds before each further attempt to make a lost connection again; the last one repeats."""
+
+
+class Connection:
+    """The link into one cluster.
+
+    Parameters
+    ----------
+    cluster : str
+    path : str
+        The run directory of the leading allocation, at the site.
+    shell : Shell
+    authority : str
+        The cluster's authority, PEM.
+    identity : Identity
+        Our certificate, role *agent*.
+    secret : bytes
+    """
+
+    scheduler: str = ""
+    """The scheduler's address inside the allocation, once it is known."""
+
+    def __init__(
+        self, cluster: str, path: str, *, shell: Shell, authority: str, identity: Identity, secret: bytes
+    ) -> None:
+        self._cluster = cluster
+        self._path = path
+        self._shell = shell
+        self._tls = client_context(authority, identity)
+        self._link = Link(cluster, secret, initiator=True)
+        self._control: Stream | None = None
+        self._servers: list[asyncio.Server] = []
+
+    async def keep(
+        self, *, on_link: Callable[[str], None], on_event: Callable[[dict[str, Any]], None], running: Callable[[], bool]
+    ) -> None:
+        """Dial as soon as the pilot listens, and again whenever the connection is lost; runs until cancelled.
+
+        Parameters
+        ----------
+        on_link : callable
+            Called with the route when the link is up, with an empty string when it is down.
+        on_event : callable
+            Called with what the pilot says.
+        running : callable
+            Whether the job may be running: a pending job's directory is not looked into.
+        """
+        address = await self._published(running)
+        listening: asyncio.Task[None] | None = None
+        try:
+            while True:
+                await self._dial(address)
+                on_link("direct")
+                if listening is None:
+                    await self._open_sockets()
+                if listening is None or listening.done():
+                    listening = asyncio.create_task(self._listen(on_event))
+                await self._link.lost.wait()
+                on_link("")
+        finally:
+            if listening:
+                listening.cancel()
+
+    async def _published(self, running: Callable[[], bool]) -> tuple[str, int]:
+        pause = SOONEST
+        while True:
+            with contextlib.suppress(FileNotFoundError, json.JSONDecodeError):
+                host, port = json.loads(await self._shell.read(f"{self._path}/pilot.json"))["gateway"]
+                return host, port
+            await asyncio.sleep(pause)
+            pause = min(pause * 1.2, LATEST) if running() else LATEST
+
+    async def _dial(self, address: tuple[str, int]) -> None:
+        for attempt in range(1_000_000):
+            await asyncio.sleep(REDIAL[min(attempt, len(REDIAL) - 1)])
+            try:
+                pipe = await self._shell.dial(*address)
+                reader, writer = await asyncio.open_connection(
+                    sock=pipe, ssl=self._tls, server_hostname=Role.GATEWAY.server_name
+                )
+                await self._link.attach(reader, writer)
+                return
+            except (OSError, SiteError, LinkRefused, TimeoutError) as exc:
+                log.warning("cluster %s: cannot reach the pilot at %s: %s", self._cluster, address, exc)
+
+    async def _listen(self, on_event: Callable[[dict[str, Any]], None]) -> None:
+        self._control = self._link.open("control")
+        try:
+            async for event in lines(self._control):
+                if event["event"] == "scheduler":
+                    self.scheduler = event["address"]
+                on_event(event)
+        except StreamError as exc:
+            log.info("cluster %s: the pilot no longer speaks: %s", self._cluster, exc)
+
+    async def tell(self, wish: dict[str, Any]) -> bool:
+        """Say something to the pilot; False if there is no way to."""
+        if self._control is None:
+            return False
+        try:
+            await asyncio.wait_for(self._control.write(json.dumps(wish).encode() + b"\n"), 5)
+        except (OSError, TimeoutError):
+            return False
+        return True
+
+    async def _open_sockets(self) -> None:
+        folder = places.private_directory(places.runtime() / self._cluster)
+        for name in STREAMS:
+            path = places.stream_socket(self._cluster, name)
+            path.unlink(missing_ok=True)
+            server = await asyncio.start_unix_server(partial(self._serve, name), path)
+            path.chmod(0o600)
+            self._servers.append(server)
+        log.info("cluster %s: streams at %s", self._cluster, folder)
+
+    async def _serve(self, name: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            if peer_uid(writer.get_extra_info("socket")) != os.getuid():
+                return
+            await splice(self._link.open(name), reader, writer)
+        except OSError as exc:
+            log.info("cluster %s: stream %s ended: %s", self._cluster, name, exc)
+        finally:
+            writer.close()
+
+    async def close(self) -> None:
+        """End every stream and remove the sockets."""
+        for server in self._servers:
+            server.close()
+        await self._link.close()
+        shutil.rmtree(places.runtime() / self._cluster, ignore_errors=True)
+
+
+def peer_uid(sock: socket.socket) -> int:
+    """Who is at the other end of a unix socket (Linux's SO_PEERCRED: pid, uid, gid)."""
+    size = struct.calcsize("3i")
+    return int(struct.unpack("3i", sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, size))[1])
+
+
+def client_context(authority: str, identity: Identity) -> ssl.SSLContext:
+    """TLS as a client of one cluster: its authority alone is believed, and the server's role is checked as its name."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    context.load_verify_locations(cadata=authority)
+    # The ssl module reads a key from a file only; this one is 0600 in a 0700 directory, for a moment.
+    with tempfile.TemporaryDirectory(dir=places.runtime()) as folder:
+        path = Path(folder, "identity.pem")
+        path.touch(0o600)
+        path.write_text(identity.certificate + identity.key)
+        context.load_cert_chain(path)
+    return context

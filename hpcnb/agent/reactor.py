@@ -1,0 +1,160 @@
+"""How a cluster's status changes when something is heard of it: values in, values out, no I/O.
+
+One function for each source: the batch system, the pilot, the link, the user.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from hpcnb.errors import (
+    BatchError,
+    HPCError,
+    JobFailed,
+    JobOutOfMemory,
+    JobPreempted,
+    JobTimeout,
+    NodeFailed,
+)
+from hpcnb.model import ClusterStatus, Ending, JobState, JobStatus, Reason, State, WorkerCounts, move
+
+ERRORS: Mapping[Reason, type[BatchError]] = {
+    Reason.TIMEOUT: JobTimeout,
+    Reason.OUT_OF_MEMORY: JobOutOfMemory,
+    Reason.NODE_FAIL: NodeFailed,
+    Reason.PREEMPTED: JobPreempted,
+}
+
+REMEDIES: Mapping[Reason, str] = {
+    Reason.TIMEOUT: "Ask for a longer walltime (--walltime), or save intermediate results.",
+    Reason.OUT_OF_MEMORY: "Ask for more memory or more nodes, or use fewer workers per node.",
+    Reason.NODE_FAIL: "Start the cluster again; the fault was the machine's.",
+    Reason.PREEMPTED: "Start the cluster again, or use a partition whose jobs are not preempted.",
+    Reason.FAILED: "The lines above are the end of the job's log; `%hpc logs` shows more.",
+}
+
+
+def set_state(status: ClusterStatus, state: State, **changes: Any) -> ClusterStatus:
+    """Move to a state that may follow, with further fields changed."""
+    return replace(status, state=move(status.state, state), changed=time.time(), **changes)
+
+
+def on_submitted(status: ClusterStatus, job_id: str) -> ClusterStatus:
+    """The batch system has taken the leading job."""
+    job = JobStatus(job_id=job_id, state=JobState.PENDING)
+    return set_state(status, State.QUEUED, jobs=(job,), detail="submitted")
+
+
+def on_job(status: ClusterStatus, job: JobStatus, *, leads: bool, explanation: str = "") -> ClusterStatus:
+    """The batch system said something about one of the cluster's jobs."""
+    if status.state is State.ENDED:
+        return status
+    if job.state is JobState.UNKNOWN:
+        return replace(status, unknown_since=status.unknown_since or time.time())
+    status = replace(status, jobs=_with(status.jobs, job, leads=leads), unknown_since=None)
+    if not leads:
+        return status
+    status = replace(status, walltime_left=job.time_left)
+    if job.state is JobState.ENDED:
+        return on_ended(status, job.ending or Ending(reason=Reason.FAILED, job_id=job.job_id))
+    if job.state is JobState.PENDING and status.state is not State.DRAINING:
+        return set_state(status, State.QUEUED, detail=explanation)
+    if job.state is JobState.RUNNING and status.state is State.QUEUED:
+        where = ", ".join(job.nodes)
+        return set_state(status, State.STARTING, detail=f"the job runs on {where}; the scheduler is starting")
+    return status
+
+
+def _with(jobs: tuple[JobStatus, ...], job: JobStatus, *, leads: bool) -> tuple[JobStatus, ...]:
+    others = tuple(j for j in jobs if j.job_id != job.job_id)
+    if job.state is JobState.ENDED and not leads:
+        return others
+    return (job, *others) if leads else (*others, job)
+
+
+def on_pilot(status: ClusterStatus, event: Mapping[str, Any]) -> ClusterStatus:
+    """The pilot passed on what its processes said."""
+    if event["event"] == "load":
+        counts = WorkerCounts(workers=event["workers"], cores=event["cores"], tasks=event["tasks"])
+        status = replace(status, counts=counts)
+        if status.state is State.STARTING:
+            if counts.workers:
+                return set_state(status, State.READY, detail="")
+            return replace(status, detail="the scheduler runs; its workers are starting")
+    if event["event"] == "worker-exit":
+        return replace(status, detail=f"{event['worker']} {event['how']}; it was started again")
+    return status
+
+
+def on_link(status: ClusterStatus, route: str) -> ClusterStatus:
+    """The link came up by a route, or went down (an empty route)."""
+    status = replace(status, link=route)
+    if route and status.state in (State.QUEUED, State.UNREACHABLE):
+        following = State.READY if status.counts.workers else State.STARTING
+        if status.state is State.UNREACHABLE:
+            following = State.READY
+        return set_state(status, following, detail="" if following is State.READY else "the pilot answers")
+    if not route and status.state is State.READY:
+        return set_state(status, State.UNREACHABLE, detail="the connection is cut; it is being made again")
+    return status
+
+
+def on_draining(status: ClusterStatus) -> ClusterStatus:
+    """The user (or idleness) asked for the end."""
+    if status.state in (State.DRAINING, State.ENDED):
+        return status
+    return set_state(status, State.DRAINING, detail="ending")
+
+
+def on_ended(status: ClusterStatus, ending: Ending) -> ClusterStatus:
+    """The leading job is over; what was asked for counts as completed."""
+    if status.state is State.ENDED:
+        return status
+    if status.state is State.DRAINING and ending.reason in (Reason.CANCELLED, Reason.FAILED):
+        ending = replace(ending, reason=Reason.COMPLETED, message="ended as asked")
+    return set_state(
+        status,
+        State.ENDED,
+        ending=ending,
+        error=error_of(ending, status),
+        link="",
+        counts=WorkerCounts(),
+        walltime_left=None,
+        detail=ending.message or f"ended: {ending.reason}",
+    )
+
+
+def on_error(status: ClusterStatus, error: HPCError) -> ClusterStatus:
+    """It could not even be submitted."""
+    ending = Ending(reason=Reason.FAILED, message=error.what)
+    return set_state(status, State.ENDED, ending=ending, error=error.to_json(), detail=error.what)
+
+
+def error_of(ending: Ending, status: ClusterStatus) -> dict[str, str] | None:
+    """The error that says how a cluster ended; None if it ended as it should."""
+    if ending.reason is Reason.COMPLETED:
+        return None
+    place = [f"site {status.spec.site}"]
+    place += [f"job {ending.job_id}"] if ending.job_id else []
+    place += [f"node {ending.node}"] if ending.node else []
+    cls = ERRORS.get(ending.reason, JobFailed)
+    what = ending.message or _sentence(ending)
+    return cls(what, where=", ".join(place), evidence=ending.tail, remedy=REMEDIES.get(ending.reason, "")).to_json()
+
+
+def _sentence(ending: Ending) -> str:
+    words = {
+        Reason.CANCELLED: "the batch job was cancelled by hand",
+        Reason.TIMEOUT: "the walltime of the batch job ran out",
+        Reason.OUT_OF_MEMORY: "the batch job used more memory than it had asked for",
+        Reason.NODE_FAIL: "a node of the batch job failed",
+        Reason.PREEMPTED: "the batch job was preempted by a more important one",
+    }
+    if sentence := words.get(ending.reason):
+        return sentence
+    if ending.signal:
+        return f"the batch job was killed by signal {ending.signal}"
+    return f"the batch job ended with exit status {ending.exit_code}"

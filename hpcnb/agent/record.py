@@ -1,0 +1,91 @@
+"""What the agent must not forget about a cluster, in a file that a later agent reads."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from hpcnb.agent import places
+from hpcnb.model import ClusterStatus, Record, State
+
+KEPT = 20
+"""How many ended clusters are remembered, so that their logs can still be asked for."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class JobRecord(Record):
+    """One allocation of a cluster: its place among them, its run, its batch job (empty until it is known)."""
+
+    index: int
+    token: str
+    path: str
+    job_id: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClusterRecord(Record):
+    """A cluster with its secrets; the file is 0600 in a 0700 directory.
+
+    Parameters
+    ----------
+    status : ClusterStatus
+        As last known.
+    jobs : tuple of JobRecord
+        The first leads.
+    home : str
+        hpcnb's directory at the site; empty until the site has been probed.
+    zip_path : str
+        The shipped code there.
+    authority_certificate, authority_key, secret : str
+    """
+
+    status: ClusterStatus
+    jobs: tuple[JobRecord, ...] = ()
+    home: str = ""
+    zip_path: str = ""
+    authority_certificate: str
+    authority_key: str
+    secret: str
+
+    def __repr__(self) -> str:
+        return f"ClusterRecord({self.status.id}, {self.status.spec.name!r}, {self.status.state})"
+
+    def with_job(self, job: JobRecord) -> ClusterRecord:
+        """The record with a job added, or replaced by its new self."""
+        jobs = {j.index: j for j in self.jobs} | {job.index: job}
+        return replace(self, jobs=tuple(jobs[i] for i in sorted(jobs)))
+
+    def without_job(self, index: int) -> ClusterRecord:
+        return replace(self, jobs=tuple(j for j in self.jobs if j.index != index))
+
+    def without_secrets(self) -> ClusterRecord:
+        """What may be kept of a cluster that has ended."""
+        return replace(self, authority_key="", secret="")
+
+
+def save(record: ClusterRecord) -> None:
+    """Write a record: aside, fsync, rename, so that a crash or a full disk leaves the old one."""
+    path = places.records() / f"{record.status.id}.json"
+    aside = path.with_suffix(".new")
+    with open(os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+        json.dump(record.to_json(), file)
+        file.flush()
+        os.fsync(file.fileno())
+    aside.rename(path)
+
+
+def load_all() -> list[ClusterRecord]:
+    """Every record, oldest first; of those that have ended only the last `KEPT` are kept at all."""
+    found = [(_read(path), path) for path in places.records().glob("*.json")]
+    found.sort(key=lambda pair: pair[0].status.created)
+    ended = [pair for pair in found if pair[0].status.state is State.ENDED]
+    for pair in ended[:-KEPT]:
+        pair[1].unlink()
+        found.remove(pair)
+    return [record for record, _ in found]
+
+
+def _read(path: Path) -> ClusterRecord:
+    return ClusterRecord.from_json(json.loads(path.read_text()))

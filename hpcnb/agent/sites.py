@@ -1,0 +1,139 @@
+"""The sites in use: for each one connection, one environment, one batch system, one question to it at a time."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Callable
+from pathlib import Path
+
+from hpcnb.config import SiteConfig
+from hpcnb.model import JobState, JobStatus
+from hpcnb.site import bootstrap
+from hpcnb.site.batch import Batch, BatchUnknown
+from hpcnb.site.environment import HERE, Environment, Probe, judge, probe
+from hpcnb.site.local import LocalShell
+from hpcnb.site.process import Process
+from hpcnb.site.shell import Ask, Shell
+from hpcnb.site.slurm import Slurm
+
+log = logging.getLogger(__name__)
+
+FASTEST, SLOWEST = 0.25, 4.0
+"""Seconds between two questions to a batch system: soon after something happened, then ever more rarely."""
+SLOWER = 1.4
+
+Heard = Callable[[JobStatus], None]
+
+
+class Site:
+    """One site of the configuration, connected when first needed.
+
+    Parameters
+    ----------
+    config : SiteConfig
+    """
+
+    shell: Shell
+    batch: Batch
+
+    def __init__(self, config: SiteConfig) -> None:
+        self.config = config
+        self.name = config.name
+        self.environment = Environment(python=config.python, setup=config.setup) if config.host else _here(config)
+        self.probe: Probe | None = None
+        self.zip_path = ""
+        self.warnings: list[str] = []
+        self._opening = asyncio.Lock()
+        self._connected = False
+        self._watched: dict[str, Heard] = {}
+        self._asker: asyncio.Task[None] | None = None
+        self._news = asyncio.Event()
+
+    async def connect(self, ask: Ask) -> None:
+        """Connect, unless connected: enough to look after jobs that exist."""
+        async with self._opening:
+            if self._connected:
+                return
+            self.shell = await self._shell(ask)
+            self.batch = (Slurm if self.config.batch == "slurm" else Process)(self.shell, self.name)
+            self._connected = True
+
+    async def open(self, ask: Ask) -> Probe:
+        """Connect, look at the Python there and ship the code; what was found is kept.
+
+        Raises
+        ------
+        SiteError
+            The site cannot be reached, or its Python cannot be used.
+        """
+        await self.connect(ask)
+        async with self._opening:
+            if self.probe is None:
+                found = await probe(self.shell, self.environment, site=self.name, home=self.config.home)
+                self.warnings = judge(found, site=self.name)
+                self.zip_path = await bootstrap.ship_code(self.shell, found.home, site=self.name)
+                self.probe = found
+        return self.probe
+
+    async def _shell(self, ask: Ask) -> Shell:
+        if not self.config.host:
+            return LocalShell()
+        from hpcnb.site.ssh import SSHShell  # paramiko is dear, and the embedded default does without
+
+        config_file = Path(self.config.ssh_config).expanduser() if self.config.ssh_config else None
+        shell: Shell = await SSHShell.connect(self.config.host, ask=ask, config_file=config_file)
+        return shell
+
+    def watch(self, job_id: str, heard: Heard) -> None:
+        """Call `heard` with every status of a job, until it has ended."""
+        self._watched[job_id] = heard
+        self._news.set()
+        if self._asker is None or self._asker.done():
+            self._asker = asyncio.create_task(self._ask_batch(), name=f"batch system of {self.name}")
+
+    def hurry(self) -> None:
+        """Ask soon: something is about to change."""
+        self._news.set()
+
+    async def _ask_batch(self) -> None:
+        pause = FASTEST
+        last: dict[str, tuple[JobState, str]] = {}
+        while self._watched:
+            jobs = dict(self._watched)
+            answers = await self._answers(list(jobs))
+            for job_id, status in answers.items():
+                if status.state is JobState.ENDED:
+                    self._watched.pop(job_id, None)
+                jobs[job_id](status)
+            moved = {i: (s.state, s.reason) for i, s in answers.items()}
+            pause = FASTEST if moved != last else min(pause * SLOWER, SLOWEST)
+            last = moved
+            self._news.clear()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._news.wait(), pause)
+                pause = FASTEST
+
+    async def _answers(self, job_ids: list[str]) -> dict[str, JobStatus]:
+        try:
+            return await self.batch.list(job_ids)
+        except (BatchUnknown, OSError) as exc:
+            # Nobody answered, so nothing is known: that a job is gone is only ever said by a valid answer.
+            log.warning("site %s: the batch system gave no answer: %s", self.name, exc)
+            return {i: JobStatus(job_id=i, state=JobState.UNKNOWN) for i in job_ids}
+
+    async def close(self) -> None:
+        """Stop asking and end the connection; jobs go on."""
+        self._watched.clear()
+        if self._asker:
+            self._asker.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._asker
+        if self._connected:
+            await self.shell.close()
+            self._connected = False
+
+
+def _here(config: SiteConfig) -> Environment:
+    return Environment(python=config.python or HERE.python, setup=config.setup)

@@ -1,0 +1,80 @@
+"""The `hpcnb` command, and what `%hpc` runs: one set of commands for terminal and notebook."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+import hpcnb
+from hpcnb.cli.face import Face, TerminalFace
+from hpcnb.errors import HPCError
+
+_COMMANDS = {
+    "up": "hpcnb.cli.clusters",
+    "down": "hpcnb.cli.clusters",
+    "status": "hpcnb.cli.clusters",
+    "scale": "hpcnb.cli.clusters",
+    "logs": "hpcnb.cli.clusters",
+    "sites": "hpcnb.cli.clusters",
+    "agent": "hpcnb.cli.agent",
+    "sandbox": "hpcnb.cli.sandbox",
+}
+
+
+class _Lazy(click.Group):
+    """Imports a command's module only when it is called."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        if name not in _COMMANDS:
+            return None
+        found: click.Command = getattr(importlib.import_module(_COMMANDS[name]), name)
+        return found
+
+
+@click.group(cls=_Lazy, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(hpcnb.__version__)
+@click.pass_context
+def commands(ctx: click.Context) -> None:
+    """Clusters inside Slurm allocations, from where you are.
+
+    \b
+    Examples:
+      hpcnb up                              a cluster on the default site, this machine
+      hpcnb up octopus --nodes 2 --walltime 1h
+      hpcnb status                          what runs, what waits, and for what
+      hpcnb logs fit -n 100
+      hpcnb down --all
+    """
+    ctx.ensure_object(TerminalFace)
+
+
+def main() -> None:
+    """Entry point of the `hpcnb` command: exit status 0 only when what was asked for happened."""
+    sys.exit(_guarded(lambda: commands.main(standalone_mode=False)))
+
+
+def _guarded(work: Callable[[], Any]) -> int:
+    try:
+        result = work()
+    except click.ClickException as exc:
+        exc.show()
+        return exc.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("interrupted", err=True)
+        return 130
+    except HPCError as exc:
+        click.echo(f"{type(exc).__name__}: {exc}", err=True)
+        return 1
+    return result if isinstance(result, int) else 0
+
+
+def run_line(words: list[str], face: Face) -> Any:
+    """Run a command from within a program, as `%hpc` does; errors are raised, help is printed."""
+    return commands.main(args=words, prog_name="%hpc", standalone_mode=False, obj=face)

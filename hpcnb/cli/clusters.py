@@ -1,0 +1,206 @@
+"""`up`, `down`, `status`, `scale`, `logs`, `sites`: the commands about clusters."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import click
+
+from hpcnb import handle
+from hpcnb.cli.face import Face
+from hpcnb.errors import ConfigError, NotReady
+from hpcnb.handle import Handle
+from hpcnb.model import State
+from hpcnb.units import parse_duration
+from hpcnb.views import sites_text
+
+as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+
+_WISHES = (
+    click.option("--nodes", type=click.IntRange(min=1), help="How many nodes."),
+    click.option("--walltime", help="How long: 1h, 90m, 2-00:00:00."),
+    click.option("--partition", "-p", help="Slurm's partition."),
+    click.option("--account", "-A", help="Who pays."),
+    click.option("--qos", help="Slurm's quality of service."),
+    click.option("--cores-per-node", type=int),
+    click.option("--memory-per-node", help="With its unit: 64GiB."),
+    click.option("--gpus-per-node", type=int),
+    click.option("--workers-per-node", type=int, help="Dask workers on each node."),
+    click.option("--cores-per-worker", type=int),
+    click.option("--memory-per-worker", help="With its unit: 16GiB."),
+    click.option("--gpus-per-worker", type=int),
+    click.option("--idle-timeout", help="End when nobody has used it for so long: 30m."),
+    click.option(
+        "--option", "options", multiple=True, metavar="--NAME=VALUE", help="Any other option of sbatch; repeatable."
+    ),
+)
+
+
+def wishes(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command the options that describe a cluster."""
+    for option in reversed(_WISHES):
+        command = option(command)
+    return command
+
+
+@click.command()
+@click.argument("site", default="")
+@click.option("--name", default="", help="What to call it; by default as its site.")
+@wishes
+@click.option("--no-wait", is_flag=True, help="Return when the job is submitted.")
+@click.option("--keep", is_flag=True, help="Leave the job in the queue when interrupted while waiting.")
+@click.option("--timeout", help="Give up waiting (not the cluster) after so long: 10m.")
+@click.pass_obj
+def up(face: Face, /, site: str, name: str, no_wait: bool, keep: bool, timeout: str | None, **asked: Any) -> None:
+    """Start a cluster on SITE and wait until it is ready, showing what it waits for.
+
+    Interrupting cancels the job unless --keep was given. A cluster of that name that lives already is used.
+
+    \b
+    Examples:
+      hpcnb up
+      hpcnb up octopus --nodes 2 --walltime 1h --partition debug --account m1
+      hpcnb up octopus --name fit --no-wait
+      hpcnb up octopus --option=--constraint=haswell
+    """
+    asked["options"] = _options(asked["options"])
+    wanted = Handle.new(handle.spec_for(site, name=name, **asked))
+    for known in handle.run(handle.handles()):
+        spec = known.status.spec
+        if (spec.site, spec.name) == (wanted.status.spec.site, wanted.status.spec.name):
+            wanted = known
+            break
+    try:
+        with face.following(wanted):
+            if wanted.status.created == 0:
+                handle.run(wanted.request())
+            if not no_wait:
+                handle.run(wanted.ready(), timeout=parse_duration(timeout) if timeout else None)
+    except TimeoutError:
+        raise NotReady(
+            f"{wanted.status.spec.name} is still {wanted.status.state} after {timeout}: {wanted.status.detail}",
+            remedy="It goes on waiting: `up` again, or `down` to give it up.",
+        ) from None
+    except KeyboardInterrupt:
+        _give_up(wanted, keep=keep)
+        raise
+    face.use(wanted)
+
+
+def _give_up(wanted: Handle, *, keep: bool) -> None:
+    name = wanted.status.spec.name
+    if keep:
+        click.echo(f"{name} stays in the queue; `up` again waits for it, `down {name}` ends it", err=True)
+        return
+    handle.run(wanted.close())
+    click.echo(f"{name} was given up; no job of it is left", err=True)
+
+
+def _options(words: Sequence[str]) -> dict[str, str]:
+    split = (word.partition("=") for word in words)
+    return {name: value for name, _, value in split}
+
+
+@click.command()
+@click.argument("name", default="")
+@click.option("--all", "everything", is_flag=True, help="Every cluster you have.")
+@click.pass_obj
+def down(face: Face, name: str, everything: bool) -> None:
+    """End the cluster called NAME, or the only one; returns when its jobs are gone.
+
+    \b
+    Examples:
+      hpcnb down
+      hpcnb down fit
+      hpcnb down --all
+    """
+    chosen = _live() if everything else [_pick(name)]
+    for known in chosen:
+        with face.following(known):
+            handle.run(known.close())
+
+
+@click.command()
+@as_json
+@click.option("--all", "everything", is_flag=True, help="Those that have ended, too.")
+@click.pass_obj
+def status(face: Face, as_json: bool, everything: bool) -> None:
+    """Show your clusters: state, place in the queue and why, workers, tasks, walltime left.
+
+    \b
+    Examples:
+      hpcnb status
+      hpcnb status --json
+    """
+    found = [known.status for known in handle.run(handle.handles(live=not everything))]
+    if as_json:
+        click.echo(json.dumps([one.to_json() for one in found], indent=1))
+    elif found:
+        face.show(found)
+    else:
+        click.echo("no cluster; `up` starts one")
+
+
+@click.command()
+@click.argument("nodes", type=click.IntRange(min=1))
+@click.argument("name", default="")
+def scale(nodes: int, name: str) -> None:
+    """Have NODES nodes in the cluster called NAME, or in the only one.
+
+    \b
+    Examples:
+      hpcnb scale 4
+      hpcnb scale 1 fit
+    """
+    handle.run(_pick(name).scale(nodes))
+
+
+@click.command()
+@click.argument("target", default="")
+@click.option("-n", "count", default=50, show_default=True, type=click.IntRange(min=1), help="Lines of each log.")
+@click.option("--name", default="", help="Of which cluster; by default the youngest, alive or not.")
+def logs(target: str, count: int, name: str) -> None:
+    """Show the ends of a cluster's logs: of the job, or those whose name contains TARGET.
+
+    \b
+    Examples:
+      hpcnb logs                    the batch job's
+      hpcnb logs worker -n 20
+      hpcnb logs scheduler --name fit
+    """
+    found = [k for k in handle.run(handle.handles(live=False)) if name in ("", k.status.spec.name)]
+    if not found:
+        raise NotReady("there is no cluster with logs", remedy="`up` starts one.")
+    for log, text in handle.run(found[-1].logs(target or "job")).items():
+        click.echo(f"── {log} ──")
+        click.echo("\n".join(text.splitlines()[-count:]))
+
+
+@click.command()
+@as_json
+def sites(as_json: bool) -> None:
+    """List the configured sites; * marks the default."""
+    found = handle.run(handle.agent().call("sites"))
+    click.echo(json.dumps(found, indent=1) if as_json else sites_text(found))
+
+
+def _live() -> list[Handle]:
+    found: list[Handle] = handle.run(handle.handles())
+    return found
+
+
+def _pick(name: str) -> Handle:
+    """The live cluster of that name, or the only one."""
+    live = [known for known in _live() if known.status.state is not State.ENDED]
+    named = [known for known in live if name in ("", known.status.spec.name)]
+    names = ", ".join(known.status.spec.name for known in live)
+    if not named:
+        raise NotReady(
+            f"there is no live cluster {name!r}" if name else "there is no live cluster",
+            remedy=f"Those there are: {names}." if live else "`up` starts one.",
+        )
+    if len(named) > 1:
+        raise ConfigError(f"which one: {names}?", remedy="Name it.")
+    return named[0]

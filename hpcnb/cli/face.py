@@ -1,0 +1,124 @@
+"""What differs between a terminal and a notebook when a command shows something or asks."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import sys
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from typing import Protocol
+
+import click
+
+from hpcnb.agent.client import nobody_to_ask
+from hpcnb.handle import Handle, ask_with
+from hpcnb.model import ClusterStatus
+from hpcnb.site.shell import Prompt
+from hpcnb.views import status_line, table_text
+
+TICK = 1.0
+"""Seconds between two redraws while only the clock moves."""
+
+
+class Face(Protocol):
+    """Where a command runs."""
+
+    def following(self, handle: Handle) -> AbstractContextManager[None]:
+        """A context in which a cluster's status is shown as it changes."""
+
+    def show(self, statuses: Sequence[ClusterStatus]) -> None:
+        """Show clusters."""
+
+    def use(self, handle: Handle) -> None:
+        """A cluster was started or chosen."""
+
+
+class TerminalFace:
+    """A terminal, or a script's output."""
+
+    def __init__(self) -> None:
+        ask_with(ask_in_terminal)
+
+    @contextmanager
+    def following(self, handle: Handle) -> Iterator[None]:
+        with redrawing(handle, _Line()):
+            yield
+
+    def show(self, statuses: Sequence[ClusterStatus]) -> None:
+        click.echo(table_text(statuses, time.time()))
+
+    def use(self, handle: Handle) -> None:
+        """Nothing to do: a terminal has no current cluster."""
+
+
+class View(Protocol):
+    """Something that shows one status at a time."""
+
+    def draw(self, status: ClusterStatus) -> None:
+        """Show a status in place of the one before."""
+
+    def done(self) -> None:
+        """No more will come."""
+
+
+@contextmanager
+def redrawing(handle: Handle, view: View) -> Iterator[None]:
+    """Draw a cluster's status whenever it changes, and each second while only the clock moves.
+
+    It is drawn from a thread of its own, since the caller is blocked in what it waits for.
+    """
+    news, over = threading.Event(), threading.Event()
+    handle.on_change(lambda status: news.set())
+
+    def redraw() -> None:
+        while not over.is_set():
+            view.draw(handle.status)
+            news.wait(TICK)
+            news.clear()
+
+    thread = threading.Thread(target=redraw, name="hpcnb status", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        news.set()
+        thread.join()
+        view.draw(handle.status)
+        view.done()
+
+
+class _Line:
+    """One line of a terminal, rewritten in place; in a file or a pipe, a line for each state."""
+
+    def __init__(self) -> None:
+        self._state = ""
+
+    def draw(self, status: ClusterStatus) -> None:
+        line = status_line(status, time.time())
+        if sys.stderr.isatty():
+            width = shutil.get_terminal_size().columns
+            click.echo(f"\r\x1b[2K{line[: width - 1]}", nl=False, err=True)
+        elif self._state != status.state:
+            click.echo(line, err=True)
+        self._state = status.state
+
+    def done(self) -> None:
+        if sys.stderr.isatty():
+            click.echo(err=True)
+
+
+async def ask_in_terminal(prompt: Prompt) -> str:
+    """Put a question to who sits at the terminal; without one, fail with what to do."""
+    if not sys.stdin.isatty():
+        return await nobody_to_ask(prompt)
+    return await asyncio.to_thread(_ask, prompt)
+
+
+def _ask(prompt: Prompt) -> str:
+    click.echo(f"\n{prompt.title}", err=True)
+    answer: str = click.prompt(prompt.text.rstrip(), hide_input=prompt.kind == "secret", err=True, prompt_suffix=" ")
+    return answer

@@ -1,0 +1,417 @@
+"""`Cluster`: one Dask scheduler with the workers of one or more allocations, wherever its site is."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import ssl
+import threading
+import time
+from collections.abc import Coroutine, Generator
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from distributed import Client, rpc
+from distributed.deploy.cluster import Cluster as DaskCluster
+from tornado.ioloop import IOLoop
+
+from hpcnb import config, handle
+from hpcnb.agent.connection import client_context
+from hpcnb.agent.loop import background
+from hpcnb.comm import SCHEME, ClusterSecurity
+from hpcnb.errors import NotReady
+from hpcnb.handle import Handle
+from hpcnb.model import ClusterStatus, Ending, JobStatus, State
+from hpcnb.site.authority import Identity
+
+if TYPE_CHECKING:
+    from hpcnb.session import Session
+
+T = TypeVar("T")
+
+__all__ = ["Cluster", "attach", "clusters", "current", "sites", "use"]
+
+BETWEEN_LOOKS = 0.2
+
+
+class Cluster(DaskCluster):
+    """A Dask cluster inside an allocation of a site.
+
+    The constructor returns when the job is submitted, not when it runs: a wrong request is an error at once, and a
+    full machine is no reason to block.
+
+    Parameters
+    ----------
+    site : str
+        A site of the configuration; empty: the default site (``local`` unless configured).
+    name : str
+        Unique among your live clusters; empty: the site's name.
+    asynchronous : bool
+        For use with ``await`` and ``async with``.
+    loop : tornado.ioloop.IOLoop, optional
+        Dask's own parameter; by default hpcnb's background loop.
+    **wishes
+        ``nodes`` (1), ``walltime`` (``"1h"``, or seconds), ``partition``, ``account``, ``qos``, ``cores_per_node``,
+        ``memory_per_node`` (``"64GiB"``), ``gpus_per_node``, ``workers_per_node``, ``cores_per_worker``,
+        ``memory_per_worker``, ``gpus_per_worker``, ``idle_timeout``, ``options`` (``{"--constraint": "haswell"}``). What is
+        not given comes from the site's entry.
+
+    Raises
+    ------
+    ConfigError
+        A wish is wrong; nothing was submitted.
+    SiteError
+        The site cannot be reached, or its Python cannot be used; nothing was submitted.
+    SubmissionRejected
+        The batch system said no.
+
+    Examples
+    --------
+    >>> with Cluster("local") as cluster:           # doctest: +SKIP
+    ...     cluster.client.submit(sum, [1, 2]).result()
+    3
+    """
+
+    def __init__(
+        self, site: str = "", *, name: str = "", asynchronous: bool = False, loop: IOLoop | None = None, **wishes: Any
+    ) -> None:
+        self._handle = Handle.new(handle.spec_for(site, name=name, **wishes))
+        self._prepare(asynchronous, loop)
+        if not asynchronous:
+            self.sync(self._request)
+
+    @classmethod
+    def of(cls, known: Handle, *, asynchronous: bool = False) -> Cluster:
+        """The `Cluster` of one that exists already."""
+        self = cls.__new__(cls)
+        self._handle = known
+        self._prepare(asynchronous, None)
+        self._requested = True
+        if not asynchronous:
+            self.sync(self._take_credentials)
+        return self
+
+    def _prepare(self, asynchronous: bool, loop: IOLoop | None) -> None:
+        if loop is None and not asynchronous:
+            loop = background().run(_this_loop())
+        super().__init__(asynchronous=asynchronous, loop=loop, quiet=True, name=self._handle.status.spec.name)
+        self.scheduler_comm: Any = None
+        self.security: ClusterSecurity | None = None
+        self._requested = False
+        self._starting: asyncio.Task[None] | None = None
+        self._client: Client | None = None
+        self._session: Session | None = None
+        self._sessions_lock = threading.Lock()
+
+    # -- life --------------------------------------------------------------------------------------------------
+
+    async def _request(self) -> None:
+        if not self._requested:
+            self._requested = True
+            await self._on_agent(self._handle.request())
+            await self._take_credentials()
+
+    async def _take_credentials(self) -> None:
+        given = await self._on_agent(self._handle.credentials())
+        context: ssl.SSLContext = client_context(
+            given.authority, Identity(certificate=given.certificate, key=given.key)
+        )
+        self.security = ClusterSecurity(context)
+
+    async def _become_ready(self) -> None:
+        await self._request()
+        await self._on_agent(self._handle.ready())
+        if self.scheduler_comm is None and self.security is not None:
+            self.scheduler_comm = rpc(
+                self.scheduler_address, connection_args=self.security.get_connection_args("client")
+            )
+            await super()._start()
+
+    async def _start(self) -> None:
+        if self._starting is None:
+            self._starting = asyncio.ensure_future(self._become_ready())
+        await asyncio.shield(self._starting)
+
+    def __await__(self) -> Generator[Any, None, Cluster]:
+        yield from self._start().__await__()
+        return self
+
+    def wait_until_ready(self, timeout: float | None = None) -> Any:
+        """Wait until the scheduler and at least one worker run.
+
+        Parameters
+        ----------
+        timeout : float, optional
+            Seconds; by default as long as it takes.
+
+        Raises
+        ------
+        NotReady
+            The time is over; the cluster goes on waiting, and the message says for what.
+        HPCError
+            It has ended, and why.
+        """
+        return self.sync(self._wait_until_ready, timeout)
+
+    async def _wait_until_ready(self, timeout: float | None) -> None:
+        try:
+            await asyncio.wait_for(asyncio.shield(asyncio.ensure_future(self._start())), timeout)
+        except TimeoutError:
+            raise NotReady(
+                f"cluster {self.name!r} is still {self.state} after {timeout} s: {self._handle.status.detail}",
+                where=f"site {self.site}",
+                remedy="It goes on waiting; wait_until_ready() again, or close() it.",
+            ) from None
+
+    async def _close(self) -> None:
+        if self._starting and not self._starting.done():
+            self._starting.cancel()
+        if self._session is not None:
+            await self._on_agent(self._session.disconnect())
+        if self._client is not None:
+            await self._client._close()
+        await super()._close()
+        if self._requested:
+            await self._on_agent(self._handle.close())
+        _forget(self)
+
+    def __del__(self, _warn: Any = None) -> None:
+        """Do not warn as Dask does: a cluster outlives the object, and may be attached to again."""
+
+    async def _on_agent(self, work: Coroutine[Any, Any, T]) -> T:
+        """Await something that belongs to the background loop, from whichever loop this is."""
+        loop = background()
+        if asyncio.get_running_loop() is loop.asyncio_loop:
+            return await work
+        return await asyncio.wrap_future(loop.start(work))
+
+    # -- what Dask's Cluster is asked ----------------------------------------------------------------------------
+
+    @property
+    def scheduler_address(self) -> str:
+        return f"{SCHEME}://{self._handle.id}/scheduler"
+
+    @property
+    def dashboard_link(self) -> str:
+        return ""
+
+    def scale(self, n: int | None = None, *, nodes: int | None = None) -> Any:
+        """Have at least `n` workers, or exactly so many nodes.
+
+        Nodes are added by further batch jobs of one node each, so that they come as the queue allows. The nodes of the
+        first job stay as long as the cluster.
+
+        Parameters
+        ----------
+        n : int, optional
+            Workers; rounded up to whole nodes.
+        nodes : int, optional
+        """
+        if nodes is None:
+            nodes = math.ceil((n or 0) / self._workers_per_node())
+        return self.sync(self._scale, nodes)
+
+    async def _scale(self, nodes: int) -> None:
+        await self._on_agent(self._handle.scale(nodes))
+
+    async def scale_up(self, n: int) -> None:
+        """For `adapt`: have `n` workers."""
+        await self._scale(math.ceil(n / self._workers_per_node()))
+
+    async def scale_down(self, workers: list[str]) -> None:
+        """For `adapt`: have so many workers fewer."""
+        left = len(self.scheduler_info["workers"]) - len(workers)
+        await self._scale(math.ceil(left / self._workers_per_node()))
+
+    def _workers_per_node(self) -> int:
+        spec = self._handle.status.spec
+        seen = self._handle.status.counts.workers / max(1, len(self.jobs) - 1 + spec.resources.nodes)
+        return spec.workers_per_node or max(1, round(seen))
+
+    @property
+    def plan(self) -> set[Any]:
+        return set(self.observed)
+
+    @property
+    def requested(self) -> set[Any]:
+        return set(self.observed)
+
+    # -- what there is to know ---------------------------------------------------------------------------------
+
+    @property
+    def handle(self) -> Handle:
+        return self._handle
+
+    @property
+    def site(self) -> str:
+        return self._handle.status.spec.site
+
+    @property
+    def state(self) -> State:
+        """Where the cluster is in its life."""
+        return self._handle.status.state
+
+    @property
+    def reason(self) -> str:
+        """Why its job is pending, in the batch system's own word; or why it ended."""
+        status = self._handle.status
+        if status.ending:
+            return str(status.ending.reason)
+        return status.jobs[0].reason if status.jobs else ""
+
+    @property
+    def queue_position(self) -> int | None:
+        """Place of its job among the pending ones of the partition, from 1."""
+        return self.jobs[0].position if self.jobs else None
+
+    @property
+    def estimated_start(self) -> float | None:
+        """POSIX time, where the batch system has an estimate."""
+        return self.jobs[0].estimated_start if self.jobs else None
+
+    @property
+    def walltime_left(self) -> int | None:
+        """Seconds."""
+        return self._handle.status.walltime_left
+
+    @property
+    def jobs(self) -> tuple[JobStatus, ...]:
+        """Its batch jobs; the first runs the scheduler."""
+        return self._handle.status.jobs
+
+    @property
+    def ending(self) -> Ending | None:
+        return self._handle.status.ending
+
+    @property
+    def snapshot(self) -> ClusterStatus:
+        """All of the above at one moment."""
+        return self._handle.status
+
+    def why(self) -> str:
+        """Why it is not ready, or why it ended, in words."""
+        status = self._handle.status
+        return str(self._handle.error()) if status.state is State.ENDED else status.detail or str(status.state)
+
+    def logs(self, name: str = "", n: int = 50) -> str:
+        """The last `n` lines of its logs whose name contains `name` (``job``, ``scheduler``, ``sessions``, ``worker``)."""
+        found = background().run(self._handle.logs(name))
+        return "\n".join(f"── {k} ──\n" + "\n".join(v.splitlines()[-n:]) for k, v in found.items())
+
+    # -- what a user programs with -------------------------------------------------------------------------------
+
+    @property
+    def client(self) -> Client:
+        """The Dask client of this cluster; waits until the cluster is ready."""
+        if self._client is None or self._client.status == "closed":
+            # Everything goes through the scheduler: a worker's address means nothing on this machine.
+            self._client = Client(self, direct_to_workers=False, set_as_default=False)
+        return self._client
+
+    @property
+    def session(self) -> Session:
+        """The main session: a persistent IPython kernel inside the allocation."""
+        from hpcnb.session import Session
+
+        with self._sessions_lock:
+            if self._session is None:
+                self.wait_until_ready()
+                if self.security is None:
+                    raise NotReady(f"cluster {self.name!r} gave no credentials")
+                self._session = Session(
+                    f"{SCHEME}://{self._handle.id}/session", security=self.security, loop=background().asyncio_loop
+                )
+        return self._session
+
+    def _repr_html_(self, cluster_status: Any = None) -> str:
+        from hpcnb.views import status_html
+
+        return status_html(self._handle.status, time.time())
+
+    def __repr__(self) -> str:
+        return f"<Cluster {self.name!r} on {self.site}: {self.state}>"
+
+
+async def _this_loop() -> IOLoop:
+    return IOLoop.current()
+
+
+# -- which cluster is meant --------------------------------------------------------------------------------------
+
+_known: dict[str, Cluster] = {}
+_current: Cluster | None = None
+_lock = threading.RLock()
+
+
+def use(cluster: Cluster) -> Cluster:
+    """Make a cluster the one that cells, `submit` and `map` use."""
+    global _current
+    with _lock:
+        _known[cluster.handle.id] = cluster
+        _current = cluster
+    return cluster
+
+
+def current() -> Cluster:
+    """The cluster in use; without any, one on the default site is started, or your live one there is joined.
+
+    Raises
+    ------
+    HPCError
+        It cannot be started.
+    """
+    with _lock:
+        if _current is not None and _current.state is not State.ENDED:
+            return _current
+        wanted = config.load().site().name
+        for known in handle.run(handle.handles()):
+            if known.status.spec.name == wanted and known.status.state is not State.DRAINING:
+                return use(_of(known))
+        return use(Cluster())
+
+
+def clusters() -> list[Cluster]:
+    """Your live clusters, of whichever notebook, oldest first."""
+    with _lock:
+        return [_of(known) for known in handle.run(handle.handles())]
+
+
+def attach(name: str | None = None) -> Cluster:
+    """Use a cluster that an earlier kernel, or another one, started.
+
+    Parameters
+    ----------
+    name : str, optional
+        By default the youngest.
+
+    Raises
+    ------
+    NotReady
+        There is none (of that name).
+    """
+    found = [c for c in clusters() if name in (None, c.name)]
+    if not found:
+        raise NotReady(
+            f"there is no live cluster named {name!r}" if name else "you have no live cluster",
+            remedy="`%hpc` lists your clusters; `%hpc up` starts one.",
+        )
+    return use(found[-1])
+
+
+def sites() -> list[dict[str, Any]]:
+    """The configured sites: name, host, batch system, whether it is the default."""
+    found: list[dict[str, Any]] = handle.run(handle.agent().call("sites"))
+    return found
+
+
+def _of(known: Handle) -> Cluster:
+    if known.id not in _known:
+        _known[known.id] = Cluster.of(known)
+    return _known[known.id]
+
+
+def _forget(cluster: Cluster) -> None:
+    global _current
+    with _lock:
+        _known.pop(cluster.handle.id, None)
+        if _current is cluster:
+            _current = None

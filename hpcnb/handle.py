@@ -1,0 +1,179 @@
+"""One cluster as a client sees it, without Dask: its status as it changes, waiting for it, ending it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import secrets
+import threading
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any
+
+from hpcnb import config
+from hpcnb.agent.client import AgentClient, nobody_to_ask
+from hpcnb.agent.loop import background
+from hpcnb.errors import HPCError, NotReady, error_from_json
+from hpcnb.model import ClusterSpec, ClusterStatus, State
+from hpcnb.site.shell import Ask, Prompt
+
+Heard = Callable[[ClusterStatus], None]
+
+_asker: Ask = nobody_to_ask
+_agent: AgentClient | None = None
+_lock = threading.Lock()
+
+
+def ask_with(asker: Ask) -> None:
+    """Say how this process puts questions (a password, an unknown host key) to its user."""
+    global _asker
+    _asker = asker
+
+
+async def _ask(prompt: Prompt) -> str:
+    return await _asker(prompt)
+
+
+def agent() -> AgentClient:
+    """This process's connection to the agent; use it on the background loop."""
+    global _agent
+    with _lock:
+        if _agent is None:
+            _agent = AgentClient(_ask)
+        return _agent
+
+
+@dataclass(frozen=True, kw_only=True)
+class Credentials:
+    """What a client shows and believes: PEM texts. Masked in `repr`."""
+
+    authority: str
+    certificate: str
+    key: str
+
+    def __repr__(self) -> str:
+        return "Credentials(…)"
+
+
+class Handle:
+    """A cluster, by its id.
+
+    Parameters
+    ----------
+    status : ClusterStatus
+        As last heard; kept up to date from then on.
+    """
+
+    def __init__(self, status: ClusterStatus) -> None:
+        self.status = status
+        self.id = status.id
+        self._changed = asyncio.Event()
+        self._heard: list[Heard] = []
+        self._stop = agent().listen(self.id, self._hear)
+
+    @classmethod
+    def new(cls, spec: ClusterSpec) -> Handle:
+        """A cluster that is about to be asked for (`request`)."""
+        return cls(ClusterStatus(id=secrets.token_hex(8), spec=spec, state=State.REQUESTED))
+
+    def _hear(self, status: ClusterStatus) -> None:
+        self.status = status
+        self._changed.set()
+        for heard in self._heard:
+            heard(status)
+
+    def on_change(self, heard: Heard) -> None:
+        """Call `heard`, on the background loop, with every new status."""
+        self._heard.append(heard)
+
+    async def request(self) -> None:
+        """Ask for the cluster; returns when its job is submitted.
+
+        Raises
+        ------
+        HPCError
+            It was refused, and nothing was submitted.
+        """
+        await self._call("create", spec=self.status.spec.to_json())
+        await self.refresh()
+
+    async def refresh(self) -> None:
+        """Ask for the status, for when a change may have been missed."""
+        for found in await agent().call("list"):
+            if found["id"] == self.id:
+                self._hear(ClusterStatus.from_json(found))
+
+    async def ready(self) -> None:
+        """Wait until the cluster is ready, however long it takes.
+
+        Raises
+        ------
+        HPCError
+            It has ended instead, and why.
+        """
+        while self.status.state is not State.READY:
+            if self.status.state in (State.DRAINING, State.ENDED):
+                raise self.error()
+            self._changed.clear()
+            # Now and then we ask ourselves: a change may have happened while the agent was being replaced.
+            try:
+                await asyncio.wait_for(self._changed.wait(), 5)
+            except TimeoutError:
+                await self.refresh()
+
+    def error(self) -> HPCError:
+        """Why it cannot be used."""
+        if self.status.error:
+            return error_from_json(self.status.error)
+        return NotReady(
+            f"cluster {self.status.spec.name!r} is {self.status.state}: {self.status.detail}",
+            where=f"site {self.status.spec.site}",
+            remedy="`%hpc up` starts another.",
+        )
+
+    async def credentials(self) -> Credentials:
+        """Join the users of the cluster; what is needed to connect to it."""
+        given = await self._call("attach")
+        return Credentials(authority=given["authority"], certificate=given["certificate"], key=given["key"])
+
+    async def scale(self, nodes: int) -> None:
+        """Have so many nodes."""
+        await self._call("scale", nodes=nodes)
+
+    async def close(self) -> None:
+        """End the cluster; returns when its jobs are gone."""
+        await self._call("close")
+        await self.refresh()
+        self._stop()
+
+    async def logs(self, name: str = "", most: int = 65536) -> dict[str, str]:
+        """The ends (at most so many bytes) of the logs whose name contains `name`."""
+        found: dict[str, str] = await self._call("logs", name=name, most=most)
+        return found
+
+    def _call(self, call: str, /, **arguments: Any) -> Awaitable[Any]:
+        return agent().call(call, id=self.id, **arguments)
+
+
+def spec_for(site: str = "", *, name: str = "", **wishes: Any) -> ClusterSpec:
+    """What is asked for: the site's entry with the user's wishes on top.
+
+    Raises
+    ------
+    ConfigError
+        A wish or the configuration is wrong; the message says what is allowed.
+    """
+    entry = config.load().site(site)
+    here = "" if entry.host else os.getcwd()
+    return config.cluster_spec(entry, name=name, directory=here, **wishes)
+
+
+async def handles(*, live: bool = True) -> list[Handle]:
+    """The user's clusters, oldest first; `live` leaves out those that have ended."""
+    found = [ClusterStatus.from_json(c) for c in await agent().call("list")]
+    return [Handle(status) for status in found if not (live and status.state is State.ENDED)]
+
+
+def run(work: Any, *, timeout: float | None = None) -> Any:
+    """Run a coroutine of this module on the background loop and wait for it."""
+    return background().run(work, timeout=timeout)

@@ -1,0 +1,106 @@
+"""A cluster's status as a line of text and as compact HTML: pure, from one snapshot and the time."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from html import escape
+from typing import Any
+
+from hpcnb.model import ClusterStatus, State
+from hpcnb.units import format_duration
+
+MARKS = {
+    State.REQUESTED: "◌",
+    State.QUEUED: "◔",
+    State.STARTING: "◑",
+    State.READY: "●",
+    State.UNREACHABLE: "◍",
+    State.DRAINING: "◒",
+    State.ENDED: "○",
+}
+
+COLOURS = {
+    State.READY: "#2e7d32",
+    State.UNREACHABLE: "#c77700",
+    State.ENDED: "#757575",
+}
+WAITING = "#1565c0"
+FAILED = "#c62828"
+
+
+def status_line(status: ClusterStatus, now: float) -> str:
+    """One line: name, state and since when, and what is being waited for or what there is.
+
+    Examples
+    --------
+    ``fit on octopus: queued 0:14, job 117, starts about 14:05: 3rd in its partition; other jobs go first (Priority)``
+    """
+    spec = status.spec
+    head = f"{spec.name} on {spec.site}" if spec.name != spec.site else spec.name
+    return f"{head}: {status.state} {', '.join(_facts(status, now))}".rstrip()
+
+
+def _facts(status: ClusterStatus, now: float) -> list[str]:
+    facts = []
+    if status.state in (State.REQUESTED, State.QUEUED, State.STARTING):
+        facts.append(clock(now - status.changed) if status.changed else "")
+    job = status.jobs[0] if status.jobs else None
+    if job and status.state is not State.ENDED and len(job.job_id) < 32:
+        facts.append(f"job {job.job_id}")
+    if job and status.state is State.QUEUED:
+        facts += (
+            [f"starts about {time.strftime('%H:%M', time.localtime(job.estimated_start))}"]
+            if job.estimated_start
+            else []
+        )
+    if status.state in (State.READY, State.UNREACHABLE):
+        facts += _loads(status)
+    text = ", ".join(fact for fact in facts if fact)
+    detail = status.detail
+    if status.unknown_since:
+        detail = f"the batch system has not answered for {clock(now - status.unknown_since)}"
+    return [f"{text}: {detail}" if text and detail else text or detail]
+
+
+def _loads(status: ClusterStatus) -> list[str]:
+    counts = status.counts
+    facts = [f"{counts.workers} worker{'s' * (counts.workers != 1)}, {counts.cores} core{'s' * (counts.cores != 1)}"]
+    busy = {k: n for k, n in counts.tasks.items() if n and k in ("processing", "queued", "waiting", "erred")}
+    facts += [f"tasks: {', '.join(f'{n:,} {k}' for k, n in busy.items())}"] if busy else []
+    facts += [f"{format_duration(status.walltime_left // 60 * 60)} left"] if status.walltime_left else []
+    facts += [f"link {status.link}"] if status.link else []
+    return facts
+
+
+def clock(seconds: float) -> str:
+    """``0:14``, ``1:02:03``."""
+    minutes, rest = divmod(max(0, int(seconds)), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def status_html(status: ClusterStatus, now: float) -> str:
+    """The same as `status_line`, with a mark in the colour of the state."""
+    colour = FAILED if status.error else COLOURS.get(status.state, WAITING)
+    mark = f'<span style="color:{colour}">{MARKS[status.state]}</span>'
+    head, _, rest = status_line(status, now).partition(": ")
+    return f'<div style="font-size:0.9em">{mark} <b>{escape(head)}</b> {escape(rest)}</div>'
+
+
+def table_html(statuses: Sequence[ClusterStatus], now: float) -> str:
+    """All clusters, one below the other."""
+    return "".join(status_html(status, now) for status in statuses)
+
+
+def table_text(statuses: Sequence[ClusterStatus], now: float) -> str:
+    """All clusters, a line each."""
+    return "\n".join(f"{MARKS[status.state]} {status_line(status, now)}" for status in statuses)
+
+
+def sites_text(sites: Sequence[dict[str, Any]]) -> str:
+    """The configured sites, a line each, the default marked."""
+    return "\n".join(
+        f"{'*' if site['default'] else ' '} {site['name']}: {site['batch']} on {site['host'] or 'this machine'}"
+        for site in sites
+    )
