@@ -1,0 +1,24 @@
+"""`%hpc` and `%%hpc`: registered at once, imported on first use."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from IPython.core.interactiveshell import InteractiveShell
+
+
+def register(shell: InteractiveShell) -> None:
+    """Register the magics. Nothing else is imported yet: an extension must not slow every notebook down."""
+
+    def hpc(line: str, cell: str | None = None) -> Any:
+        """Clusters inside Slurm allocations: `%hpc --help`, `%%hpc --help`."""
+        if cell is None:
+            from hpcnb.notebook.line import run_line
+
+            return run_line(shell, line)
+        from hpcnb.notebook.cells import run_cell
+
+        return run_cell(shell, line, cell)
+
+    shell.register_magic_function(hpc, "line_cell", "hpc")

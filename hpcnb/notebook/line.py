@@ -1,0 +1,144 @@
+"""`%hpc …`: the commands of the command line, and those that only a notebook has."""
+
+from __future__ import annotations
+
+import asyncio
+import shlex
+import threading
+import time
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING
+
+import click
+from IPython.display import DisplayHandle, display
+
+from hpcnb.agent.client import nobody_to_ask
+from hpcnb.cli import commands, run_line as run_command
+from hpcnb.cli.face import redrawing
+from hpcnb.errors import ConfigError
+from hpcnb.handle import Handle, ask_with
+from hpcnb.model import ClusterStatus
+from hpcnb.site.shell import Prompt
+from hpcnb.views import status_html, status_line, table_html, table_text
+
+if TYPE_CHECKING:
+    from IPython.core.interactiveshell import InteractiveShell
+
+
+def run_line(shell: InteractiveShell, line: str) -> None:
+    """Run one `%hpc` line; without words it shows the status.
+
+    Raises
+    ------
+    HPCError
+        What went wrong; IPython shows its message, not our frames.
+    """
+    words = shlex.split(line) or ["status"]
+    face = _Notebook(shell)
+    ask_with(face.ask)
+    own = _NOTEBOOK_ONLY.get(words[0])
+    try:
+        if own:
+            own.main(args=words[1:], prog_name=f"%hpc {words[0]}", standalone_mode=False, obj=face)
+        else:
+            run_command(words, face)
+    except click.ClickException as exc:
+        known = ", ".join([*commands.list_commands(click.Context(commands)), *_NOTEBOOK_ONLY])
+        raise ConfigError(
+            f"%hpc {line.strip()}: {exc.format_message()}", remedy=f"`%hpc COMMAND --help` explains; commands: {known}."
+        ) from None
+
+
+class _Notebook:
+    """A notebook's kernel, or IPython in a terminal."""
+
+    def __init__(self, shell: InteractiveShell) -> None:
+        self.shell = shell
+
+    def following(self, handle: Handle) -> AbstractContextManager[None]:
+        # What Dask needs takes a second to import: the time to do so is while the cluster starts.
+        threading.Thread(target=_import_dask, name="hpcnb import", daemon=True).start()
+        return redrawing(handle, _Display())
+
+    def show(self, statuses: Sequence[ClusterStatus]) -> None:
+        now = time.time()
+        display({"text/html": table_html(statuses, now), "text/plain": table_text(statuses, now)}, raw=True)
+
+    def use(self, handle: Handle) -> None:
+        from hpcnb.cluster import Cluster, use
+
+        use(Cluster.of(handle))
+
+    async def ask(self, prompt: Prompt) -> str:
+        """Put a question where the user is: an input box under the cell."""
+        kernel = getattr(self.shell, "kernel", None)
+        if kernel is not None and not kernel._allow_stdin:
+            return await nobody_to_ask(prompt)
+        return await asyncio.to_thread(self._ask, prompt)
+
+    def _ask(self, prompt: Prompt) -> str:
+        import getpass
+
+        question = f"{prompt.title}: {prompt.text.rstrip()} "
+        return getpass.getpass(question) if prompt.kind == "secret" else input(question)
+
+
+class _Display:
+    """An output of the cell that is updated in place."""
+
+    def __init__(self) -> None:
+        self._handle = DisplayHandle()
+        self._shown = ""
+
+    def draw(self, status: ClusterStatus) -> None:
+        html = status_html(status, time.time())
+        data = {"text/html": html, "text/plain": status_line(status, time.time())}
+        if not self._shown:
+            self._handle.display(data, raw=True)
+        elif html != self._shown:
+            self._handle.update(data, raw=True)
+        self._shown = html
+
+    def done(self) -> None:
+        """The last update stays."""
+
+
+def _import_dask() -> None:
+    import hpcnb.cluster  # noqa: F401
+
+
+@click.command()
+@click.argument("name", default="")
+def attach(name: str) -> None:
+    """Use a cluster that is alive already: the one called NAME, or the youngest."""
+    from hpcnb.cluster import attach as attach_to
+
+    cluster = attach_to(name or None)
+    display(cluster)
+
+
+@click.command()
+@click.argument("names", nargs=-1, required=True)
+@click.pass_obj
+def push(face: _Notebook, names: tuple[str, ...]) -> None:
+    """Copy variables of the notebook into the session."""
+    from hpcnb.cluster import current
+
+    space = face.shell.user_ns
+    if missing := [name for name in names if name not in space]:
+        raise ConfigError(f"the notebook has no variable {', '.join(missing)}")
+    current().session.push({name: space[name] for name in names})
+
+
+@click.command()
+@click.argument("names", nargs=-1, required=True)
+@click.pass_obj
+def pull(face: _Notebook, names: tuple[str, ...]) -> None:
+    """Copy variables of the session into the notebook."""
+    from hpcnb.cluster import current
+
+    face.shell.user_ns.update(current().session.pull(list(names)))
+
+
+_NOTEBOOK_ONLY: dict[str, click.Command] = {"attach": attach, "push": push, "pull": pull}
