@@ -67,5 +67,5 @@ $(VENV)/pyvenv.cfg:
 
 $(VENV)/.with-%: $(VENV)/pyvenv.cfg pyproject.toml constraints.txt
 	@echo "installing hpcnb[$*] into $(VENV) …"
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-input -c constraints.txt -e ".[$*]"
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check --no-input -c constraints.txt -e ".[$*]"
 	@touch $@

@@ -30,7 +30,8 @@ T = TypeVar("T")
 
 __all__ = ["Cluster", "attach", "clusters", "current", "sites", "use"]
 
-BETWEEN_LOOKS = 0.2
+PROMPT = 0.0005
+"""Seconds that a message to the scheduler waits for others to travel with (Dask: 10 ms)."""
 
 
 class Cluster(DaskCluster):
@@ -81,13 +82,16 @@ class Cluster(DaskCluster):
 
     @classmethod
     def of(cls, known: Handle, *, asynchronous: bool = False) -> Cluster:
-        """The `Cluster` of one that exists already."""
+        """The `Cluster` of one that exists already; the same object each time."""
+        if known.id in _known:
+            return _known[known.id]
         self = cls.__new__(cls)
         self._handle = known
         self._prepare(asynchronous, None)
         self._requested = True
         if not asynchronous:
             self.sync(self._take_credentials)
+        _known[known.id] = self
         return self
 
     def _prepare(self, asynchronous: bool, loop: IOLoop | None) -> None:
@@ -99,8 +103,9 @@ class Cluster(DaskCluster):
         self._requested = False
         self._starting: asyncio.Task[None] | None = None
         self._client: Client | None = None
-        self._session: Session | None = None
+        self._sessions: dict[str, Session] = {}
         self._sessions_lock = threading.Lock()
+        self._handle.on_change(self._hear)
 
     # -- life --------------------------------------------------------------------------------------------------
 
@@ -109,6 +114,7 @@ class Cluster(DaskCluster):
             self._requested = True
             await self._on_agent(self._handle.request())
             await self._take_credentials()
+            _known[self._handle.id] = self
 
     async def _take_credentials(self) -> None:
         given = await self._on_agent(self._handle.credentials())
@@ -165,8 +171,8 @@ class Cluster(DaskCluster):
     async def _close(self) -> None:
         if self._starting and not self._starting.done():
             self._starting.cancel()
-        if self._session is not None:
-            await self._on_agent(self._session.disconnect())
+        for session in self._sessions.values():
+            await self._on_agent(session.disconnect())
         if self._client is not None:
             await self._client._close()
         await super()._close()
@@ -183,6 +189,14 @@ class Cluster(DaskCluster):
         if asyncio.get_running_loop() is loop.asyncio_loop:
             return await work
         return await asyncio.wrap_future(loop.start(work))
+
+    def _hear(self, status: ClusterStatus) -> None:
+        if status.state is State.ENDED:
+            # Cells that wait end with the cause, not with silence.
+            for session in self._sessions.values():
+                session.lose(self._handle.error())
+            if self._client is not None:  # or it would try for half a minute to reach what is gone
+                self._client.loop.add_callback(self._client._close, fast=True)
 
     # -- what Dask's Cluster is asked ----------------------------------------------------------------------------
 
@@ -305,22 +319,28 @@ class Cluster(DaskCluster):
         if self._client is None or self._client.status == "closed":
             # Everything goes through the scheduler: a worker's address means nothing on this machine.
             self._client = Client(self, direct_to_workers=False, set_as_default=False)
+            if (comm := self._client.scheduler_comm) is not None:
+                comm.interval = PROMPT
         return self._client
 
     @property
     def session(self) -> Session:
-        """The main session: a persistent IPython kernel inside the allocation."""
+        """The main session: a persistent IPython kernel inside the allocation; waits until the cluster is ready."""
+        return self.session_named("main")
+
+    def session_named(self, name: str) -> Session:
+        """One of several sessions beside each other, made when first asked for."""
         from hpcnb.session import Session
 
         with self._sessions_lock:
-            if self._session is None:
+            if name not in self._sessions:
                 self.wait_until_ready()
                 if self.security is None:
                     raise NotReady(f"cluster {self.name!r} gave no credentials")
-                self._session = Session(
-                    f"{SCHEME}://{self._handle.id}/session", security=self.security, loop=background().asyncio_loop
-                )
-        return self._session
+                address = f"{SCHEME}://{self._handle.id}/session"
+                loop = background().asyncio_loop
+                self._sessions[name] = Session(address, security=self.security, loop=loop, name=name)
+            return self._sessions[name]
 
     def _repr_html_(self, cluster_status: Any = None) -> str:
         from hpcnb.views import status_html
@@ -351,6 +371,11 @@ def use(cluster: Cluster) -> Cluster:
     return cluster
 
 
+def in_use() -> Cluster | None:
+    """The cluster in use, if it lives."""
+    return _current if _current is not None and _current.state is not State.ENDED else None
+
+
 def current() -> Cluster:
     """The cluster in use; without any, one on the default site is started, or your live one there is joined.
 
@@ -360,19 +385,19 @@ def current() -> Cluster:
         It cannot be started.
     """
     with _lock:
-        if _current is not None and _current.state is not State.ENDED:
-            return _current
+        if used := in_use():
+            return used
         wanted = config.load().site().name
         for known in handle.run(handle.handles()):
             if known.status.spec.name == wanted and known.status.state is not State.DRAINING:
-                return use(_of(known))
+                return use(Cluster.of(known))
         return use(Cluster())
 
 
 def clusters() -> list[Cluster]:
     """Your live clusters, of whichever notebook, oldest first."""
     with _lock:
-        return [_of(known) for known in handle.run(handle.handles())]
+        return [Cluster.of(known) for known in handle.run(handle.handles())]
 
 
 def attach(name: str | None = None) -> Cluster:
@@ -401,12 +426,6 @@ def sites() -> list[dict[str, Any]]:
     """The configured sites: name, host, batch system, whether it is the default."""
     found: list[dict[str, Any]] = handle.run(handle.agent().call("sites"))
     return found
-
-
-def _of(known: Handle) -> Cluster:
-    if known.id not in _known:
-        _known[known.id] = Cluster.of(known)
-    return _known[known.id]
 
 
 def _forget(cluster: Cluster) -> None:

@@ -11,6 +11,7 @@ import argparse
 import re
 import shutil
 import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -94,18 +95,19 @@ def run(path: Path, timeout: int) -> int:
     """Run one notebook in its own folder; return the exit status."""
     screen = Screen()
     notebook = nbformat.reads(path.read_text(encoding="utf-8"), as_version=4)
-    # Files instead of ports between here and the kernel: other users of the machine cannot reach those.
-    config = Config(KernelManager={"transport": "ipc"})
-    runner = Runner(notebook, screen, timeout=timeout, resources={"metadata": {"path": path.parent}}, config=config)
     status = 0
-    try:
-        runner.execute()
-    except CellExecutionError as error:
-        screen.keep(f"✗ {runner.at}\n{error.traceback}")
-        status = 1
-    except (CellTimeoutError, DeadKernelError) as error:
-        screen.keep(f"✗ {runner.at}\n{error}")
-        status = 1
+    # Sockets in a folder of our own instead of ports: other users of the machine cannot reach those.
+    with tempfile.TemporaryDirectory(prefix="kernel-") as folder:
+        config = Config(KernelManager={"transport": "ipc", "ip": f"{folder}/k"})
+        runner = Runner(notebook, screen, timeout=timeout, resources={"metadata": {"path": path.parent}}, config=config)
+        try:
+            runner.execute()
+        except CellExecutionError as error:
+            screen.keep(f"✗ {runner.at}\n{error.traceback}")
+            status = 1
+        except (CellTimeoutError, DeadKernelError) as error:
+            screen.keep(f"✗ {runner.at}\n{error}")
+            status = 1
     screen.keep(f"{'failed' if status else 'done'}: {save(notebook, path.stem)}")
     return status
 

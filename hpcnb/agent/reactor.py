@@ -38,14 +38,19 @@ REMEDIES: Mapping[Reason, str] = {
 
 
 def set_state(status: ClusterStatus, state: State, **changes: Any) -> ClusterStatus:
-    """Move to a state that may follow, with further fields changed."""
-    return replace(status, state=move(status.state, state), changed=time.time(), **changes)
+    """Move to a state that may follow, or stay in it, with further fields changed."""
+    changed = status.changed if state is status.state else time.time()
+    return replace(status, state=move(status.state, state), changed=changed, **changes)
 
 
 def on_submitted(status: ClusterStatus, job_id: str) -> ClusterStatus:
     """The batch system has taken the leading job."""
-    job = JobStatus(job_id=job_id, state=JobState.PENDING)
-    return set_state(status, State.QUEUED, jobs=(job,), detail="submitted")
+    if status.state is State.ENDED:
+        return status
+    status = replace(status, jobs=(JobStatus(job_id=job_id, state=JobState.PENDING),))
+    if status.state is not State.REQUESTED:  # told to end while it was being submitted
+        return status
+    return set_state(status, State.QUEUED, detail="submitted")
 
 
 def on_job(status: ClusterStatus, job: JobStatus, *, leads: bool, explanation: str = "") -> ClusterStatus:
@@ -60,12 +65,21 @@ def on_job(status: ClusterStatus, job: JobStatus, *, leads: bool, explanation: s
     status = replace(status, walltime_left=job.time_left)
     if job.state is JobState.ENDED:
         return on_ended(status, job.ending or Ending(reason=Reason.FAILED, job_id=job.job_id))
-    if job.state is JobState.PENDING and status.state is not State.DRAINING:
-        return set_state(status, State.QUEUED, detail=explanation)
-    if job.state is JobState.RUNNING and status.state is State.QUEUED:
+    # With the link up the job runs, whatever an answer says that was asked for earlier.
+    if job.state is JobState.PENDING and not status.link and status.state is not State.DRAINING:
+        return set_state(status, State.QUEUED, detail=explanation, counts=WorkerCounts())
+    if job.state is JobState.RUNNING:
         where = ", ".join(job.nodes)
-        return set_state(status, State.STARTING, detail=f"the job runs on {where}; the scheduler is starting")
+        return _started(status, f"the job runs on {where}; the scheduler is starting")
     return status
+
+
+def _started(status: ClusterStatus, detail: str) -> ClusterStatus:
+    """The leading job runs: the batch system or the pilot says so, whoever is first."""
+    if status.state not in (State.REQUESTED, State.QUEUED):
+        return status
+    # An agent that was replaced while it submitted leaves a running job behind as "requested".
+    return set_state(set_state(status, State.QUEUED), State.STARTING, detail=detail)
 
 
 def _with(jobs: tuple[JobStatus, ...], job: JobStatus, *, leads: bool) -> tuple[JobStatus, ...]:
@@ -77,27 +91,38 @@ def _with(jobs: tuple[JobStatus, ...], job: JobStatus, *, leads: bool) -> tuple[
 
 def on_pilot(status: ClusterStatus, event: Mapping[str, Any]) -> ClusterStatus:
     """The pilot passed on what its processes said."""
+    if status.state is State.ENDED:
+        return status
     if event["event"] == "load":
-        counts = WorkerCounts(workers=event["workers"], cores=event["cores"], tasks=event["tasks"])
-        status = replace(status, counts=counts)
-        if status.state is State.STARTING:
-            if counts.workers:
-                return set_state(status, State.READY, detail="")
-            return replace(status, detail="the scheduler runs; its workers are starting")
+        return _on_load(status, WorkerCounts(workers=event["workers"], cores=event["cores"], tasks=event["tasks"]))
     if event["event"] == "worker-exit":
         return replace(status, detail=f"{event['worker']} {event['how']}; it was started again")
+    if event["event"] == "ended" and status.state is not State.DRAINING:
+        # Nobody here asked for it: the reason is kept, or the end would count as asked for.
+        said = Ending(reason=Reason(event["reason"]), message=event["message"])
+        return replace(on_draining(status), detail=said.message, ending=said)
     return status
+
+
+def _on_load(status: ClusterStatus, counts: WorkerCounts) -> ClusterStatus:
+    status = replace(status, counts=counts)
+    if status.state is not State.STARTING:
+        return status
+    if counts.workers:
+        return set_state(status, State.READY, detail="")
+    return replace(status, detail="the scheduler runs; its workers are starting")
 
 
 def on_link(status: ClusterStatus, route: str) -> ClusterStatus:
     """The link came up by a route, or went down (an empty route)."""
+    if status.state is State.ENDED:
+        return status
     status = replace(status, link=route)
-    if route and status.state in (State.QUEUED, State.UNREACHABLE):
-        following = State.READY if status.counts.workers else State.STARTING
+    if route:
         if status.state is State.UNREACHABLE:
-            following = State.READY
-        return set_state(status, following, detail="" if following is State.READY else "the pilot answers")
-    if not route and status.state is State.READY:
+            return set_state(status, State.READY, detail="")
+        return _started(status, "the pilot answers")
+    if status.state is State.READY:
         return set_state(status, State.UNREACHABLE, detail="the connection is cut; it is being made again")
     return status
 
@@ -113,7 +138,8 @@ def on_ended(status: ClusterStatus, ending: Ending) -> ClusterStatus:
     """The leading job is over; what was asked for counts as completed."""
     if status.state is State.ENDED:
         return status
-    if status.state is State.DRAINING and ending.reason in (Reason.CANCELLED, Reason.FAILED):
+    asked = status.state is State.DRAINING and status.ending is None
+    if asked and ending.reason in (Reason.CANCELLED, Reason.FAILED):
         ending = replace(ending, reason=Reason.COMPLETED, message="ended as asked")
     return set_state(
         status,
@@ -129,6 +155,8 @@ def on_ended(status: ClusterStatus, ending: Ending) -> ClusterStatus:
 
 def on_error(status: ClusterStatus, error: HPCError) -> ClusterStatus:
     """It could not even be submitted."""
+    if status.state is State.ENDED:
+        return status
     ending = Ending(reason=Reason.FAILED, message=error.what)
     return set_state(status, State.ENDED, ending=ending, error=error.to_json(), detail=error.what)
 

@@ -52,7 +52,8 @@ def commands(ctx: click.Context) -> None:
       hpcnb logs fit -n 100
       hpcnb down --all
     """
-    ctx.ensure_object(TerminalFace)
+    if ctx.obj is None:
+        ctx.obj = TerminalFace()
 
 
 def main() -> None:

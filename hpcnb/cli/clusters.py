@@ -116,10 +116,9 @@ def down(face: Face, name: str, everything: bool) -> None:
       hpcnb down fit
       hpcnb down --all
     """
-    chosen = _live() if everything else [_pick(name)]
-    for known in chosen:
+    for known in _live() if everything else [_pick(name or face.current())]:
         with face.following(known):
-            handle.run(known.close())
+            face.close(known)
 
 
 @click.command()
@@ -146,7 +145,8 @@ def status(face: Face, as_json: bool, everything: bool) -> None:
 @click.command()
 @click.argument("nodes", type=click.IntRange(min=1))
 @click.argument("name", default="")
-def scale(nodes: int, name: str) -> None:
+@click.pass_obj
+def scale(face: Face, nodes: int, name: str) -> None:
     """Have NODES nodes in the cluster called NAME, or in the only one.
 
     \b
@@ -154,14 +154,15 @@ def scale(nodes: int, name: str) -> None:
       hpcnb scale 4
       hpcnb scale 1 fit
     """
-    handle.run(_pick(name).scale(nodes))
+    handle.run(_pick(name or face.current()).scale(nodes))
 
 
 @click.command()
 @click.argument("target", default="")
 @click.option("-n", "count", default=50, show_default=True, type=click.IntRange(min=1), help="Lines of each log.")
 @click.option("--name", default="", help="Of which cluster; by default the youngest, alive or not.")
-def logs(target: str, count: int, name: str) -> None:
+@click.pass_obj
+def logs(face: Face, target: str, count: int, name: str) -> None:
     """Show the ends of a cluster's logs: of the job, or those whose name contains TARGET.
 
     \b
@@ -170,6 +171,7 @@ def logs(target: str, count: int, name: str) -> None:
       hpcnb logs worker -n 20
       hpcnb logs scheduler --name fit
     """
+    name = name or face.current()
     found = [k for k in handle.run(handle.handles(live=False)) if name in ("", k.status.spec.name)]
     if not found:
         raise NotReady("there is no cluster with logs", remedy="`up` starts one.")

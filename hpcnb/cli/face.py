@@ -14,7 +14,7 @@ from typing import Protocol
 import click
 
 from hpcnb.agent.client import nobody_to_ask
-from hpcnb.handle import Handle, ask_with
+from hpcnb.handle import Handle, ask_with, run
 from hpcnb.model import ClusterStatus
 from hpcnb.site.shell import Prompt
 from hpcnb.views import status_line, table_text
@@ -35,6 +35,12 @@ class Face(Protocol):
     def use(self, handle: Handle) -> None:
         """A cluster was started or chosen."""
 
+    def current(self) -> str:
+        """The name of the cluster that is meant when none is named; empty when there is none."""
+
+    def close(self, handle: Handle) -> None:
+        """End a cluster, and let go of it."""
+
 
 class TerminalFace:
     """A terminal, or a script's output."""
@@ -52,6 +58,12 @@ class TerminalFace:
 
     def use(self, handle: Handle) -> None:
         """Nothing to do: a terminal has no current cluster."""
+
+    def current(self) -> str:
+        return ""
+
+    def close(self, handle: Handle) -> None:
+        run(handle.close())
 
 
 class View(Protocol):

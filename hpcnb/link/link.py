@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import enum
 import secrets
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
 from hpcnb.errors import HPCError
@@ -82,6 +82,7 @@ class Link:
         self._state = LinkState.LOST
         self._pipe: Pipe | None = None
         self._serving: set[asyncio.Task[None]] = set()
+        self._parting: set[asyncio.Task[None]] = set()
         self._session: bytes
         self._known: bool
         self._core: Core
@@ -124,13 +125,10 @@ class Link:
 
     async def close(self, reason: str = "the link is closed") -> None:
         """End the link and all its streams, at both ends if there is a pipe; an acceptor at the other end may be joined again."""
-        pipe = self._pipe
         self._finish(reason)
         for task in self._serving:
             task.cancel()
-        if pipe is not None:
-            await pipe.closed()
-        await asyncio.gather(*self._serving, return_exceptions=True)
+        await asyncio.gather(*self._serving, *self._parting, return_exceptions=True)
 
     # The handshake; see `hpcnb.link.handshake`.
 
@@ -184,8 +182,8 @@ class Link:
             initiator=self._initiator, wake=self._wake, opened=self._opened, pong=self._pong, bye=self._farewell
         )
 
-    def _restart(self, session: bytes, reason: str) -> None:
-        self._part(reason)
+    def _restart(self, session: bytes, reason: str, *, told: bool = False) -> None:
+        self._part(reason, told=told)
         self._begin(session)
 
     def _adopt(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, received: int) -> None:
@@ -202,15 +200,20 @@ class Link:
         self.lost.set()
         self._become(LinkState.LOST)
 
-    def _part(self, reason: str) -> None:
+    def _part(self, reason: str, *, told: bool) -> None:
+        """End the streams, and the pipe, over which the other end is told unless it told us."""
         if self._pipe is not None:
-            self._pipe.close(encode(Kind.BYE, payload=reason.encode()))
+            self._pipe.close() if told else self._say_bye(self._pipe, reason)
             self._drop(reason)
         self._core.end(reason)
 
-    def _finish(self, reason: str) -> None:
+    def _say_bye(self, pipe: Pipe, reason: str) -> None:
+        pipe.stop()
+        _start(pipe.part(encode(Kind.BYE, payload=reason.encode())), self._parting)
+
+    def _finish(self, reason: str, *, told: bool = False) -> None:
         if self._state is not LinkState.CLOSED:
-            self._part(reason)
+            self._part(reason, told=told)
             self._session = b""  # so that a handshake under way comes too late
             self._become(LinkState.CLOSED)
 
@@ -234,14 +237,12 @@ class Link:
 
     def _farewell(self, reason: str) -> None:
         if self._initiator:
-            self._finish(reason)
+            self._finish(reason, told=True)
         else:
-            self._restart(secrets.token_bytes(16), reason)
+            self._restart(secrets.token_bytes(16), reason, told=True)
 
     def _opened(self, flow: Flow) -> None:
-        task = asyncio.create_task(self._serve(Stream(self._core, flow)))
-        self._serving.add(task)
-        task.add_done_callback(self._serving.discard)
+        _start(self._serve(Stream(self._core, flow)), self._serving)
 
     async def _serve(self, stream: Stream) -> None:
         try:
@@ -253,6 +254,12 @@ class Link:
             raise
         else:
             stream.close()
+
+
+def _start(work: Coroutine[Any, Any, None], tasks: set[asyncio.Task[None]]) -> None:
+    task = asyncio.create_task(work)
+    tasks.add(task)  # the loop itself would let it be collected
+    task.add_done_callback(tasks.discard)
 
 
 async def _refuse(name: str, _: Any) -> None:

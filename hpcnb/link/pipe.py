@@ -61,22 +61,26 @@ class Pipe:
         """Note that the core has something to send."""
         self._sendable.set()
 
-    def close(self, last: bytes = b"") -> None:
-        """Stop carrying frames from this very moment; send `last` if the pipe still takes it."""
+    def stop(self) -> None:
+        """Carry nothing more from this very moment on."""
         self._died = lambda _: None  # a task that has failed already may be yet to say so
         for task in self._tasks:
             task.cancel()
-        if last and not self._suspect:
-            self._writer.write(last)
-            self._writer.close()
-            asyncio.get_running_loop().call_later(_FAREWELL, self._writer.transport.abort)
-        else:
-            self._writer.transport.abort()
 
-    async def closed(self) -> None:
-        """Wait until the pipe is closed, well or badly."""
+    def close(self) -> None:
+        """Stop, and break the pipe off."""
+        self.stop()
+        self._writer.transport.abort()
+
+    async def part(self, last: bytes) -> None:
+        """After `stop`, send `last` and wait until the other end has closed the pipe in turn, or for a second."""
         with contextlib.suppress(OSError):
-            await self._writer.wait_closed()
+            async with asyncio.timeout(_FAREWELL):
+                self._writer.write(last)
+                # Were the pipe closed with something unread, a reset might overtake the last words.
+                while await self._reader.read(4 * PIECE):
+                    pass
+        self._writer.transport.abort()
 
     async def _pull(self) -> None:
         while data := await self._reader.read(4 * PIECE):

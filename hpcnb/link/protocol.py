@@ -142,7 +142,7 @@ class Core:
             if self._credit(flow):
                 self._ready(flow)
             return data
-        if flow.ended:
+        if flow.ended and not flow.deaf:
             return b""
         if flow.error is not None or flow.deaf:
             raise StreamError(flow.error or "the stream is closed")
@@ -167,6 +167,7 @@ class Core:
         if flow.error is not None:
             return
         flow.error = flow.resetting = reason
+        flow.deaf = True
         flow.pending.clear()
         flow.unread.clear()
         if flow.opening:
@@ -284,8 +285,8 @@ class Core:
     def _credit(self, flow: Flow) -> int:
         """How much more the other end may send, once it is worth a frame; many streams have small windows."""
         read = flow.received - len(flow.unread)
-        if not read or flow.ended or flow.deaf or flow.error:
-            return 0
+        if not read or flow.ended or flow.error:
+            return 0  # but a closed stream gives credit: the next piece tells the other end that it is closed
         window = min(WINDOW, max(FIRST, LINK // (len(self._flows) or 1)))
         credit = read + window - flow.granted
         return credit if credit >= window // 2 else 0

@@ -70,6 +70,17 @@ class _Notebook:
 
         use(Cluster.of(handle))
 
+    def current(self) -> str:
+        import hpcnb.cluster
+
+        used = hpcnb.cluster.in_use()
+        return used.name if used else ""
+
+    def close(self, handle: Handle) -> None:
+        from hpcnb.cluster import Cluster
+
+        Cluster.of(handle).close()
+
     async def ask(self, prompt: Prompt) -> str:
         """Put a question where the user is: an input box under the cell."""
         kernel = getattr(self.shell, "kernel", None)

@@ -7,7 +7,7 @@ import contextlib
 import json
 import time
 from collections import OrderedDict, deque
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,16 @@ from hpcnb.pilot.kernel_process import KernelProcess, ending
 __all__ = ["Cell", "HostedSession"]
 
 PASSED_ON = frozenset(
-    {"display_data", "update_display_data", "execute_result", "error", "clear_output", "comm_open", "comm_msg", "comm_close"}
+    {
+        "display_data",
+        "update_display_data",
+        "execute_result",
+        "error",
+        "clear_output",
+        "comm_open",
+        "comm_msg",
+        "comm_close",
+    }
 )
 REPLY_PATIENCE = 2.0
 """Seconds after the kernel's idle message at which a reply that has not come will not come."""
@@ -90,7 +99,7 @@ class HostedSession:
         self._current: Cell | None = None
         self._waiting = asyncio.Event()
         self._known: OrderedDict[str, None] = OrderedDict()
-        self._values: OrderedDict[str, dict[str, Any]] = OrderedDict()
+        self._values: OrderedDict[str, Sequence[Any]] = OrderedDict()
         self._runner: asyncio.Task[None] | None = None
         self._background: set[asyncio.Task[None]] = set()
         self._ending: HPCError | None = None
@@ -148,6 +157,7 @@ class HostedSession:
         lost += self._queue
         self._queue.clear()
         for cell in lost:
+            cell.begun.set()
             cell.idle.set()
             self._finish(cell, _failure(why))
 
@@ -157,9 +167,9 @@ class HostedSession:
         """Queue a cell, unless the session lacks some of the names it needs: these are returned instead."""
         if cell.id in self._known:
             return ()
+        await self.open()
         if needs and (missing := await self.missing(needs)):
             return missing
-        self._alive()
         self._known[cell.id] = None
         if len(self._known) > CELLS:
             self._known.popitem(last=False)
@@ -183,6 +193,7 @@ class HostedSession:
             self._finish(cell, reply)
 
     async def _run(self, cell: Cell, kernel: KernelProcess) -> dict[str, Any]:
+        cell.since = time.time()
         wish = {"count": cell.count, "names": list(cell.names), "always": list(cell.always)}
         content = {"code": cell.code, "silent": False, "store_history": True, "user_expressions": {}}
         content |= {"allow_stdin": cell.allow_stdin, "stop_on_error": False}
@@ -221,7 +232,7 @@ class HostedSession:
             reply.update(_failure(error_from_json(refusal)))
             return
         reply["values"] = True
-        self._values[cell.id] = {"frames": pulled["buffers"]}
+        self._values[cell.id] = pulled["buffers"]
         if len(self._values) > UNCOLLECTED:
             self._values.popitem(last=False)
 
@@ -250,16 +261,94 @@ class HostedSession:
         for waiting in [cell for cell in self._queue if cell.id == cell_id]:
             self._queue.remove(waiting)
             self._finish(
-                waiting, {"status": "error", "ename": "KeyboardInterrupt", "evalue": "the cell had not begun", "traceback": []}
+                waiting,
+                {"status": "error", "ename": "KeyboardInterrupt", "evalue": "the cell had not begun", "traceback": []},
             )
             return True
         cell, kernel = self._current, self._kernel
         if cell is None or kernel is None or cell_id not in ("", cell.id):
             return False
-        # Before the cell's code runs the kernel ignores interrupts.
-        for first in (asyncio.ensure_future(cell.begun.wait()), asyncio.ensure_future(cell.idle.wait())):
-            self._background.add(first)
-            first.add_done_callback(self._background.discard)
-        await asyncio.wait(self._background_waits(cell), return_when=asyncio.FIRST_COMPLETED)
-        kernel.interrupt()
+        await cell.begun.wait()  # before that the kernel ignores interrupts
+        if not cell.idle.is_set():
+            kernel.interrupt()
+            self._start(processes.stop(kernel.pid, cell.since))
         return True
+
+    def _start(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.ensure_future(work)
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)
+
+    def answer(self, value: str) -> None:
+        """Answer the question that a cell asks its user."""
+        self._alive().answer(value)
+
+    def describe(self) -> dict[str, Any]:
+        """What it does, in plain values."""
+        running = self._current
+        return {
+            "name": self.name,
+            "alive": self._kernel is not None,
+            "running": {"id": running.id, "count": running.count, "code": running.code} if running else None,
+            "waiting": [cell.id for cell in self._queue],
+            "seq": self.journal.seq,
+            "read": self.journal.read,
+        }
+
+    # -- variables -----------------------------------------------------------------------------------------------
+
+    async def missing(self, names: Sequence[str]) -> list[str]:
+        """Return which of the names the session lacks; answered also while a cell runs."""
+        reply = await self._alive().request("control", "hpcnb_missing", {"names": list(names)})
+        found: list[str] = _content(reply)["names"]
+        return found
+
+    async def push(self, names: Sequence[str], frames: Sequence[Any]) -> None:
+        """Bind values, after the cells that the kernel has."""
+        _content(await self._alive().request("shell", "hpcnb_push", {"names": list(names)}, buffers=frames))
+
+    async def pull(self, names: Sequence[str]) -> Sequence[Any]:
+        """Return the frames of values, after the cells that the kernel has."""
+        reply = await self._alive().request("shell", "hpcnb_pull", {"names": list(names)})
+        _content(reply)
+        frames: Sequence[Any] = reply["buffers"]
+        return frames
+
+    def collect(self, cell_id: str) -> Sequence[Any]:
+        """Return the frames of the values that a cell was to bring back; they are kept no longer."""
+        if cell_id not in self._values:
+            raise TaskLost("the values of the cell are no longer kept", remedy="Bring them with `%hpc pull`.")
+        return self._values.pop(cell_id)
+
+    # -- within --------------------------------------------------------------------------------------------------
+
+    def _alive(self) -> KernelProcess:
+        if self._kernel is None:
+            raise NotReady("the session has no kernel", where=self.name, remedy="The next cell starts one.")
+        return self._kernel
+
+    def _hear(self, channel: str, message: dict[str, Any]) -> None:
+        kind, cell_id = message["header"]["msg_type"], message["parent_header"].get("msg_id", "")
+        content = bytes(message["content"])
+        cell = self._current if self._current and self._current.id == cell_id else None
+        if kind == "stream":
+            stream = json.loads(content)
+            self.journal.text(cell_id, stream["name"], stream["text"])
+        elif kind in PASSED_ON or channel == "stdin":
+            self.journal.add(cell_id, kind, content, tuple(bytes(buffer) for buffer in message["buffers"]))
+        elif cell and kind == "execute_input":
+            cell.begun.set()
+        elif cell and kind == "status" and json.loads(content)["execution_state"] == "idle":
+            cell.begun.set()
+            cell.idle.set()
+
+
+def _content(reply: dict[str, Any]) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads(bytes(reply["content"]))
+    if refusal := content.get("error"):
+        raise error_from_json(refusal)
+    return content
+
+
+def _failure(error: HPCError) -> dict[str, Any]:
+    return {"status": "error", "ename": type(error).__name__, "evalue": str(error), "error": error.to_json()}

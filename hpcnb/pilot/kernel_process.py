@@ -148,7 +148,7 @@ class KernelProcess:
             await asyncio.wait([self.exit], timeout=grace)
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.pid, signal.SIGKILL)
-        await processes.end(left, [(signal.SIGKILL, 1.0)])
+        await processes.end(left)
         await self.exit
 
     @property
@@ -222,6 +222,7 @@ class KernelProcess:
             raise TaskLost(ending(self.exit.result()), evidence=self.last_words())
         msg_id = self._send(channel, kind, content, **more)
         reply = self._replies[msg_id] = self._loop.create_future()
+        reply.add_done_callback(_seen)  # a reply that nobody awaits any more is no fault
         return reply
 
     def answer(self, value: str) -> None:
@@ -232,6 +233,11 @@ class KernelProcess:
         """Interrupt what runs, as Ctrl-C would: the kernel and its process group."""
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.pid, signal.SIGINT)
+
+
+def _seen(reply: asyncio.Future[dict[str, Any]]) -> None:
+    if not reply.cancelled():
+        reply.exception()
 
 
 def ending(code: int) -> str:

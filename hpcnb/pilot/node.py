@@ -228,7 +228,7 @@ def worker_child(run: Run, worker: WorkerLayout, *, node: str, local_directory: 
         argv = [address, "--protocol", "tls", "--host", _own_address(address), "--name", name, "--no-nanny"]
         argv += ["--nthreads", str(worker.threads), "--memory-limit", str(worker.memory)]
         argv += ["--no-dashboard", "--dashboard-address", "127.0.0.1:0", "--local-directory", local_directory]
-        argv += ["--death-timeout", "60"]
+        argv += ["--death-timeout", "60", "--preload", "hpcnb.pilot.plugin"]
         dask_worker.main(argv, standalone_mode=False)
 
     return Child(name=f"worker-{name}", main=main, log=run.file(f"logs/worker-{name}.log"), memory=worker.memory)

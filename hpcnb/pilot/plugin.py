@@ -1,15 +1,20 @@
-"""What the scheduler tells the pilot: that it listens, its workers, and how much there is to do."""
+"""What we add to Dask's scheduler and workers: a summary for the pilot, and messages that do not wait for company."""
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 from typing import Any
 
 from distributed.diagnostics.plugin import SchedulerPlugin
 from distributed.scheduler import Scheduler
+from distributed.worker import Worker
 from tornado.ioloop import PeriodicCallback
 
 from hpcnb.pilot.events import emit
+
+PROMPT = 0.0005
+"""Seconds that a message waits for others to travel with (Dask: 2 to 10 ms a hop, most of a small task's time)."""
 
 INTERVAL = 250
 """Milliseconds between two summaries: four a second at most, and none while nothing changes."""
@@ -32,6 +37,17 @@ class Load(SchedulerPlugin):
         self._tasks[start] -= 1
         self._tasks[finish] += 1
 
+    def add_worker(self, scheduler: Scheduler, worker: str) -> None:
+        scheduler.stream_comms[worker].interval = PROMPT
+
+    def add_client(self, scheduler: Scheduler, client: str) -> None:
+        # The connection is entered in the scheduler's books right after this call.
+        asyncio.get_running_loop().call_soon(self._hasten, client)
+
+    def _hasten(self, client: str) -> None:
+        if comm := self._scheduler.client_comms.get(client):
+            comm.interval = PROMPT
+
     def publish(self) -> None:
         """Emit the summary if it differs from the last one."""
         workers = self._scheduler.workers.values()
@@ -46,8 +62,12 @@ class Load(SchedulerPlugin):
             emit("load", **summary)
 
 
-async def dask_setup(scheduler: Scheduler) -> None:
-    """Dask calls this once the scheduler listens (``--preload``)."""
+async def dask_setup(server: Scheduler | Worker) -> None:
+    """Dask calls this in each scheduler and worker once it listens (``--preload``)."""
+    if isinstance(server, Worker):
+        server.batched_stream.interval = PROMPT
+        return
+    scheduler = server
     plugin = Load(scheduler)
     scheduler.add_plugin(plugin)
     scheduler.periodic_callbacks["hpcnb-load"] = PeriodicCallback(plugin.publish, INTERVAL)

@@ -6,14 +6,14 @@ import asyncio
 import contextlib
 import os
 import signal
-from collections.abc import Iterable
+from collections.abc import Sequence
 
 import psutil
 
-__all__ = ["end", "of_kernel"]
+__all__ = ["end", "of_kernel", "stop"]
 
-STEPS = ((signal.SIGINT, 0.6), (signal.SIGTERM, 0.4), (signal.SIGKILL, 0.4))
-"""What a process is told, and for how many seconds it may think about it."""
+COURTESY = 0.5
+"""Seconds that a process has to end by itself before it gets the next signal."""
 SLACK = 0.05
 """Seconds by which the start of a process as /proc tells it may be early."""
 
@@ -50,17 +50,36 @@ def _started(process: psutil.Process) -> float:
     return started
 
 
-async def end(processes: Iterable[psutil.Process], steps: Iterable[tuple[signal.Signals, float]] = STEPS) -> None:
-    """End processes: by interrupt, by termination, by force; returns as soon as none is left."""
-    left = list(processes)
-    for number, patience in steps:
+async def stop(kernel: int, since: float) -> None:
+    """End what an interrupted cell has started: the kernel's process group has had its SIGINT, the others get it now."""
+    left = await asyncio.to_thread(of_kernel, kernel, since)
+    for process in left:
+        if _group(process.pid) != kernel:
+            _tell(process, signal.SIGINT)
+    await asyncio.to_thread(psutil.wait_procs, left, timeout=COURTESY)
+    await end(left)
+
+
+async def end(left: Sequence[psutil.Process]) -> None:
+    """End processes, in the end by force; returns as soon as none is left."""
+    for number in (signal.SIGTERM, signal.SIGKILL):
         left = [process for process in left if _alive(process)]
-        if not left:
-            return
         for process in left:
-            with contextlib.suppress(psutil.NoSuchProcess):
-                process.send_signal(number)
-        await asyncio.to_thread(psutil.wait_procs, left, timeout=patience)
+            _tell(process, number)
+        if left:
+            await asyncio.to_thread(psutil.wait_procs, left, timeout=COURTESY)
+
+
+def _tell(process: psutil.Process, number: signal.Signals) -> None:
+    with contextlib.suppress(psutil.NoSuchProcess):
+        process.send_signal(number)
+
+
+def _group(pid: int) -> int:
+    try:
+        return os.getpgid(pid)
+    except ProcessLookupError:
+        return -1
 
 
 def _alive(process: psutil.Process) -> bool:

@@ -30,7 +30,8 @@ async def serve(handlers: Mapping[str, Handler], address: str, listen_args: Mapp
         Of `distributed.Security.get_listen_args`.
     """
     # What travels here is for the kernels and the notebook: this process unpickles none of it.
-    server = Server({name: _answering(handler) for name, handler in handlers.items()}, deserialize=False)
+    answers = {name: _answering(handler) for name, handler in handlers.items()}
+    server = Server(answers, deserialize=False, needs_workdir=False)
     await server
     await server.listen(address, **listen_args)
     return server

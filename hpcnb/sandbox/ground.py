@@ -31,9 +31,14 @@ def claim(paths: Paths) -> None:
     ConfigError
     """
     directory = paths.directory
-    directory.parent.mkdir(parents=True, exist_ok=True)
-    directory.mkdir(mode=0o700, exist_ok=True)
-    found = directory.lstat()
+    try:
+        directory.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _mkdir(directory)
+        found = directory.lstat()
+    except OSError as error:
+        raise ConfigError(
+            f"{directory} cannot be made", evidence=str(error), remedy="Choose another directory (--directory)."
+        ) from None
     if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid():
         raise ConfigError(f"{directory} is not a directory of yours", remedy="Choose another one (--directory).")
     if not paths.lock.exists() and any(directory.iterdir()):
@@ -44,6 +49,11 @@ def claim(paths: Paths) -> None:
     paths.lock.touch(mode=0o600)
     for part in (paths.etc, paths.logs, paths.state):
         part.mkdir(mode=0o700, exist_ok=True)
+
+
+def _mkdir(directory: Path) -> None:
+    with contextlib.suppress(FileExistsError):  # a file or a link, too: what it is, is looked at next
+        directory.mkdir(mode=0o700)
 
 
 @contextlib.contextmanager
@@ -73,7 +83,7 @@ def survey(paths: Paths, size: Size, found: Mapping[str, str]) -> Plan:
     ports = free_ports(size.nodes + 2)
     return Plan(
         directory=str(paths.directory),
-        run=str(_run_directory(paths)),
+        run=str(run_directory(paths)),
         user=user,
         root=os.geteuid() == 0,
         pam=_locked_password(user),
@@ -112,7 +122,7 @@ def _locked_password(user: str) -> bool:
     return any(line.startswith(f"{user}:!") for line in lines)
 
 
-def _run_directory(paths: Paths) -> Path:
+def run_directory(paths: Paths) -> Path:
     """Where the sockets go: into the sandbox's directory, or where that is too long, a short one of our own in /tmp."""
     run = paths.directory / "run"
     if too_long_for_sockets(run):
@@ -146,7 +156,7 @@ def furnish(plan: Plan, found: Mapping[str, str]) -> None:
     """Write all the files that the daemons read; keys that are there already stay."""
     paths = plan.paths
     if not paths.munge_key.exists():
-        _write(paths.munge_key, secrets.token_bytes(128))
+        write(paths.munge_key, secrets.token_bytes(128))
     for key in (paths.host_key, paths.user_key):
         if not key.exists():
             command = [found["ssh-keygen"], "-q", "-t", "ed25519", "-N", "", "-C", "hpcnb-sandbox", "-f", str(key)]
@@ -159,12 +169,12 @@ def furnish(plan: Plan, found: Mapping[str, str]) -> None:
         paths.known_hosts: configuration.known_hosts(plan, host_key),
         paths.record: plan.to_json(),
     }.items():
-        _write(path, text.encode())
+        write(path, text.encode())
     if plan.root:
         Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)  # where sshd, as root, locks itself up
 
 
-def _write(path: Path, data: bytes) -> None:
+def write(path: Path, data: bytes) -> None:
     """Write a whole file, 0600: aside, then renamed, so that a half-written one is never read."""
     aside = path.with_name(f"{path.name}.new")
     with open(os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:  # noqa: PTH123 - the mode

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import socket
 import subprocess
 import sys
 import time
@@ -150,8 +151,9 @@ class Sandbox:
                 try:
                     self._start(plan, found, step)
                     return
-                except SiteError:
-                    step("starting afresh")  # what runs is beyond repair: a stopped daemon, a port taken meanwhile
+                except SiteError as error:
+                    # What runs is beyond repair: a daemon that hangs, a port that somebody took meanwhile.
+                    step(f"starting afresh, for {error.what}")
             self._stop()
             plan = ground.survey(self._paths, self._size, found)
             ground.furnish(plan, found)
@@ -177,27 +179,31 @@ class Sandbox:
         every = {daemon.name: daemon for daemon in daemons(plan, found, fresh=fresh)}
         # munge first, for all else asks it. A node that does not find the controller tries again a second later.
         stages: list[tuple[str, list[str], Callable[[], bool]]] = [
-            ("munge", ["munged"], lambda: True),
+            ("munge", ["munged"], lambda: _answers(plan.munge_socket)),
             ("the controller", ["slurmctld"], lambda: processes.listening(plan.slurmctld_port)),
             ("sshd", ["sshd"], lambda: processes.listening(plan.sshd_port)),
             ("the nodes", [*plan.nodes], lambda: self._nodes_ready(plan)),
         ]
         for title, names, ready in stages:
             step(f"starting {title}")
-            here = self._owned()
-            wanted = [every[name] for name in names]
-            start([daemon for daemon in wanted if daemon.find(here) is None], plan)
-            self._wait(ready, wanted, plan)
+            self._bring_up([every[name] for name in names], ready, plan)
         step("logging in")
         self._log_in(plan, found)
 
-    def _wait(self, ready: Callable[[], bool], wanted: list[Daemon], plan: Plan) -> None:
+    def _bring_up(self, wanted: list[Daemon], ready: Callable[[], bool], plan: Plan) -> None:
+        """Start those that do not run, once, and wait until they are ready."""
+        started: list[Daemon] = []
         deadline = time.monotonic() + _READY
-        while not ready():
+        while True:
             here = self._owned()
-            dead = next((daemon for daemon in wanted if daemon.find(here) is None), None)
+            missing = [daemon for daemon in wanted if daemon.find(here) is None]
+            if not missing and ready():
+                return
+            dead = next((daemon for daemon in missing if daemon in started), None)
             if dead is not None or time.monotonic() > deadline:
                 raise failure(dead or wanted[0], plan)
+            start(missing, plan)
+            started += missing
             time.sleep(0.02)
 
     def _nodes_ready(self, plan: Plan) -> bool:
@@ -292,3 +298,9 @@ class Sandbox:
             )
         except subprocess.TimeoutExpired:
             return None
+
+
+def _answers(path: str) -> bool:
+    """Whether somebody accepts connections at a Unix socket."""
+    with socket.socket(socket.AF_UNIX) as probe:
+        return probe.connect_ex(path) == 0

@@ -93,7 +93,7 @@ def dask_configuration(path: str) -> dict[str, Any]:
     return {
         "distributed": {
             "comm": {"require-encryption": True, "tls": tls},
-            "scheduler": {"http": {"routes": []}, "allowed-failures": 3},
+            "scheduler": {"http": {"routes": []}, "allowed-failures": 3, "worker-saturation": 10},
             "worker": {"http": {"routes": []}},
             # Every message that hpcnb has to say comes through its own views.
             "logging": {"distributed": "info"},

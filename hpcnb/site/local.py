@@ -31,9 +31,8 @@ class LocalShell:
     async def run(self, argv: Sequence[str], *, stdin: bytes = b"", timeout: float = 30.0) -> Completed:
         words = command.words(argv)
         self._check_open()
-        loop = asyncio.get_running_loop()
         try:
-            transport, child = await loop.subprocess_exec(_Child, *words, start_new_session=True, umask=0o077)
+            child = await _start(words)
         except OSError as error:
             # As over SSH, where only the remote shell can tell.
             missing = isinstance(error, FileNotFoundError)
@@ -50,7 +49,7 @@ class LocalShell:
         if child.flooded:
             raise command.flood(words, self.name)
         out, err = map(bytes, child.output.values())
-        return Completed(returncode=transport.get_returncode() or 0, stdout=out, stderr=err)
+        return Completed(returncode=child.returncode, stdout=out, stderr=err)
 
     async def read(self, path: str, *, offset: int = 0, limit: int | None = None) -> bytes:
         return await asyncio.to_thread(_read, path, offset, limit)
@@ -78,6 +77,23 @@ class LocalShell:
             raise ConnectionFailed("this connection was closed", where=self.name)
 
 
+async def _start(words: Sequence[str]) -> _Child:
+    loop = asyncio.get_running_loop()
+    starting = loop.create_task(loop.subprocess_exec(_Child, *words, start_new_session=True, umask=0o077))
+    try:
+        _, child = await asyncio.shield(starting)
+    except asyncio.CancelledError:
+        # Cancelled half-way, asyncio would wait for ever for pipes that it never opened.
+        starting.add_done_callback(_abandon)
+        raise
+    return child
+
+
+def _abandon(starting: asyncio.Task[tuple[asyncio.SubprocessTransport, _Child]]) -> None:
+    if not starting.cancelled() and starting.exception() is None:
+        starting.result()[1].kill()
+
+
 class _Child(asyncio.SubprocessProtocol):
     """A child process with all that it writes; `complete` when it and its output have ended, or it wrote too much."""
 
@@ -87,6 +103,7 @@ class _Child(asyncio.SubprocessProtocol):
         self.flooded = False
         self.complete: asyncio.Future[None] = loop.create_future()
         self._exited = asyncio.Event()
+        self._killed = self._ended = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.SubprocessTransport)  # noqa: S101 (for mypy: asyncio promises it)
@@ -107,21 +124,34 @@ class _Child(asyncio.SubprocessProtocol):
 
     def process_exited(self) -> None:
         self._exited.set()
+        if self._killed:
+            self._transport.close()  # not before: it would take the exit status away from asyncio's watcher
 
     def connection_lost(self, exc: Exception | None) -> None:
+        self._ended = True
         self._finish()
 
     def _finish(self) -> None:
         if not self.complete.done():
             self.complete.set_result(None)
 
-    async def end(self) -> None:
-        """Leave nothing of a child that has not ended by itself: kill its whole group and reap it."""
-        if self._transport.get_returncode() is None:
+    @property
+    def returncode(self) -> int:
+        return self._transport.get_returncode() or 0
+
+    def kill(self) -> None:
+        """End the whole process group, unless all has ended by itself."""
+        if not self._ended:
+            self._killed = True
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self._transport.get_pid(), signal.SIGKILL)
-            await asyncio.shield(self._exited.wait())
-        self._transport.close()
+        if self._exited.is_set():
+            self._transport.close()
+
+    async def end(self) -> None:
+        """Leave nothing of the child."""
+        self.kill()
+        await asyncio.shield(self._exited.wait())
 
 
 def _read(path: str, offset: int, limit: int | None) -> bytes:

@@ -70,7 +70,7 @@ class Process:
         rows = [row for row in map(str.split, lines) if row and row[0] in job_ids]
         try:
             found = {row[0]: _status(*row) for row in rows}
-        except (TypeError, ValueError) as exc:
+        except (LookupError, TypeError, ValueError) as exc:
             raise BatchUnknown(f"site {self._site}: an answer that makes no sense: {rows!r}") from exc
         if len(found) < len(set(job_ids)):
             raise BatchUnknown(f"site {self._site}: an answer that leaves out a job: {lines!r}")

@@ -33,10 +33,11 @@ born() {
 
 lives() { [ -n "$2" ] && [ "$(born "$1")" = "$2" ]; }
 
-# The processes of a session.
-
+# The processes of a session. Its number is free for others only when the last of them has gone, so that a later
+# session with that number is known by its leader.
 members() {
     session=$1
+    found=$(born "$1") && [ "$found" != "$2" ] && return
     for stat in /proc/[0-9]*/stat; do
         { read -r line <"$stat"; } 2>/dev/null || continue
         set -- "${line%% *}" ${line##*) }
@@ -44,21 +45,21 @@ members() {
     done
 }
 
-# A session's number is free for others only when its last process has gone, so a stranger is known by its leader.
-signal() {
-    found=$(born "$2") && [ "$found" != "$3" ] && return
-    for pid in $(members "$2"); do kill -s "$1" "$pid" 2>/dev/null; done
+send() {
+    name=$1
+    shift
+    for pid in "$@"; do kill -s "$name" "$pid" 2>/dev/null; done
 }
 
 # End a session: the polite signal, some time, the other signal until nobody is left.
 finish() {
     [ -n "$2" ] || return
-    signal TERM "$@"
-    tries=$((grace * 10))
-    while [ -n "$(members "$1")" ]; do
-        [ "$tries" -gt 0 ] || signal KILL "$@"
-        [ "$tries" -gt -100 ] || return
-        tries=$((tries - 1))
+    send TERM $(members "$@")
+    deadline=$(($(uptime) + grace))
+    while left=$(members "$@") && [ -n "$left" ]; do
+        now=$(uptime)
+        [ "$now" -lt "$deadline" ] || send KILL $left
+        [ "$now" -lt "$((deadline + grace))" ] || return
         sleep 0.1
     done
 }
@@ -125,6 +126,8 @@ limit() {
     while left=$(($2 - $(uptime))) && [ "$left" -gt 0 ]; do
         # Often enough, since a sleeping machine's seconds count, but not to sleep.
         sleep "$((left < 60 ? left : 60))"
+        # Nobody is left, and a supervisor that was killed could not say so.
+        ! record "$1" || [ -n "$(members "$leader" "$began")" ] || exit
     done
     because "$1" TIMEOUT
     until record "$1"; do sleep 0.1; done
@@ -132,7 +135,7 @@ limit() {
 }
 
 list() {
-    [ -d "$jobs" ] || exit 4
+    [ -d "$jobs" ] || refuse "there is no directory $jobs"
     for job; do
         if [ ! -e "$jobs/$job" ]; then echo "$job gone"
         elif ! record "$job"; then echo "$job unreadable"

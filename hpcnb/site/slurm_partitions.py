@@ -93,10 +93,12 @@ def _sentence(word: str, amount: int, asked: Sequence[Partition]) -> str:
     return f"{amount} {what} are more than partition {names} gives one job, {max(limits)}"
 
 
+_LESS = {"walltime": "a shorter walltime=", "nodes": "fewer nodes=", "cores": "fewer cores_per_node="}
+
+
 def _remedy(word: str, others: Iterable[Partition]) -> str:
-    word = "cores_per_node" if word == "cores" else word
     names = ", ".join(map(str, others))
-    return f"Ask for less {word}=" + (f", or for a partition that allows it: {names}." if names else ".")
+    return f"Ask for {_LESS[word]}" + (f", or for a partition that allows it: {names}." if names else ".")
 
 
 def _count(number: int, unit: str) -> str:

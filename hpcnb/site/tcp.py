@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import socket
 
 from hpcnb.errors import ConnectionFailed
@@ -43,7 +44,7 @@ async def connect(host: str, port: int, *, timeout: float, where: str) -> socket
             found.append(f"{address[0]}: no answer within {timeout:g} s")
             sock.close()
         except OSError as error:
-            found.append(f"{address[0]}: {error.strerror or error}")
+            found.append(f"{address[0]}: {os.strerror(error.errno or 0)}")
             sock.close()
         except BaseException:
             sock.close()

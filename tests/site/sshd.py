@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import getpass
 import os
 import re
@@ -80,6 +81,7 @@ class Sshd:
             f"ListenAddress 127.0.0.1:{self.port}",
             f"HostKey {self.host}",
             f"AuthorizedKeysFile {folder}/authorized_keys",
+            f"SetEnv HOME={folder}",  # what the developer's own shell does at start is no part of a test
             "PidFile none",
             "UsePAM no",
             "StrictModes no",
@@ -143,7 +145,8 @@ class Sshd:
     def kill_connections(self) -> None:
         """Kill the processes that serve connections, but not the one that listens."""
         for pid in self._children(self._process.pid):
-            os.kill(pid, signal.SIGKILL)
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
 
     def _children(self, parent: int) -> list[int]:
         found = []

@@ -32,14 +32,25 @@ APART = {
 
 # What runs inside an allocation finds there the standard library, these, and nothing else.
 AT_THE_SITE = {"pilot", "link", "errors", "model", "units"}
-THERE = {"IPython", "cloudpickle", "dask", "distributed", "ipykernel", "jupyter_client", "psutil", "tornado", "traitlets", "zmq"}
+THERE = {
+    "IPython",
+    "cloudpickle",
+    "dask",
+    "distributed",
+    "ipykernel",
+    "jupyter_client",
+    "psutil",
+    "tornado",
+    "traitlets",
+    "zmq",
+}
 
 # Libraries that one part of the package hides from the others.
 KNOWN_ONLY_TO = {
     "paramiko": {"site"},
     "pydantic": {"config"},
     "yaml": {"config"},
-    "click": {"cli"},
+    "click": {"cli", "notebook"},
     "rich": {"cli", "notebook"},
     "IPython": {"", "notebook", "pilot"},
 }

@@ -89,7 +89,7 @@ def test_an_answer_without_its_heading_is_none(text):
 @pytest.mark.parametrize("row", ["10|RUNNING", "10|RUNNING|None|n[1|1|1|main|1", "10|RUNNING|None|n1|1|1|main|high"])
 def test_a_row_that_makes_no_sense(row):
     """Half a row, or one with a value that cannot be, spoils the answer."""
-    with pytest.raises(ValueError, match="row of|list of nodes|int"):
+    with pytest.raises(ValueError, match=r"row of|list of nodes|int"):
         answers.jobs(wire(f"{HEADING}\n{row}\n"))
 
 

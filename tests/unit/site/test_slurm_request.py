@@ -86,7 +86,7 @@ def test_a_percent_sign_in_the_log_is_no_pattern():
 @pytest.mark.parametrize("name", [*OURS, *WORDS, "--out", "--arr", "--w", "--part", "--mem"])
 def test_options_of_ours_are_refused(name):
     """Neither an option that hpcnb sets nor an abbreviation of one gets through."""
-    with pytest.raises(SubmissionRejected, match="set by hpcnb|word of its own"):
+    with pytest.raises(SubmissionRejected, match=r"set by hpcnb|word of its own"):
         sbatch_argv(asking(memory_per_node=2**30, options={name: "x"}))
 
 

@@ -44,7 +44,7 @@ def test_partitions():
         (Resources(nodes=3), "3 nodes are more than partition main gives one job, 2"),
         (
             Resources(nodes=4, partition="mixed,small"),
-            "4 nodes are more than partition mixed or small gives one job, 3",
+            "4 nodes are more than partition small or mixed gives one job, 3",
         ),
         (Resources(cores_per_node=5), "5 cores per node are more than partition main gives one job, 4"),
     ],
@@ -59,7 +59,7 @@ def test_where_it_could_start():
     """The remedy names the partitions that would allow it, of those that are up."""
     _, advice = impossible(Resources(nodes=3), partitions(SINFO))
     assert advice == (
-        "Ask for less nodes=, or for a partition that allows it: "
+        "Ask for fewer nodes=, or for a partition that allows it: "
         "mixed (3 nodes, 8 cores each), odd (5 nodes, up to 7d)."
     )
 

@@ -1,0 +1,101 @@
+"""The options of a `%%hpc` line."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+from dataclasses import dataclass
+from typing import NoReturn
+
+from IPython.core.error import UsageError
+
+from hpcnb.errors import ConfigError
+from hpcnb.units import parse_duration
+
+__all__ = ["Options", "parse"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """What a `%%hpc` line asks for.
+
+    Parameters
+    ----------
+    inputs : tuple of str
+        ``-i``: variables to send in any case, whatever their size.
+    outputs : tuple of str
+        ``-o``: variables to bring back, by value.
+    session : str
+        ``-s``
+    cluster : str
+        ``--cluster``; empty: the one in use.
+    detach : bool
+        ``--detach``: return at once, with a handle.
+    timeout : int or None
+        ``--timeout``, in seconds.
+    quiet : bool
+        ``--quiet``: no lines of our own.
+    """
+
+    inputs: tuple[str, ...] = ()
+    outputs: tuple[str, ...] = ()
+    session: str = "main"
+    cluster: str = ""
+    detach: bool = False
+    timeout: int | None = None
+    quiet: bool = False
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(f"%%hpc: {message}\n{self.format_usage().strip()}")
+
+
+def _parser() -> _Parser:
+    parser = _Parser(prog="%%hpc", add_help=False, allow_abbrev=False)
+    parser.add_argument("-i", dest="inputs", metavar="a,b", type=_names, action="extend", default=[])
+    parser.add_argument("-o", dest="outputs", metavar="c,d", type=_names, action="extend", default=[])
+    parser.add_argument("-s", dest="session", metavar="SESSION", default="main")
+    parser.add_argument("--cluster", metavar="NAME", default="")
+    parser.add_argument("--detach", action="store_true")
+    parser.add_argument("--timeout", metavar="10m", type=_seconds)
+    parser.add_argument("--quiet", action="store_true")
+    return parser
+
+
+def parse(line: str) -> Options:
+    """Read a line.
+
+    Raises
+    ------
+    UsageError
+        Says what is wrong and what is possible; nothing was sent.
+
+    Examples
+    --------
+    >>> parse("-i a,b -o c --timeout 10m").timeout
+    600
+    """
+    try:
+        words = shlex.split(line)
+    except ValueError as error:
+        raise UsageError(f"%%hpc: {error}") from None
+    found = vars(_parser().parse_args(words))
+    return Options(**{**found, "inputs": tuple(found["inputs"]), "outputs": tuple(found["outputs"])})
+
+
+def _names(text: str) -> list[str]:
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    if wrong := [name for name in names if not name.isidentifier()]:
+        raise argparse.ArgumentTypeError(f"{wrong[0]!r} is not the name of a variable")
+    return names
+
+
+def _seconds(text: str) -> int:
+    try:
+        seconds = parse_duration(text)
+    except ConfigError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+    if seconds <= 0:
+        raise argparse.ArgumentTypeError("a cell needs more than no time")
+    return seconds

@@ -1,0 +1,396 @@
+"""`Session`: a persistent IPython kernel inside an allocation, as the notebook sees it."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import concurrent.futures
+import json
+import uuid
+from collections import OrderedDict
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from hpcnb.errors import HPCError, TaskLost, Unreachable, error_from_json
+
+if TYPE_CHECKING:
+    from distributed import Security
+
+    from hpcnb.pilot.rpc import Peer
+
+__all__ = ["Message", "Reply", "Running", "Session"]
+
+POLL = 30.0
+"""Seconds that the host keeps a question for messages before it answers that there are none."""
+ANSWER = 4 << 20
+"""Bytes of messages in one answer."""
+PATIENCE = 60.0
+"""Seconds without an answer after which cells that wait are given up."""
+REMEMBERED = 1000
+"""Cells whose late output still finds its place."""
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Message:
+    """One message of a session; `hpcnb.pilot.journal.Message` says what its fields mean."""
+
+    seq: int
+    cell: str
+    type: str
+    content: dict[str, Any]
+    buffers: tuple[bytes, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reply:
+    """How a cell ended.
+
+    Parameters
+    ----------
+    status : str
+        ``ok`` or ``error``.
+    ename, evalue : str
+    traceback : tuple of str
+    exception : bytes
+        The exception, pickled; empty where it cannot be.
+    error : HPCError or None
+        When it was us, not the cell's code, who ended it.
+    payload : tuple of dict
+        What Jupyter's front end is asked to do (show a pager).
+    has_values : bool
+        Values to bring back are waiting.
+    """
+
+    status: str
+    ename: str = ""
+    evalue: str = ""
+    traceback: tuple[str, ...] = ()
+    exception: bytes = b""
+    error: HPCError | None = None
+    payload: tuple[dict[str, Any], ...] = ()
+    has_values: bool = False
+
+    @classmethod
+    def from_content(cls, content: Mapping[str, Any]) -> Reply:
+        """Read the content of a ``reply`` message."""
+        return cls(
+            status=content["status"],
+            ename=content.get("ename", ""),
+            evalue=content.get("evalue", ""),
+            traceback=tuple(content.get("traceback", ())),
+            exception=base64.b64decode(content.get("exception", "")),
+            error=error_from_json(content["error"]) if content.get("error") else None,
+            payload=tuple(content.get("payload", ())),
+            has_values=bool(content.get("values")),
+        )
+
+
+@dataclass(kw_only=True)
+class Running:
+    """A cell that was sent, or is about to be.
+
+    Parameters
+    ----------
+    code : str
+    count : int
+        The notebook's execution count.
+    on_message : callable
+        Gets each of its messages but the reply, on the session's loop, also after it has ended.
+    out : sequence of str
+        Names to bring back.
+    allow_stdin : bool
+        Whether somebody can answer questions.
+    timeout : float or None
+        Seconds that it may run.
+    """
+
+    code: str
+    count: int
+    on_message: Callable[[Message], None]
+    out: Sequence[str] = ()
+    allow_stdin: bool = False
+    timeout: float | None = None
+    id: str = field(default_factory=lambda: uuid.uuid4().hex)
+    reply: concurrent.futures.Future[Reply] = field(default_factory=concurrent.futures.Future)
+
+    def request(self) -> dict[str, Any]:
+        """Return the fields that the host wants to know."""
+        fields = ("id", "code", "count", "allow_stdin", "timeout")
+        return {**{name: getattr(self, name) for name in fields}, "out": list(self.out)}
+
+
+class Session:
+    """A persistent IPython kernel inside an allocation.
+
+    Coroutines are for the loop that the session lives on; the other methods are for everybody else.
+
+    Parameters
+    ----------
+    address : str
+        Of the session host, as `distributed` writes addresses.
+    security : distributed.Security
+    loop : asyncio.AbstractEventLoop
+        One that runs, in another thread than the user's.
+    name : str
+        Several sessions of one cluster run beside each other.
+    on_stray : callable, optional
+        Gets the messages of cells that this notebook did not send, among them what an earlier kernel of it has not read.
+
+    Examples
+    --------
+    >>> session = cluster.session                    # doctest: +SKIP
+    >>> session.push({"a": 1})                       # doctest: +SKIP
+    >>> session.pull(["a"])                          # doctest: +SKIP
+    {'a': 1}
+    """
+
+    def __init__(
+        self,
+        address: str,
+        *,
+        security: Security,
+        loop: asyncio.AbstractEventLoop,
+        name: str = "main",
+        on_stray: Callable[[Message], None] | None = None,
+    ) -> None:
+        self.name = name
+        self.loop = loop
+        self._address = address
+        self._security = security
+        self._on_stray = on_stray
+        self._peer: Peer | None = None
+        self._opening = asyncio.Lock()
+        self._poll: asyncio.Task[None] | None = None
+        self._seen = 0
+        self._cells: OrderedDict[str, Running] = OrderedDict()
+        self._beside: dict[str, Session] = {name: self}
+
+    def beside(self, name: str) -> Session:
+        """Return another session of the same cluster, which runs beside this one."""
+        if name not in self._beside:
+            other = Session(self._address, security=self._security, loop=self.loop, name=name, on_stray=self._on_stray)
+            other._beside = self._beside
+            self._beside[name] = other
+        return self._beside[name]
+
+    def __repr__(self) -> str:
+        return f"<Session {self.name!r} at {self._address}>"
+
+    # -- for everybody: each waits, and Ctrl-C ends the wait ------------------------------------------------------------
+
+    def wait(self, work: Coroutine[Any, Any, T], timeout: float | None = None) -> T:
+        """Run one of the session's coroutines from another thread, and wait for it."""
+        running = asyncio.run_coroutine_threadsafe(work, self.loop)
+        try:
+            return running.result(timeout)
+        except BaseException:
+            running.cancel()
+            raise
+
+    def push(self, values: Mapping[str, Any]) -> None:
+        """Bind variables in the session, whatever their size.
+
+        Raises
+        ------
+        CannotSerialize
+            Names the variable that cannot be sent.
+        """
+        from hpcnb.pilot.rpc import in_frames
+        from hpcnb.pilot.values import pack
+
+        self.wait(self._call("push", names=list(values), frames=in_frames(pack(values))))
+
+    def pull(self, names: Iterable[str], namespace: dict[str, Any] | None = None) -> dict[str, Any]:
+        """Return variables of the session, by value; functions of its own get `namespace` for their globals."""
+        from hpcnb.pilot.rpc import frames_of
+        from hpcnb.pilot.values import unpack
+
+        answer = self.wait(self._call("pull", names=list(names)))
+        found: dict[str, Any] = unpack(frames_of(answer["frames"]), namespace)
+        return found
+
+    def missing(self, names: Iterable[str]) -> list[str]:
+        """Return which of the names the session lacks."""
+        answer = self.wait(self._call("missing", names=list(names)))
+        return list(answer["names"])
+
+    def interrupt(self) -> bool:
+        """Interrupt the cell that runs, whoever sent it; False if there was none."""
+        return bool(self.wait(self._call("interrupt"))["interrupted"])
+
+    def restart(self) -> None:
+        """Begin anew: the session's variables are gone, and cells that run or wait end with `TaskLost`."""
+        self.wait(self._call("restart"))
+
+    def close(self) -> None:
+        """End the session: its kernel, its variables, what its cells have started."""
+        self.wait(self._close())
+
+    # -- coroutines, for the session's loop ----------------------------------------------------------------------------
+
+    async def open(self) -> Peer:
+        """Connect, and have a session there; is done by the first of the other methods."""
+        async with self._opening:
+            if self._peer is None:
+                from hpcnb.pilot.rpc import Peer
+
+                peer = Peer(self._address, self._security.get_connection_args("client"))
+                try:
+                    known = await peer.call("open", session=self.name)
+                except BaseException:
+                    await peer.close()
+                    raise
+                self._peer = peer
+                self._seen = known["read"]
+            if self._poll is None or self._poll.done():
+                self._poll = asyncio.ensure_future(self._listen(self._peer))
+            return self._peer
+
+    async def submit(
+        self,
+        cell: Running,
+        *,
+        needs: Sequence[str] = (),
+        names: Sequence[str] = (),
+        always: Sequence[str] = (),
+        frames: Sequence[Any] = (),
+    ) -> list[str]:
+        """Send a cell, unless the session lacks some of the names it needs: these are returned, and nothing was sent.
+
+        Parameters
+        ----------
+        cell : Running
+        needs : sequence of str
+            Names that the notebook could send.
+        names, frames : sequence
+            Variables that come along, as `hpcnb.pilot.values.pack` gives them.
+        always : sequence of str
+            Those of them that are bound even where the session has them.
+        """
+        from hpcnb.pilot.rpc import in_frames
+
+        self._cells[cell.id] = cell
+        request = {**cell.request(), "names": list(names), "always": list(always)}
+        for attempt in ("first", "last"):
+            try:
+                answer = await self._call("execute", cell=request, needs=list(needs), frames=in_frames(frames))
+                break
+            except Unreachable:  # served or not: the host knows a cell that it has had
+                if attempt == "last":
+                    raise
+        self._forget()
+        return list(answer["missing"])
+
+    async def execute(
+        self, code: str, *, count: int = 0, on_message: Callable[[Message], None], timeout: float | None = None
+    ) -> Reply:
+        """Run a cell and return how it ended."""
+        cell = Running(code=code, count=count, on_message=on_message, timeout=timeout)
+        await self.submit(cell)
+        return await asyncio.wrap_future(cell.reply)
+
+    async def interrupt_cell(self, cell: Running) -> bool:
+        """Interrupt one cell; False if it has ended."""
+        return bool((await self._call("interrupt", cell=cell.id))["interrupted"])
+
+    async def answer(self, value: str) -> None:
+        """Answer the question that a cell asks."""
+        await self._call("input", value=value)
+
+    async def collect(self, cell: Running) -> list[Any]:
+        """Return the values, pickled, that a cell was to bring back."""
+        from hpcnb.pilot.rpc import frames_of
+
+        return frames_of((await self._call("collect", cell=cell.id))["frames"])
+
+    async def disconnect(self) -> None:
+        """Listen no more, to this session and those beside it; they and their cells go on."""
+        for session in list(self._beside.values()):
+            await session.leave()
+
+    async def leave(self) -> None:
+        """Listen no more to this session alone."""
+        if self._poll is not None:
+            self._poll.cancel()
+            await asyncio.wait([self._poll])
+        peer, self._peer, self._poll = self._peer, None, None
+        if peer is not None:
+            await peer.close()
+        self.lose(TaskLost("this notebook has let go of the session", where=self.name))
+
+    def lose(self, error: HPCError) -> None:
+        """End the cells that wait: the session, or the cluster, is gone (call it on the session's loop)."""
+        for cell in self._cells.values():
+            if not cell.reply.done():
+                cell.reply.set_exception(error)
+
+    # -- within --------------------------------------------------------------------------------------------------------
+
+    async def _call(self, name: str, **request: Any) -> dict[str, Any]:
+        peer = await self.open()
+        return await peer.call(name, session=self.name, **request)
+
+    async def _close(self) -> None:
+        await self._call("close_session")
+        await self.leave()
+
+    async def _listen(self, peer: Peer) -> None:
+        loop = asyncio.get_running_loop()
+        heard, pause = loop.time(), 0.1
+        while True:
+            try:
+                answer = await peer.call("messages", session=self.name, since=self._seen, wait=POLL, max_bytes=ANSWER)
+            except Unreachable as error:
+                if loop.time() - heard > PATIENCE:
+                    self._give_up(error)
+                    return
+                await asyncio.sleep(pause)  # the other end may come back
+                pause = min(2 * pause, 5.0)
+                continue
+            except HPCError as error:
+                self._give_up(error)
+                return
+            heard, pause = loop.time(), 0.1
+            for seq, cell, kind, content, buffers in answer["messages"]:
+                self._seen = seq
+                self._dispatch(
+                    Message(seq=seq, cell=cell, type=kind, content=_decoded(content), buffers=tuple(buffers))
+                )
+
+    def _give_up(self, error: HPCError) -> None:
+        self._peer = None  # the next use connects anew
+        self.lose(
+            TaskLost(
+                f"the session is gone: {error.what}",
+                where=f"session {self.name}",
+                remedy="Its variables are gone too, unless `%hpc attach` finds it again.",
+            )
+        )
+
+    def _dispatch(self, message: Message) -> None:
+        cell = self._cells.get(message.cell)
+        if cell is None:
+            if self._on_stray:
+                self._on_stray(message)
+            return
+        if message.type != "reply":
+            try:
+                cell.on_message(message)
+            except Exception as error:  # the view's fault must not silence all the other cells
+                if not cell.reply.done():
+                    cell.reply.set_exception(error)
+        elif not cell.reply.done():
+            cell.reply.set_result(Reply.from_content(message.content))
+
+    def _forget(self) -> None:
+        if len(self._cells) > REMEMBERED:
+            oldest = next(key for key, cell in self._cells.items() if cell.reply.done())
+            del self._cells[oldest]
+
+
+def _decoded(content: bytes) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(content.decode("utf-8", "replace"))
+    return found
