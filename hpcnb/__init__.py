@@ -23,14 +23,14 @@ __version__ = "0.1.0"
 _LAZY = {
     "Cluster": "hpcnb.cluster",
     "as_completed": "hpcnb.tasks",
-    "attach": "hpcnb.cluster",
-    "clusters": "hpcnb.cluster",
-    "current": "hpcnb.cluster",
+    "attach": "hpcnb.choice",
+    "clusters": "hpcnb.choice",
+    "current": "hpcnb.choice",
     "gather": "hpcnb.tasks",
     "map": "hpcnb.tasks",
-    "sites": "hpcnb.cluster",
+    "sites": "hpcnb.choice",
     "submit": "hpcnb.tasks",
-    "use": "hpcnb.cluster",
+    "use": "hpcnb.choice",
     "wait": "hpcnb.tasks",
 }
 

@@ -14,7 +14,7 @@ from distributed import Client, rpc
 from distributed.deploy.cluster import Cluster as DaskCluster
 from tornado.ioloop import IOLoop
 
-from hpcnb import config, handle
+from hpcnb import handle
 from hpcnb.agent.connection import client_context
 from hpcnb.agent.loop import background
 from hpcnb.comm import SCHEME, ClusterSecurity
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-__all__ = ["Cluster", "attach", "clusters", "current", "sites", "use"]
+__all__ = ["Cluster"]
 
 PROMPT = 0.0005
 """Seconds that a message to the scheduler waits for others to travel with (Dask: 10 ms)."""
@@ -178,7 +178,7 @@ class Cluster(DaskCluster):
         await super()._close()
         if self._requested:
             await self._on_agent(self._handle.close())
-        _forget(self)
+        _known.pop(self._handle.id, None)
 
     def __del__(self, _warn: Any = None) -> None:
         """Do not warn as Dask does: a cluster outlives the object, and may be attached to again."""
@@ -196,7 +196,7 @@ class Cluster(DaskCluster):
             for session in self._sessions.values():
                 session.lose(self._handle.error())
             if self._client is not None:  # or it would try for half a minute to reach what is gone
-                self._client.loop.add_callback(self._client._close, fast=True)
+                background().start(self._client._close(fast=True))
 
     # -- what Dask's Cluster is asked ----------------------------------------------------------------------------
 
@@ -351,86 +351,9 @@ class Cluster(DaskCluster):
         return f"<Cluster {self.name!r} on {self.site}: {self.state}>"
 
 
+_known: dict[str, Cluster] = {}
+"""The clusters that this process has an object for, so that there is one for each."""
+
+
 async def _this_loop() -> IOLoop:
     return IOLoop.current()
-
-
-# -- which cluster is meant --------------------------------------------------------------------------------------
-
-_known: dict[str, Cluster] = {}
-_current: Cluster | None = None
-_lock = threading.RLock()
-
-
-def use(cluster: Cluster) -> Cluster:
-    """Make a cluster the one that cells, `submit` and `map` use."""
-    global _current
-    with _lock:
-        _known[cluster.handle.id] = cluster
-        _current = cluster
-    return cluster
-
-
-def in_use() -> Cluster | None:
-    """The cluster in use, if it lives."""
-    return _current if _current is not None and _current.state is not State.ENDED else None
-
-
-def current() -> Cluster:
-    """The cluster in use; without any, one on the default site is started, or your live one there is joined.
-
-    Raises
-    ------
-    HPCError
-        It cannot be started.
-    """
-    with _lock:
-        if used := in_use():
-            return used
-        wanted = config.load().site().name
-        for known in handle.run(handle.handles()):
-            if known.status.spec.name == wanted and known.status.state is not State.DRAINING:
-                return use(Cluster.of(known))
-        return use(Cluster())
-
-
-def clusters() -> list[Cluster]:
-    """Your live clusters, of whichever notebook, oldest first."""
-    with _lock:
-        return [Cluster.of(known) for known in handle.run(handle.handles())]
-
-
-def attach(name: str | None = None) -> Cluster:
-    """Use a cluster that an earlier kernel, or another one, started.
-
-    Parameters
-    ----------
-    name : str, optional
-        By default the youngest.
-
-    Raises
-    ------
-    NotReady
-        There is none (of that name).
-    """
-    found = [c for c in clusters() if name in (None, c.name)]
-    if not found:
-        raise NotReady(
-            f"there is no live cluster named {name!r}" if name else "you have no live cluster",
-            remedy="`%hpc` lists your clusters; `%hpc up` starts one.",
-        )
-    return use(found[-1])
-
-
-def sites() -> list[dict[str, Any]]:
-    """The configured sites: name, host, batch system, whether it is the default."""
-    found: list[dict[str, Any]] = handle.run(handle.agent().call("sites"))
-    return found
-
-
-def _forget(cluster: Cluster) -> None:
-    global _current
-    with _lock:
-        _known.pop(cluster.handle.id, None)
-        if _current is cluster:
-            _current = None

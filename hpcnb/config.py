@@ -139,8 +139,8 @@ class SiteConfig(_Wishes):
         ``[user@]host`` or an alias of the OpenSSH configuration; empty: this machine.
     ssh_config : str
         An OpenSSH configuration to read instead of ``~/.ssh/config``.
-    connect_timeout : int
-        Seconds for a connection to be made.
+    connect_timeout : int or None
+        Seconds for a connection to be made; None: ``ConnectTimeout`` of the OpenSSH configuration, else 20.
     link : str
         The route from here to the pilot: ``direct``, or ``auto`` to find one.
     batch : str
@@ -162,7 +162,7 @@ class SiteConfig(_Wishes):
     name: _Name
     host: _Word = ""
     ssh_config: _Line = ""
-    connect_timeout: _Duration = 30
+    connect_timeout: _Duration | None = None
     link: Literal["auto", "direct"] = "auto"
     batch: Literal["slurm", "process"] = "slurm"
     python: _Line = ""

@@ -6,6 +6,7 @@ import asyncio
 import os
 import secrets
 import threading
+import weakref
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
@@ -69,7 +70,10 @@ class Handle:
         self.id = status.id
         self._changed = asyncio.Event()
         self._heard: list[Heard] = []
-        self._stop = agent().listen(self.id, self._hear)
+        # Weakly: a handle is made for each line of a listing, and none says when it is no longer needed.
+        this = weakref.WeakMethod(self._hear)
+        self._stop = agent().listen(self.id, lambda status: (hear := this()) and hear(status))
+        weakref.finalize(self, self._stop)
 
     @classmethod
     def new(cls, spec: ClusterSpec) -> Handle:
@@ -98,10 +102,22 @@ class Handle:
         await self.refresh()
 
     async def refresh(self) -> None:
-        """Ask for the status, for when a change may have been missed."""
+        """Ask for the status, for when a change may have been missed.
+
+        Raises
+        ------
+        NotReady
+            The agent knows no such cluster.
+        """
         for found in await agent().call("list"):
             if found["id"] == self.id:
                 self._hear(ClusterStatus.from_json(found))
+                return
+        raise NotReady(
+            f"cluster {self.status.spec.name!r} is not known any more",
+            where=f"site {self.status.spec.site}",
+            remedy="`%hpc` lists those that are.",
+        )
 
     async def ready(self) -> None:
         """Wait until the cluster is ready, however long it takes.
@@ -112,7 +128,7 @@ class Handle:
             It has ended instead, and why.
         """
         while self.status.state is not State.READY:
-            if self.status.state in (State.DRAINING, State.ENDED):
+            if self.status.state is State.ENDED:
                 raise self.error()
             self._changed.clear()
             # Now and then we ask ourselves: a change may have happened while the agent was being replaced.
@@ -144,7 +160,6 @@ class Handle:
         """End the cluster; returns when its jobs are gone."""
         await self._call("close")
         await self.refresh()
-        self._stop()
 
     async def logs(self, name: str = "", most: int = 65536) -> dict[str, str]:
         """The ends (at most so many bytes) of the logs whose name contains `name`."""

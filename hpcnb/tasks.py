@@ -8,7 +8,7 @@ from typing import Any
 import distributed
 
 
-from hpcnb.cluster import current
+from hpcnb.choice import current
 
 Future = distributed.Future[Any]
 

@@ -13,6 +13,8 @@ import sys
 from hpcnb.agent import places
 from hpcnb.agent.server import Server
 
+log = logging.getLogger("hpcnb.agent")
+
 CHECK = 30.0
 
 
@@ -24,6 +26,8 @@ def main() -> int:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return 0
+    os.ftruncate(lock, 0)
+    os.write(lock, f"{os.getpid()}\n".encode())
     handler = logging.handlers.RotatingFileHandler(places.agent_log(), maxBytes=2 << 20, backupCount=1)
     logging.basicConfig(level=logging.INFO, handlers=[handler], format="%(asctime)s %(levelname)s %(name)s %(message)s")
     logging.getLogger("paramiko").setLevel(logging.WARNING)
@@ -36,16 +40,15 @@ async def _serve() -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, server.calls.ending.set)
-    await server.calls.resume()
+    server.calls.resume()
     server.start()
-    logging.info("agent %d listens", os.getpid())
     while not server.calls.ending.is_set() and not server.calls.is_idle():
         try:
             await asyncio.wait_for(server.calls.ending.wait(), CHECK)
         except TimeoutError:
             continue
     await server.stop()
-    logging.info("agent %d ends", os.getpid())
+    log.info("agent %d ends", os.getpid())
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ import logging
 import os
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 import hpcnb
@@ -15,7 +15,7 @@ from hpcnb import config
 from hpcnb.agent import record
 from hpcnb.agent.clusters import LiveCluster, new_record
 from hpcnb.agent.sites import Site
-from hpcnb.errors import AuthenticationFailed, ClusterError, ConfigError, HPCError, NotReady
+from hpcnb.errors import AuthenticationFailed, ClusterError, ConfigError, NotReady
 from hpcnb.model import ClusterSpec, ClusterStatus, State
 from hpcnb.site.authority import Role
 from hpcnb.site.shell import Ask, Prompt
@@ -41,6 +41,7 @@ class Calls:
         self._clusters: dict[str, LiveCluster] = {}
         self._attached: dict[object, set[str]] = {}
         self._last_use = time.monotonic()
+        self._tasks: set[asyncio.Task[None]] = set()
         self.ending = asyncio.Event()
 
     async def call(self, name: str, arguments: dict[str, Any], *, client: object, ask: Ask) -> Any:
@@ -93,6 +94,7 @@ class Calls:
     async def call_attach(self, *, id: str, client: object, ask: Ask) -> dict[str, Any]:
         """Count the client among those who use a cluster, and give it what it needs to connect."""
         cluster = self._find(id)
+        await cluster.resume(ask)
         if cluster.status.state is State.ENDED:
             raise NotReady(f"cluster {cluster.status.spec.name!r} has ended: {cluster.status.detail}")
         self._attached.setdefault(client, set()).add(id)
@@ -107,11 +109,14 @@ class Calls:
 
     async def call_scale(self, *, id: str, nodes: int, client: object, ask: Ask) -> None:
         """Have so many nodes."""
-        await self._find(id).scale(nodes)
+        cluster = self._find(id)
+        await cluster.resume(ask)
+        await cluster.scale(nodes)
 
     async def call_close(self, *, id: str, client: object, ask: Ask) -> dict[str, Any]:
         """End a cluster; answers when its jobs are gone."""
         cluster = self._find(id)
+        await cluster.resume(ask)
         await cluster.close()
         return cluster.status.to_json()
 
@@ -119,10 +124,7 @@ class Calls:
         self, *, id: str, name: str = "", most: int = 65536, client: object, ask: Ask
     ) -> dict[str, str]:
         """The ends of a cluster's logs by name: all of them, or those whose name contains `name`."""
-        cluster = self._find(id)
-        await cluster.connect(ask)
-        names = [n for n in await cluster.log_names() if name in n]
-        return {n: await cluster.read_log(n, min(most, 1 << 20)) for n in names}
+        return await self._find(id).logs(name, most, ask)
 
     # -- sites -------------------------------------------------------------------------------------------------
 
@@ -162,26 +164,35 @@ class Calls:
         used = self._attached.pop(client, set())
         for id in used:
             if self._clusters[id].status.state is not State.ENDED:
-                task = asyncio.ensure_future(self._count(id))
-                task.add_done_callback(lambda done: done.exception())
+                self._later(self._count(id))
 
-    async def resume(self) -> None:
-        """Find again what an earlier agent left."""
+    def _later(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def resume(self) -> None:
+        """Find again what an earlier agent left, each cluster in its own time: a site may be slow, or ask for a password."""
         for kept in record.load_all():
             try:
                 site = self._site(kept.status.spec.site)
             except ConfigError as exc:
                 log.warning("cluster %s cannot be followed: %s", kept.status.id, exc)
                 continue
-            cluster = self._clusters[kept.status.id] = LiveCluster(kept, site, self._changed)
-            if kept.status.state is not State.ENDED:
-                try:
-                    await cluster.resume(_nobody_to_ask)
-                except HPCError as exc:
-                    log.warning("cluster %s cannot be reached: %s", kept.status.id, exc)
+            self._clusters[kept.status.id] = LiveCluster(kept, site, self._changed)
+        for cluster in self._live():
+            self._later(self._resume(cluster))
+
+    async def _resume(self, cluster: LiveCluster) -> None:
+        try:
+            await cluster.resume(_nobody_to_ask)
+        except Exception as exc:  # the agent must come up; a client's next call tries again, and can be asked
+            log.warning("cluster %s cannot be reached: %s", cluster.status.id, exc)
 
     async def leave(self) -> None:
         """Let go of all clusters and sites."""
+        for task in self._tasks:
+            task.cancel()
         for cluster in self._clusters.values():
             await cluster.leave()
         for site in self._sites.values():

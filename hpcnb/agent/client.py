@@ -10,6 +10,7 @@ import logging
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from typing import Any
@@ -26,6 +27,8 @@ log = logging.getLogger(__name__)
 
 START = 20.0
 """Seconds that an agent has to come up."""
+AGAIN = 1.0
+"""Seconds between two attempts to start one."""
 
 
 class AgentClient:
@@ -63,8 +66,8 @@ class AgentClient:
             What the agent answered, as its own type.
         """
         for attempt in (1, 2):
-            await self._connect(start=start)
             try:
+                await self._connect(start=start)
                 return await self._request(name, arguments)
             except ConnectionError:
                 # Every call may be made twice: what creates something brings the id of what it creates.
@@ -93,18 +96,37 @@ class AgentClient:
             if self._socket is None:
                 raise ClusterError("no agent runs", remedy="It starts by itself with the first `%hpc` or `hpcnb up`.")
             self._reader = asyncio.create_task(self._read(self._socket))
-            theirs = await self._request("hello", {"version": hpcnb.__version__})
+            theirs = await self._greet()
             if start and _older(theirs["version"]):
                 await self._take_over()
+
+    async def _greet(self) -> dict[str, Any]:
+        try:
+            async with asyncio.timeout(START):
+                theirs: dict[str, Any] = await self._request("hello", {"version": hpcnb.__version__})
+        except TimeoutError:
+            if self._socket is not None:
+                self._socket.close()
+            raise ClusterError(
+                f"the agent has not answered for {START:.0f} s",
+                remedy=f"If it hangs, end it: its pid is in {places.agent_lock()}. The clusters go on.",
+            ) from None
+        return theirs
 
     async def _open_or_start(self) -> websocket.WebSocketClientConnection:
         if found := await self._open():
             return found
         process = _start_agent()
-        deadline = time.monotonic() + START
+        started = time.monotonic()
+        deadline = started + START
         while time.monotonic() < deadline:
             if found := await self._open():
                 return found
+            if process.poll() is not None and time.monotonic() > started + AGAIN:
+                if process.returncode:
+                    break
+                # It met another one, which does not come up: that one is about to end.
+                process, started = _start_agent(), time.monotonic()
             await asyncio.sleep(0.02)
         raise ClusterError(
             f"the agent did not come up within {START:.0f} s (pid {process.pid}, exit status {process.poll()})",
@@ -129,15 +151,18 @@ class AgentClient:
             await reader
         self._socket = await self._open_or_start()
         self._reader = asyncio.create_task(self._read(self._socket))
-        await self._request("hello", {"version": hpcnb.__version__})
+        await self._greet()
 
     async def _read(self, connection: websocket.WebSocketClientConnection) -> None:
-        while (message := await connection.read_message()) is not None:
-            self._hear(json.loads(message))
-        self._socket = None
-        for answer in self._waiting.values():
-            if not answer.done():
-                answer.set_exception(ConnectionError("the agent has gone"))
+        try:
+            while (message := await connection.read_message()) is not None:
+                self._hear(json.loads(message))
+        finally:  # whatever it was, who waits must not wait for ever
+            connection.close()
+            self._socket = None
+            for answer in self._waiting.values():
+                if not answer.done():
+                    answer.set_exception(ConnectionError("the agent has gone"))
 
     def _hear(self, message: dict[str, Any]) -> None:
         if "prompt" in message:
@@ -145,14 +170,19 @@ class AgentClient:
             self._prompts.add(task)
             task.add_done_callback(self._prompts.discard)
         elif "event" in message:
-            status = ClusterStatus.from_json(message["cluster"])
-            for heard in list(self._listeners.get(status.id, ())):
-                heard(status)
+            self._tell(ClusterStatus.from_json(message["cluster"]))
         elif (answer := self._waiting.get(message["id"])) and not answer.done():
             if error := message.get("error"):
                 answer.set_exception(error_from_json(error))
             else:
                 answer.set_result(message.get("result"))
+
+    def _tell(self, status: ClusterStatus) -> None:
+        for heard in list(self._listeners.get(status.id, ())):
+            try:
+                heard(status)
+            except Exception:  # a view that fails must not keep the others, and the answers, from being heard
+                log.exception("the news of cluster %s got lost", status.id)
 
     async def _answer(self, message: dict[str, Any]) -> None:
         prompt = Prompt(kind=message["kind"], title=message["title"], text=message["text"])
@@ -160,8 +190,11 @@ class AgentClient:
             reply = {"text": await self._ask(prompt)}
         except HPCError as exc:
             reply = {"refused": str(exc)}
+        except Exception as exc:  # the end of the input, a front end that has gone: whoever asked must hear of it
+            reply = {"refused": f"the question was not answered ({type(exc).__name__})"}
         if self._socket is not None:
-            await self._socket.write_message(json.dumps({"answer": message["prompt"], **reply}))
+            with contextlib.suppress(websocket.WebSocketClosedError):
+                await self._socket.write_message(json.dumps({"answer": message["prompt"], **reply}))
 
     def listen(self, cluster: str, heard: Callable[[ClusterStatus], None]) -> Callable[[], None]:
         """Call `heard` with every new status of a cluster; returns what ends that."""
@@ -198,7 +231,7 @@ def _parts(version: str) -> tuple[int, ...]:
 def _start_agent() -> subprocess.Popen[bytes]:
     """Start an agent that belongs to no terminal and no kernel; if two are started, the lock lets one live."""
     with places.agent_log().open("ab") as out:
-        return subprocess.Popen(
+        process = subprocess.Popen(
             [sys.executable, "-m", "hpcnb.agent"],
             stdin=subprocess.DEVNULL,
             stdout=out,
@@ -206,6 +239,9 @@ def _start_agent() -> subprocess.Popen[bytes]:
             cwd="/",
             start_new_session=True,
         )
+    # It is our child: when it ends while we live, somebody must take notice.
+    threading.Thread(target=process.wait, name="hpcnb agent", daemon=True).start()
+    return process
 
 
 def _log_tail() -> str:

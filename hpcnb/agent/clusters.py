@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import logging
 import secrets
 import time
@@ -13,25 +12,27 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from hpcnb.agent import reactor, record
+from hpcnb.agent import allocation, reactor, record, remains
 from hpcnb.agent.connection import Connection
-from hpcnb.agent.record import ClusterRecord, JobRecord
+from hpcnb.agent.record import ClusterRecord
 from hpcnb.agent.sites import Site
-from hpcnb.errors import HPCError, SiteError
-from hpcnb.model import ClusterSpec, ClusterStatus, Ending, JobState, JobStatus, Reason, State
-from hpcnb.pilot.run import Run
+from hpcnb.errors import ClusterError, HPCError, NotReady, SiteError
+from hpcnb.model import ClusterSpec, ClusterStatus, JobState, JobStatus, State
 from hpcnb.site import bootstrap
 from hpcnb.site.authority import Authority, Identity, Role
-from hpcnb.site.batch import BatchUnknown, JobRequest
+from hpcnb.site.batch import BatchUnknown
+from hpcnb.site.environment import Probe
 from hpcnb.site.shell import Ask
 from hpcnb.site.slurm_pending import explain_pending
 
 log = logging.getLogger(__name__)
 
-TAIL = 4000
-"""Bytes of a job's log that come with the news of its end."""
 POLITE = 10.0
 """Seconds that a cluster has to end by itself before its jobs are cancelled."""
+CANCELLING = 60.0
+"""Seconds that cancelled jobs have to be gone before they are cancelled again."""
+MOST_LOGS = 4 << 20
+"""Bytes of one answer with logs, which the client must hold in one message."""
 
 Changed = Callable[[ClusterStatus], None]
 
@@ -65,8 +66,13 @@ class LiveCluster:
         self._site = site
         self._changed = changed
         self._connection: Connection | None = None
+        self._opening: asyncio.Future[Probe] | None = None
+        self._requesting: asyncio.Event | None = None  # set once it is submitted, or has failed
         self._ended = asyncio.Event()
         self._following: asyncio.Task[None] | None = None
+        self._draining: asyncio.Task[None] | None = None
+        self._resuming = asyncio.Lock()
+        self._scaling = asyncio.Lock()
         self._tasks: set[asyncio.Task[None]] = set()
         self._clients = 0
 
@@ -95,73 +101,55 @@ class LiveCluster:
         HPCError
             Nothing was submitted, and why; the cluster has ended with that error.
         """
+        self._requesting = asyncio.Event()
         try:
             self._say(f"connecting to {self._site.name}")
-            found = await self._site.open(ask)
+            found = await self._open(ask)
             self._record = replace(self._record, home=found.home, zip_path=self._site.zip_path)
             self._say("; ".join([*self._site.warnings, "submitting"]))
             await self._submit(0)
         except HPCError as exc:
-            self._set(reactor.on_error(self.status, exc))
-            self._ended.set()
+            self._fail(exc)
             raise
-        except asyncio.CancelledError:
-            self._set(reactor.on_error(self.status, SiteError("given up before it was submitted")))
-            self._ended.set()
-            raise
+        except Exception as exc:  # whatever it was: nobody would ever end this cluster
+            self._fail(error := SiteError(f"{type(exc).__name__}: {exc}", where=self._place))
+            raise error from exc
+        finally:
+            self._requesting.set()
         self.follow()
 
+    async def _open(self, ask: Ask) -> Probe:
+        """Open the site, unless `close` is faster."""
+        self._opening = asyncio.ensure_future(self._site.open(ask))
+        try:
+            found = await self._opening
+        except asyncio.CancelledError:
+            if self.status.state is not State.DRAINING:
+                raise
+        if self.status.state is State.DRAINING:
+            raise NotReady(f"cluster {self.status.spec.name!r} was closed before it was submitted")
+        return found
+
+    def _fail(self, error: HPCError) -> None:
+        self._record = self._record.without_secrets()
+        self._set(reactor.on_error(self.status, error))
+        self._ended.set()
+
     def _say(self, detail: str) -> None:
-        self._set(replace(self.status, detail=detail))
+        if self.status.state is not State.ENDED:
+            self._set(replace(self.status, detail=detail))
 
     async def _submit(self, index: int) -> None:
-        job = self._job(index)
-        run = self._run(job)
-        files = bootstrap.run_files(
-            run,
-            self._site.environment,
-            zip_path=self._record.zip_path,
-            authority=self._authority(),
-            secret=self._record.secret,
-        )
+        job = allocation.new_job(self._record, index)
         # The record comes first: if this process dies between the submission and its answer, the token finds the job.
         self._keep(self._record.with_job(job))
-        await bootstrap.write_run(self._site.shell, run, files, site=self._site.name)
-        try:
-            job_id = await self._site.batch.submit(_request(run))
-        except BatchUnknown as exc:
-            raise SiteError(
-                "the batch system gave no answer to the submission",
-                where=f"site {self._site.name}",
-                evidence=str(exc),
-                remedy=f"A job with the comment {job.token} may exist; `squeue --me` at the site shows it.",
-            ) from exc
+        scheduler = self._connection.scheduler if self._connection else ""
+        run = allocation.run_of(self._record, job, self._site, scheduler=scheduler)
+        job_id = await allocation.submit(self._site, self._record, run)
         self._keep(self._record.with_job(replace(job, job_id=job_id)))
         if index == 0:
             self._set(reactor.on_submitted(self.status, job_id))
         self._watch(index, job_id)
-
-    def _job(self, index: int) -> JobRecord:
-        path = f"{self._record.home}/runs/{self.status.id}"
-        return JobRecord(index=index, token=secrets.token_hex(16), path=f"{path}-{index}" if index else path)
-
-    def _run(self, job: JobRecord) -> Run:
-        spec = self.status.spec
-        if job.index:  # an allocation that only adds nodes adds them one by one
-            spec = replace(spec, resources=replace(spec.resources, nodes=1))
-        return Run(
-            id=self.status.id,
-            token=job.token,
-            path=job.path,
-            spec=spec,
-            index=job.index,
-            scheduler=self._connection.scheduler if self._connection and job.index else "",
-            directory=spec.directory or self._user_home(),
-            launcher="srun" if self._site.batch.kind == "slurm" else "exec",
-        )
-
-    def _user_home(self) -> str:
-        return self._site.probe.user_home if self._site.probe else "/"
 
     # -- life --------------------------------------------------------------------------------------------------
 
@@ -173,18 +161,44 @@ class LiveCluster:
         self._following = asyncio.create_task(self._keep_link(), name=f"link of {self.status.id}")
 
     async def resume(self, ask: Ask) -> None:
-        """Find the jobs of a cluster that an earlier agent left, and follow them."""
-        await self._site.connect(ask)
+        """Find the jobs of a cluster that an earlier agent left, and follow them; harmless where that is done.
+
+        Raises
+        ------
+        HPCError
+            Its site cannot be asked now; nothing has changed.
+        """
+        async with self._resuming:
+            if self._following or self._requesting or self.status.state is State.ENDED:
+                return
+            await self._site.connect(ask)
+            try:
+                await self._find_jobs()
+            except BatchUnknown as exc:
+                raise SiteError("the batch system gave no answer", where=self._place, evidence=str(exc)) from exc
+            if not self._record.jobs:
+                self._fail(SiteError("it was never submitted: the agent ended before", where=self._place))
+                return
+            self._set(reactor.on_link(self.status, ""))
+            self.follow()
+            if self.status.state is State.DRAINING:
+                self._drain()
+
+    async def _find_jobs(self) -> None:
         for job in self._record.jobs:
-            if not job.job_id:  # submitted, perhaps, by an agent that died before it had the answer
-                found = await self._site.batch.find(job.token)
-                record_ = self._record.with_job(replace(job, job_id=found[0])) if found else None
-                self._keep(record_ or self._record.without_job(job.index))
-        if not self._record.jobs:
-            self._set(reactor.on_error(self.status, SiteError("it was never submitted: the agent ended before")))
-            self._ended.set()
-            return
-        self.follow()
+            if job.job_id:
+                continue
+            # Submitted, perhaps, by an agent that died before it had the answer.
+            if found := await self._site.batch.find(job.token):
+                self._keep(self._record.with_job(replace(job, job_id=found[0])))
+                if job.index == 0:
+                    self._set(reactor.on_submitted(self.status, found[0]))
+            else:
+                self._keep(self._record.without_job(job.index))
+
+    @property
+    def _place(self) -> str:
+        return f"site {self._site.name}"
 
     def _watch(self, index: int, job_id: str) -> None:
         self._site.watch(job_id, partial(self._on_job, index))
@@ -196,35 +210,39 @@ class LiveCluster:
         explanation = explain_pending(job) if job.state is JobState.PENDING else ""
         self._set(reactor.on_job(self.status, job, leads=index == 0, explanation=explanation))
         if index and job.state is JobState.ENDED:
-            self._keep(self._record.without_job(index))
+            self._later(self._forget(index))
+
+    async def _forget(self, index: int) -> None:
+        """Let nothing secret of a job that is over lie at the site."""
+        for job in self._record.jobs:
+            if job.index == index:
+                self._keep(self._record.without_job(index))
+                await bootstrap.forget_secrets(self._site.shell, job.path, self._record.home)
 
     async def _keep_link(self) -> None:
-        lead = self._record.jobs[0]
-        authority = self._record.authority_certificate
-        self._connection = Connection(
-            self.status.id,
-            lead.path,
-            shell=self._site.shell,
-            authority=authority,
-            identity=self.identity(Role.AGENT),
-            secret=bytes.fromhex(self._record.secret),
-        )
         running = lambda: self.status.state is not State.QUEUED  # noqa: E731
-        await self._connection.keep(on_link=self._on_link, on_event=self._on_event, running=running)
+        try:
+            self._connection = Connection(
+                self.status.id,
+                self._record.jobs[0].path,
+                shell=self._site.shell,
+                authority=self._record.authority_certificate,
+                identity=self.identity(Role.AGENT),
+                secret=bytes.fromhex(self._record.secret),
+            )
+            await self._connection.keep(on_link=self._on_link, on_event=self._on_event, running=running)
+        except Exception as exc:  # a fault of ours; without its link the cluster can still be seen, and ended
+            log.exception("the link of cluster %s failed", self.status.id)
+            self._say(f"the link failed: {type(exc).__name__}: {exc}")
 
     def _on_link(self, route: str) -> None:
-        if self.status.state is not State.ENDED:
-            self._set(reactor.on_link(self.status, route))
+        self._set(reactor.on_link(self.status, route))
+        if route:
             self._later(self._tell_attached())
 
     def _on_event(self, event: dict[str, Any]) -> None:
-        if self.status.state is State.ENDED:
-            return
         if event["event"] == "ended":
             self._site.hurry()
-            if self.status.state is not State.DRAINING:
-                self._set(reactor.on_draining(self.status))
-            self._set(replace(self.status, detail=event["message"]))
         self._set(reactor.on_pilot(self.status, event))
 
     async def attached(self, clients: int) -> None:
@@ -244,81 +262,108 @@ class LiveCluster:
         HPCError
             The batch system refused; what was there before goes on.
         """
-        extra = [job.index for job in self._record.jobs if job.index]
-        wanted = max(0, nodes - self.status.spec.resources.nodes)
-        while len(extra) < wanted:
-            extra.append(max([0, *extra]) + 1)
-            await self._submit(extra[-1])
-        surplus = [job.job_id for job in self._record.jobs if job.index in extra[wanted:]]
-        if surplus:
-            await self._site.batch.cancel(surplus)
-            self._site.hurry()
+        async with self._scaling:
+            extra = [job.index for job in self._record.jobs if job.index]
+            wanted = max(0, nodes - self.status.spec.resources.nodes)
+            while len(extra) < wanted:
+                extra.append(max([0, *extra]) + 1)
+                await self._add(extra[-1])
+            if surplus := [job.job_id for job in self._record.jobs if job.index in extra[wanted:]]:
+                await allocation.cancel(self._site, surplus)
+
+    async def _add(self, index: int) -> None:
+        if not (self._connection and self._connection.scheduler):
+            raise NotReady(
+                f"cluster {self.status.spec.name!r} is {self.status.state}: there is no scheduler yet to add nodes to",
+                where=self._place,
+                remedy="Scale it once it is ready.",
+            )
+        try:
+            await self._submit(index)
+        except BaseException:
+            self._keep(self._record.without_job(index))
+            raise
 
     # -- end ---------------------------------------------------------------------------------------------------
 
     async def close(self) -> None:
-        """End the cluster: politely, then by the batch system; return when its jobs are gone."""
-        if self.status.state is State.ENDED:
-            return
+        """End the cluster: politely, then by the batch system; return when its jobs are gone.
+
+        Raises
+        ------
+        ClusterError
+            They are not gone yet; they are cancelled again and again until they are.
+        """
         self._set(reactor.on_draining(self.status))
-        if self._connection and await self._connection.tell({"op": "close"}):
+        if self._opening:
+            self._opening.cancel()
+        if self._requesting:
+            await self._requesting.wait()
+        if not self._ended.is_set() and self._connection and await self._connection.tell({"op": "close"}):
             self._site.hurry()
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._ended.wait(), POLITE)
-        if jobs := [job.job_id for job in self._record.jobs if job.job_id and not self._ended.is_set()]:
-            await self._site.batch.cancel(jobs)
-            self._site.hurry()
-            await asyncio.wait_for(self._ended.wait(), 60)
+        if self.status.state is State.ENDED:
+            return
+        self._drain()
+        try:
+            await asyncio.wait_for(self._ended.wait(), CANCELLING)
+        except TimeoutError:
+            raise ClusterError(
+                f"cluster {self.status.spec.name!r} has not ended yet: {self.status.detail}",
+                where=self._place,
+                remedy="Its jobs are cancelled again until they are gone; `%hpc` shows when that is.",
+            ) from None
+
+    def _drain(self) -> None:
+        if self._draining is None:
+            self._draining = asyncio.create_task(self._cancel_until_gone(), name=f"end of {self.status.id}")
+
+    async def _cancel_until_gone(self) -> None:
+        while not self._ended.is_set():
+            try:
+                await allocation.cancel(self._site, [job.job_id for job in self._record.jobs if job.job_id])
+            except HPCError as exc:
+                log.warning("cluster %s: %s", self.status.id, exc)
+                self._say(f"ending; {exc.what}")
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._ended.wait(), CANCELLING)
 
     async def _finish(self, job: JobStatus) -> None:
         """The leading job is over: collect the evidence, end what hangs on it, forget the secrets."""
-        ending = await self._evidence(job)
+        ending = await remains.ending_of(self._site.shell, self._record.jobs[0].path, job)
         if self._following:
             self._following.cancel()
         if self._connection:
             await self._connection.close()
+        # Of what follows nothing may keep the cluster from ending: the site may be out of reach.
         if rest := [j.job_id for j in self._record.jobs if j.index and j.job_id]:
-            await self._site.batch.cancel(rest)
+            with contextlib.suppress(SiteError):
+                await allocation.cancel(self._site, rest)
         for kept in self._record.jobs:
             with contextlib.suppress(OSError, SiteError):
-                await bootstrap.forget_secrets(self._site.shell, self._run(kept), self._record.home)
+                await bootstrap.forget_secrets(self._site.shell, kept.path, self._record.home)
         status = reactor.on_job(self.status, replace(job, ending=ending), leads=True)
         self._record = self._record.without_secrets()
         self._set(status)
         self._ended.set()
 
-    async def _evidence(self, job: JobStatus) -> Ending:
-        """What the batch system says of the end, completed by what the pilot wrote."""
-        ending = job.ending or Ending(reason=Reason.FAILED, job_id=job.job_id)
-        lead = self._record.jobs[0]
-        with contextlib.suppress(OSError, SiteError):
-            ending = replace(ending, tail=(await self.read_log("job.log", TAIL)).strip())
-        with contextlib.suppress(OSError, SiteError, ValueError):
-            said = Ending.from_json(json.loads(await self._site.shell.read(f"{lead.path}/ended.json")))
-            if ending.reason in (Reason.FAILED, Reason.COMPLETED):
-                ending = replace(ending, reason=said.reason, message=said.message, tail=said.tail or ending.tail)
-        return ending
-
-    async def read_log(self, name: str, most: int) -> str:
-        """The last `most` bytes of a file of the run."""
-        data = await self._site.shell.read(f"{self._record.jobs[0].path}/{name}", offset=-most)
-        return data.decode("utf-8", "replace")
-
-    async def log_names(self) -> list[str]:
-        """The logs that exist: ``job.log`` and those of the processes."""
-        listed = await self._site.shell.run(["ls", f"{self._record.jobs[0].path}/logs"])
-        return ["job.log", *(f"logs/{name}" for name in listed.out.split())]
-
-    async def connect(self, ask: Ask) -> None:
-        """Make sure that the site can be asked, for a cluster that may have ended long ago."""
+    async def logs(self, name: str, most: int, ask: Ask) -> dict[str, str]:
+        """The ends of the logs whose name contains `name`, of a cluster that may have ended long ago."""
+        if not self._record.jobs:
+            return {}
         await self._site.connect(ask)
+        path = self._record.jobs[0].path
+        names = [n for n in await remains.log_names(self._site.shell, path) if name in n]
+        most = min(most, MOST_LOGS // max(1, len(names)))
+        return {n: await remains.read_log(self._site.shell, path, n, most) for n in names}
 
     async def leave(self) -> None:
         """Stop following; the cluster goes on without us."""
-        if self._following:
-            self._following.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._following
+        tasks = [task for task in (self._following, self._draining) if task]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
         if self._connection:
             await self._connection.close()
 
@@ -331,7 +376,10 @@ class LiveCluster:
         self._record = replace(self._record, status=status)
         if (status.state, status.ending) != saved:
             log.info("cluster %s %r: %s %s", status.id, status.spec.name, status.state, status.detail)
-            record.save(self._record)
+            try:
+                record.save(self._record)
+            except OSError:  # the disk is full: what is not written is still true
+                log.exception("the record of cluster %s could not be written", status.id)
         self._changed(status)
 
     def _keep(self, kept: ClusterRecord) -> None:
@@ -341,15 +389,9 @@ class LiveCluster:
     def _later(self, work: Awaitable[None]) -> None:
         task = asyncio.ensure_future(work)
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(self._done)
 
-
-def _request(run: Run) -> JobRequest:
-    return JobRequest(
-        token=run.token,
-        name=run.spec.name,
-        script=f"{run.path}/job.sh",
-        directory=run.path,
-        log=f"{run.path}/job.log",
-        resources=run.spec.resources,
-    )
+    def _done(self, task: asyncio.Future[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()):
+            log.error("cluster %s: a task failed", self.status.id, exc_info=error)

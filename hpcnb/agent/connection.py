@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import logging
 import os
@@ -82,11 +81,13 @@ class Connection:
         try:
             while True:
                 await self._dial(address)
-                on_link("direct")
                 if listening is None:
                     await self._open_sockets()
                 if listening is None or listening.done():
-                    listening = asyncio.create_task(self._listen(on_event))
+                    self._control = self._link.open("control")
+                    listening = asyncio.create_task(self._listen(self._control, on_event))
+                # Last, since whoever hears of it uses the sockets and the control stream at once.
+                on_link("direct")
                 await self._link.lost.wait()
                 on_link("")
         finally:
@@ -96,9 +97,13 @@ class Connection:
     async def _published(self, running: Callable[[], bool]) -> tuple[str, int]:
         pause = SOONEST
         while True:
-            with contextlib.suppress(FileNotFoundError, json.JSONDecodeError):
+            try:
                 host, port = json.loads(await self._shell.read(f"{self._path}/pilot.json"))["gateway"]
                 return host, port
+            except (FileNotFoundError, json.JSONDecodeError):
+                pass  # not yet
+            except (OSError, SiteError) as exc:
+                log.info("cluster %s: cannot look for the pilot: %s", self._cluster, exc)
             await asyncio.sleep(pause)
             pause = min(pause * 1.2, LATEST) if running() else LATEST
 
@@ -115,14 +120,16 @@ class Connection:
             except (OSError, SiteError, LinkRefused, TimeoutError) as exc:
                 log.warning("cluster %s: cannot reach the pilot at %s: %s", self._cluster, address, exc)
 
-    async def _listen(self, on_event: Callable[[dict[str, Any]], None]) -> None:
-        self._control = self._link.open("control")
+    async def _listen(self, control: Stream, on_event: Callable[[dict[str, Any]], None]) -> None:
         try:
-            async for event in lines(self._control):
-                if event["event"] == "scheduler":
-                    self.scheduler = event["address"]
-                on_event(event)
-        except StreamError as exc:
+            async for event in lines(control):
+                try:
+                    if event["event"] == "scheduler":
+                        self.scheduler = event["address"]
+                    on_event(event)
+                except Exception:  # a pilot of another version may say what is not understood here
+                    log.exception("cluster %s: what the pilot said was not understood", self._cluster)
+        except (StreamError, ValueError) as exc:
             log.info("cluster %s: the pilot no longer speaks: %s", self._cluster, exc)
 
     async def tell(self, wish: dict[str, Any]) -> bool:

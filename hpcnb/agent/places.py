@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
 from pathlib import Path
@@ -10,6 +11,11 @@ import platformdirs
 
 from hpcnb.errors import ConfigError
 
+LONGEST = 107 - len("/0123456789abcdef/scheduler.sock")
+"""Bytes of a directory's path, of the 107 that the path of a unix socket may have."""
+
+_ELSEWHERE = "Set XDG_RUNTIME_DIR (for sockets) or XDG_DATA_HOME (for records) to a directory of your own."
+
 
 def private_directory(path: Path) -> Path:
     """Make a directory 0700, or refuse one that another user could read, write or has made.
@@ -17,11 +23,16 @@ def private_directory(path: Path) -> Path:
     Raises
     ------
     ConfigError
-        It belongs to somebody else, is a link, or is open to others.
+        It belongs to somebody else, is a link, is open to others, or cannot be made.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.mkdir(mode=0o700, exist_ok=True)
-    found = path.lstat()
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _check_parent(path.parent)
+        with contextlib.suppress(FileExistsError):
+            path.mkdir(mode=0o700)
+        found = path.lstat()
+    except OSError as exc:
+        raise ConfigError(f"{path} cannot be made: {exc.strerror}", remedy=_ELSEWHERE) from exc
     if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid():
         raise ConfigError(
             f"{path} is not a directory of yours",
@@ -32,9 +43,20 @@ def private_directory(path: Path) -> Path:
     return path
 
 
+def _check_parent(path: Path) -> None:
+    # Whoever can rename what is in it can put a directory of his own in the place of ours.
+    found = path.stat()
+    others_write = found.st_mode & stat.S_IWOTH and not found.st_mode & stat.S_ISVTX
+    if found.st_uid not in (0, os.getuid()) or others_write:
+        raise ConfigError(f"{path} belongs to another user, or others can change what is in it", remedy=_ELSEWHERE)
+
+
 def runtime() -> Path:
     """Sockets and locks: ``$XDG_RUNTIME_DIR/hpcnb``, gone after a reboot."""
-    return private_directory(Path(platformdirs.user_runtime_dir("hpcnb")))
+    path = Path(platformdirs.user_runtime_dir("hpcnb"))
+    if len(os.fsencode(path)) > LONGEST:
+        raise ConfigError(f"{path} is too long for the sockets in it", remedy=_ELSEWHERE)
+    return private_directory(path)
 
 
 def data() -> Path:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from hpcnb.agent import places
 from hpcnb.model import ClusterStatus, Record, State
+
+log = logging.getLogger(__name__)
 
 KEPT = 20
 """How many ended clusters are remembered, so that their logs can still be asked for."""
@@ -77,8 +80,8 @@ def save(record: ClusterRecord) -> None:
 
 
 def load_all() -> list[ClusterRecord]:
-    """Every record, oldest first; of those that have ended only the last `KEPT` are kept at all."""
-    found = [(_read(path), path) for path in places.records().glob("*.json")]
+    """Every record that can be read, oldest first; of those that have ended only the last `KEPT` are kept at all."""
+    found = [(kept, path) for path in places.records().glob("*.json") if (kept := _read(path))]
     found.sort(key=lambda pair: pair[0].status.created)
     ended = [pair for pair in found if pair[0].status.state is State.ENDED]
     for pair in ended[:-KEPT]:
@@ -87,5 +90,10 @@ def load_all() -> list[ClusterRecord]:
     return [record for record, _ in found]
 
 
-def _read(path: Path) -> ClusterRecord:
-    return ClusterRecord.from_json(json.loads(path.read_text()))
+def _read(path: Path) -> ClusterRecord | None:
+    try:
+        return ClusterRecord.from_json(json.loads(path.read_text()))
+    except (OSError, ValueError, TypeError, AttributeError, KeyError) as exc:
+        # One that a later version wrote, or a broken disk: the others, and the agent, go on without it.
+        log.warning("%s is no record of a cluster: %s", path, exc)
+        return None

@@ -29,7 +29,9 @@ from hpcnb.site.shell import Prompt
 log = logging.getLogger(__name__)
 
 LARGEST = 16 << 20
-"""Bytes of one message."""
+"""Bytes of one message; twice as many may wait for a client that does not read."""
+LEAVING = 10.0
+"""Seconds that connections have to end well; until then no other agent can start."""
 
 
 class _Server(httpserver.HTTPServer):
@@ -40,6 +42,7 @@ class _Server(httpserver.HTTPServer):
             log.warning("a connection of another user was refused")
             stream.close()
             return
+        stream.max_write_buffer_size = 2 * LARGEST
         super().handle_stream(stream, address)
 
 
@@ -61,6 +64,8 @@ class Client(websocket.WebSocketHandler):
 
     def on_message(self, message: str | bytes) -> None:
         data = json.loads(message)
+        if not isinstance(data, dict):
+            raise TypeError("a message is an object")  # for tornado, which then ends the connection
         if "answer" in data:
             self._answered(data)
             return
@@ -77,15 +82,25 @@ class Client(websocket.WebSocketHandler):
             log.exception("call %s failed", data.get("call"))
             what = f"the agent failed: {type(exc).__name__}: {exc}"
             answer = {"error": HPCError(what, remedy=f"Details are in {places.agent_log()}.").to_json()}
-        self.send({"id": data["id"], **answer})
+        self.send({"id": data.get("id"), **answer})
+        if self not in self._clients:  # it went while it was being served
+            self._calls.gone(self)
 
     def send(self, message: dict[str, Any]) -> None:
-        """Send a message; a client that has gone is not missed."""
-        if self.ws_connection is not None:
+        """Send a message; a client that has gone, or has long stopped reading, is not missed."""
+        try:
             sent = self.write_message(json.dumps(message))
-            sent.add_done_callback(lambda done: done.exception())
+        except websocket.WebSocketClosedError:
+            return
+        except iostream.StreamBufferFullError:
+            if (connection := self.ws_connection) and connection.stream:
+                connection.stream.close()
+            return
+        sent.add_done_callback(lambda done: done.cancelled() or done.exception())
 
     async def _ask(self, prompt: Prompt) -> str:
+        if self not in self._clients:
+            raise _nobody_left()
         self._last_prompt += 1
         number = self._last_prompt
         answer = self._prompts[number] = asyncio.get_running_loop().create_future()
@@ -109,8 +124,12 @@ class Client(websocket.WebSocketHandler):
         self._clients.discard(self)
         for waiting in self._prompts.values():
             if not waiting.done():
-                waiting.set_exception(AuthenticationFailed("whoever could have answered has gone"))
+                waiting.set_exception(_nobody_left())
         self._calls.gone(self)
+
+
+def _nobody_left() -> AuthenticationFailed:
+    return AuthenticationFailed("whoever could have answered has gone")
 
 
 class Server:
@@ -132,6 +151,7 @@ class Server:
             self._http.add_socket(netutil.bind_unix_socket(str(path), mode=0o600))
         finally:
             os.umask(before)
+        log.info("agent %d listens at %s", os.getpid(), path)
 
     def _broadcast(self, status: ClusterStatus) -> None:
         message = {"event": "status", "cluster": status.to_json()}
@@ -142,6 +162,9 @@ class Server:
         """Turn everybody away and leave the clusters to the next agent."""
         self._http.stop()
         places.agent_socket().unlink(missing_ok=True)
-        await self.calls.leave()
+        try:
+            await asyncio.wait_for(self.calls.leave(), LEAVING)
+        except TimeoutError:
+            log.warning("a site did not let go within %.0f s", LEAVING)
         for client in list(self.clients):
             client.close(1001, "the agent ends")

@@ -11,8 +11,9 @@ from pathlib import Path
 from hpcnb.config import SiteConfig
 from hpcnb.model import JobState, JobStatus
 from hpcnb.site import bootstrap
-from hpcnb.site.batch import Batch, BatchUnknown
+from hpcnb.site.batch import Batch
 from hpcnb.site.environment import HERE, Environment, Probe, judge, probe
+from hpcnb.site.lasting import LastingShell
 from hpcnb.site.local import LocalShell
 from hpcnb.site.process import Process
 from hpcnb.site.shell import Ask, Shell
@@ -35,9 +36,6 @@ class Site:
     config : SiteConfig
     """
 
-    shell: Shell
-    batch: Batch
-
     def __init__(self, config: SiteConfig) -> None:
         self.config = config
         self.name = config.name
@@ -45,23 +43,20 @@ class Site:
         self.probe: Probe | None = None
         self.zip_path = ""
         self.warnings: list[str] = []
+        self.shell = LastingShell(config.name, self._reach)
+        kind = Slurm if config.batch == "slurm" else Process
+        self.batch: Batch = kind(self.shell, config.name)
         self._opening = asyncio.Lock()
-        self._connected = False
         self._watched: dict[str, Heard] = {}
         self._asker: asyncio.Task[None] | None = None
         self._news = asyncio.Event()
 
     async def connect(self, ask: Ask) -> None:
         """Connect, unless connected: enough to look after jobs that exist."""
-        async with self._opening:
-            if self._connected:
-                return
-            self.shell = await self._shell(ask)
-            self.batch = (Slurm if self.config.batch == "slurm" else Process)(self.shell, self.name)
-            self._connected = True
+        await self.shell.connect(ask)
 
     async def open(self, ask: Ask) -> Probe:
-        """Connect, look at the Python there and ship the code; what was found is kept.
+        """Connect, look at the Python there, and ship the code unless it is there; what was found is kept.
 
         Raises
         ------
@@ -73,18 +68,20 @@ class Site:
             if self.probe is None:
                 found = await probe(self.shell, self.environment, site=self.name, home=self.config.home)
                 self.warnings = judge(found, site=self.name)
-                self.zip_path = await bootstrap.ship_code(self.shell, found.home, site=self.name)
                 self.probe = found
+            # Each time: a scratch file system may have been purged since.
+            self.zip_path = await bootstrap.ship_code(self.shell, self.probe.home, site=self.name)
         return self.probe
 
-    async def _shell(self, ask: Ask) -> Shell:
+    async def _reach(self, ask: Ask) -> Shell:
         if not self.config.host:
             return LocalShell()
         from hpcnb.site.ssh import SSHShell  # paramiko is dear, and the embedded default does without
 
         config_file = Path(self.config.ssh_config).expanduser() if self.config.ssh_config else None
-        shell: Shell = await SSHShell.connect(self.config.host, ask=ask, config_file=config_file)
-        return shell
+        return await SSHShell.connect(
+            self.config.host, ask=ask, config_file=config_file, timeout=self.config.connect_timeout
+        )
 
     def watch(self, job_id: str, heard: Heard) -> None:
         """Call `heard` with every status of a job, until it has ended."""
@@ -101,26 +98,32 @@ class Site:
         pause = FASTEST
         last: dict[str, tuple[JobState, str]] = {}
         while self._watched:
-            jobs = dict(self._watched)
-            answers = await self._answers(list(jobs))
-            for job_id, status in answers.items():
-                if status.state is JobState.ENDED:
-                    self._watched.pop(job_id, None)
-                jobs[job_id](status)
+            self._news.clear()  # before the question: what happens while it is answered is asked for again
+            answers = await self._answers(list(self._watched))
+            for status in answers.values():
+                self._pass_on(status)
             moved = {i: (s.state, s.reason) for i, s in answers.items()}
             pause = FASTEST if moved != last else min(pause * SLOWER, SLOWEST)
             last = moved
-            self._news.clear()
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._news.wait(), pause)
                 pause = FASTEST
 
+    def _pass_on(self, status: JobStatus) -> None:
+        heard = self._watched.get(status.job_id)
+        if status.state is JobState.ENDED:
+            self._watched.pop(status.job_id, None)
+        try:
+            if heard:
+                heard(status)
+        except Exception:  # a fault of ours in one cluster must not keep the others from hearing of their jobs
+            log.exception("site %s: the news of job %s got lost", self.name, status.job_id)
+
     async def _answers(self, job_ids: list[str]) -> dict[str, JobStatus]:
         try:
             return await self.batch.list(job_ids)
-        except (BatchUnknown, OSError) as exc:
-            # Nobody answered, so nothing is known: that a job is gone is only ever said by a valid answer.
-            log.warning("site %s: the batch system gave no answer: %s", self.name, exc)
+        except Exception as exc:  # the question is put again; that a job is gone is only ever said by a valid answer
+            log.warning("site %s: the batch system gave no answer: %s: %s", self.name, type(exc).__name__, exc)
             return {i: JobStatus(job_id=i, state=JobState.UNKNOWN) for i in job_ids}
 
     async def close(self) -> None:
@@ -128,11 +131,8 @@ class Site:
         self._watched.clear()
         if self._asker:
             self._asker.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._asker
-        if self._connected:
-            await self.shell.close()
-            self._connected = False
+            await asyncio.gather(self._asker, return_exceptions=True)
+        await self.shell.close()
 
 
 def _here(config: SiteConfig) -> Environment:

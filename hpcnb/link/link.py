@@ -114,7 +114,6 @@ class Link:
             self._check_open()
             async with asyncio.timeout(_HANDSHAKE):
                 received = await (self._join if self._initiator else self._admit)(reader, writer)
-            self._check_open()
         except asyncio.IncompleteReadError as error:
             writer.close()
             raise ConnectionResetError("the other end closed the pipe during the handshake") from error
@@ -124,7 +123,7 @@ class Link:
         self._adopt(reader, writer, received)
 
     async def close(self, reason: str = "the link is closed") -> None:
-        """End the link and all its streams, at both ends if there is a pipe; an acceptor at the other end may be joined again."""
+        """End the link and its streams, at both ends if there is a pipe; an acceptor there may be joined again."""
         self._finish(reason)
         for task in self._serving:
             task.cancel()
@@ -141,6 +140,7 @@ class Link:
         claim = Proof(session=session, known=self._known, received=self._core.received)
         writer.write(claim.sign(self._secret, INITIATOR, mine + theirs))
         answer = Proof.verify(await reader.readexactly(PROOF_SIZE), self._secret, ACCEPTOR, mine + theirs)
+        self._check_open()
         if session != self._session:
             raise ConnectionAbortedError("the link was begun anew over another pipe")
         if not answer.known:
@@ -160,6 +160,7 @@ class Link:
         except LinkRefused:
             writer.write(REFUSAL)
             raise
+        self._check_open()
         if claim.session != self._session and not claim.known:
             self._restart(claim.session, "the link was taken over by another process")
         known = claim.session == self._session
@@ -173,7 +174,7 @@ class Link:
 
     def _check_open(self) -> None:
         if self._state is LinkState.CLOSED:
-            raise ConnectionAbortedError(self.cause or "the link is closed")
+            raise ConnectionAbortedError(self.cause)
 
     def _begin(self, session: bytes) -> None:
         self._session = session
@@ -203,18 +204,18 @@ class Link:
     def _part(self, reason: str, *, told: bool) -> None:
         """End the streams, and the pipe, over which the other end is told unless it told us."""
         if self._pipe is not None:
-            self._pipe.close() if told else self._say_bye(self._pipe, reason)
+            if told:
+                self._pipe.close()
+            else:
+                self._pipe.stop()
+                _start(self._pipe.part(encode(Kind.BYE, payload=reason.encode())), self._parting)
             self._drop(reason)
         self._core.end(reason)
-
-    def _say_bye(self, pipe: Pipe, reason: str) -> None:
-        pipe.stop()
-        _start(pipe.part(encode(Kind.BYE, payload=reason.encode())), self._parting)
 
     def _finish(self, reason: str, *, told: bool = False) -> None:
         if self._state is not LinkState.CLOSED:
             self._part(reason, told=told)
-            self._session = b""  # so that a handshake under way comes too late
+            self.cause = reason
             self._become(LinkState.CLOSED)
 
     def _become(self, state: LinkState) -> None:
@@ -252,8 +253,7 @@ class Link:
         except BaseException as error:
             stream.reset(f"the stream's server failed: {type(error).__name__}")
             raise
-        else:
-            stream.close()
+        stream.close()
 
 
 def _start(work: Coroutine[Any, Any, None], tasks: set[asyncio.Task[None]]) -> None:

@@ -260,7 +260,8 @@ class Core:
             frames.append(self._keep(flow, Kind.DATA, _cut(flow.pending, size)))
             flow.changed()
         if flow.pending:
-            self._ring.update({flow: None} if size else {})
+            if size:
+                self._ring[flow] = None
             return frames
         return frames + self._last_words(flow)
 
@@ -293,8 +294,8 @@ class Core:
 
     def _add(self, number: int, name: str) -> Flow:
         self._last_id = number
-        flow = self._flows[number] = Flow(number, name, opening=self._initiator, limit=FIRST, granted=FIRST)
-        return flow
+        self._flows[number] = Flow(number, name, opening=self._initiator, limit=FIRST, granted=FIRST)
+        return self._flows[number]
 
     def _forget(self, flow: Flow) -> None:
         self._flows.pop(flow.id, None)

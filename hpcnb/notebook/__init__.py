@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -18,7 +19,9 @@ def register(shell: InteractiveShell) -> None:
 
             return run_line(shell, line)
         from hpcnb.notebook.cells import run_cell
+        from hpcnb.notebook.where import session_for
 
-        return run_cell(shell, line, cell)
+        return run_cell(shell, line, cell, partial(session_for, shell))
 
-    shell.register_magic_function(hpc, "line_cell", "hpc")
+    # IPython's annotation of this method speaks of the shell where it means the magic.
+    shell.register_magic_function(hpc, "line_cell", "hpc")  # type: ignore[arg-type]

@@ -71,6 +71,7 @@ def numbered(line: str, body: str) -> str:
     >>> numbered("-i a", "a + b")
     '# %%hpc -i a\na + b'
     """
+    body = body.removesuffix("\n")  # IPython's addition
     if body.lstrip().startswith("%%"):
         return body  # another cell magic must come first
     return f"# %%hpc {' '.join(line.split())}".rstrip() + "\n" + body
@@ -180,7 +181,9 @@ class _Foreground(_Cell):
         for wish in reply.payload:
             if wish.get("source") != "ask_exit":
                 payloads.write_payload(wish)
-        if reply.status != "ok":
+        if reply.ename == "NoneType":  # nothing was raised, but a result could not be displayed; that has been shown
+            self._shell._last_traceback_during_displayhook = True  # noqa: SLF001 - how ipykernel says so
+        elif reply.status != "ok":
             raise remote_error(reply)
         if reply.has_values:
             own = self._shell.user_ns

@@ -14,11 +14,13 @@ import click
 from IPython.display import DisplayHandle, display
 
 from hpcnb.agent.client import nobody_to_ask
-from hpcnb.cli import commands, run_line as run_command
+from hpcnb.agent.loop import background
+from hpcnb.cli import commands
+from hpcnb.cli import run_line as run_command
 from hpcnb.cli.face import redrawing
 from hpcnb.errors import ConfigError
 from hpcnb.handle import Handle, ask_with
-from hpcnb.model import ClusterStatus
+from hpcnb.model import ClusterStatus, State
 from hpcnb.site.shell import Prompt
 from hpcnb.views import status_html, status_line, table_html, table_text
 
@@ -35,7 +37,7 @@ def run_line(shell: InteractiveShell, line: str) -> None:
         What went wrong; IPython shows its message, not our frames.
     """
     words = shlex.split(line) or ["status"]
-    face = _Notebook(shell)
+    face = NotebookFace(shell)
     ask_with(face.ask)
     own = _NOTEBOOK_ONLY.get(words[0])
     try:
@@ -50,7 +52,7 @@ def run_line(shell: InteractiveShell, line: str) -> None:
         ) from None
 
 
-class _Notebook:
+class NotebookFace:
     """A notebook's kernel, or IPython in a terminal."""
 
     def __init__(self, shell: InteractiveShell) -> None:
@@ -66,14 +68,19 @@ class _Notebook:
         display({"text/html": table_html(statuses, now), "text/plain": table_text(statuses, now)}, raw=True)
 
     def use(self, handle: Handle) -> None:
-        from hpcnb.cluster import Cluster, use
+        from hpcnb.choice import use
+        from hpcnb.cluster import Cluster
 
-        use(Cluster.of(handle))
+        cluster = use(Cluster.of(handle))
+        if cluster.state is State.READY:
+            # The session's kernel takes a second to start: the first cell should find it there. If it cannot start,
+            # that cell says why.
+            background().start(cluster.session.open()).add_done_callback(lambda done: done.exception())
 
     def current(self) -> str:
-        import hpcnb.cluster
+        import hpcnb.choice
 
-        used = hpcnb.cluster.in_use()
+        used = hpcnb.choice.in_use()
         return used.name if used else ""
 
     def close(self, handle: Handle) -> None:
@@ -116,14 +123,14 @@ class _Display:
 
 
 def _import_dask() -> None:
-    import hpcnb.cluster  # noqa: F401
+    import hpcnb.choice  # noqa: F401
 
 
 @click.command()
 @click.argument("name", default="")
 def attach(name: str) -> None:
     """Use a cluster that is alive already: the one called NAME, or the youngest."""
-    from hpcnb.cluster import attach as attach_to
+    from hpcnb.choice import attach as attach_to
 
     cluster = attach_to(name or None)
     display(cluster)
@@ -132,9 +139,9 @@ def attach(name: str) -> None:
 @click.command()
 @click.argument("names", nargs=-1, required=True)
 @click.pass_obj
-def push(face: _Notebook, names: tuple[str, ...]) -> None:
+def push(face: NotebookFace, names: tuple[str, ...]) -> None:
     """Copy variables of the notebook into the session."""
-    from hpcnb.cluster import current
+    from hpcnb.choice import current
 
     space = face.shell.user_ns
     if missing := [name for name in names if name not in space]:
@@ -145,9 +152,9 @@ def push(face: _Notebook, names: tuple[str, ...]) -> None:
 @click.command()
 @click.argument("names", nargs=-1, required=True)
 @click.pass_obj
-def pull(face: _Notebook, names: tuple[str, ...]) -> None:
+def pull(face: NotebookFace, names: tuple[str, ...]) -> None:
     """Copy variables of the session into the notebook."""
-    from hpcnb.cluster import current
+    from hpcnb.choice import current
 
     face.shell.user_ns.update(current().session.pull(list(names)))
 

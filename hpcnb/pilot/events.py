@@ -24,6 +24,14 @@ def take_stdout() -> None:
     os.dup2(2, 1)
 
 
+def fall_silent() -> None:
+    """Give up the way to the pilot: what the user's tasks leave behind must not keep it open."""
+    global _descriptor
+    if _descriptor is not None:
+        os.close(_descriptor)
+        _descriptor = None
+
+
 def emit(event: str, **fields: Any) -> None:
     """Tell the pilot something.
 

@@ -331,7 +331,7 @@ class HostedSession:
         kind, cell_id = message["header"]["msg_type"], message["parent_header"].get("msg_id", "")
         content = bytes(message["content"])
         cell = self._current if self._current and self._current.id == cell_id else None
-        if kind == "stream":
+        if kind == "stream" and cell_id:  # the rest is what the kernel's own start has to say
             stream = json.loads(content)
             self.journal.text(cell_id, stream["name"], stream["text"])
         elif kind in PASSED_ON or channel == "stdin":

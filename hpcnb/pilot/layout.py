@@ -54,11 +54,12 @@ def layout(spec: ClusterSpec, node: Node) -> list[WorkerLayout]:
 
 
 def node_from_environment(environ: Mapping[str, str], *, cores: int, memory: int) -> Node:
-    """What Slurm granted on this node; `cores` and `memory` (bytes) of the machine where it says nothing."""
+    """What Slurm granted on this node; where it says nothing, `cores` and `memory` (bytes)."""
     cores = int(environ.get("SLURM_CPUS_ON_NODE", cores))
-    if per_node := environ.get("SLURM_MEM_PER_NODE"):
-        memory = int(per_node) * 2**20
-    elif per_cpu := environ.get("SLURM_MEM_PER_CPU"):
-        memory = int(per_cpu) * 2**20 * cores
+    # 0 is Slurm's word for all there is.
+    if per_node := int(environ.get("SLURM_MEM_PER_NODE", 0)):
+        memory = per_node * 2**20
+    elif per_cpu := int(environ.get("SLURM_MEM_PER_CPU", 0)):
+        memory = per_cpu * 2**20 * cores
     visible = environ.get("CUDA_VISIBLE_DEVICES", "")
     return Node(cores=cores, memory=memory, gpus=tuple(g for g in visible.split(",") if g))

@@ -28,6 +28,8 @@ BEAT = 5.0
 GRACE = 8.0
 """Seconds that the nodes have to end what they run."""
 BUSY = ("waiting", "queued", "processing")
+LONGEST_LINE = 16 << 20
+"""Bytes of one line from the nodes: our own have 4 KiB, what others print past us may have more."""
 LAST_WARNING = 300.0
 """Seconds before an idle release at which it is announced."""
 PR_SET_PDEATHSIG = 1
@@ -81,6 +83,7 @@ class Pilot:
             *node_command(self._run, host),
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
+            limit=LONGEST_LINE,
             preexec_fn=_die_with_parent,
         )
         try:
@@ -98,17 +101,16 @@ class Pilot:
         if nodes.stdout is None:
             raise RuntimeError("the nodes' stdout is not a pipe")
         async for line in nodes.stdout:
-            try:
-                event = json.loads(line)
-            except json.JSONDecodeError:
+            if event := _event(line):
+                self._hear(event)
+            else:
                 sys.stderr.buffer.write(line)  # a library that prints past us; the job's log keeps it
-                continue
-            self._hear(event)
         code = await nodes.wait()
         self._end(Ending(reason=Reason.FAILED, exit_code=code, message=f"the nodes' processes ended ({code})"))
 
     def _hear(self, event: dict[str, Any]) -> None:
-        log.info("%s", event)
+        if event["event"] != "load":
+            log.info("%s", event)
         self._latest[event["event"]] = event
         self._tell(event)
         if event["event"] == "failed":
@@ -172,6 +174,14 @@ class Pilot:
         return self._attached > 0 or any(tasks.get(state) for state in BUSY) or not self._run.leads
 
 
+def _event(line: bytes) -> dict[str, Any] | None:
+    try:
+        event = json.loads(line)
+    except ValueError:
+        return None
+    return event if isinstance(event, dict) and "event" in event else None
+
+
 async def lines(stream: Stream) -> AsyncIterator[dict[str, Any]]:
     """The JSON objects that come by a stream, a line each, until it ends."""
     rest = b""
@@ -230,7 +240,11 @@ def main(path: str) -> int:
     async def lead() -> Ending:
         return await Pilot(run).lead()
 
-    ending = asyncio.run(lead())
+    try:
+        ending = asyncio.run(lead())
+    except Exception as exc:  # whoever reads ended.json hears of it; the job's log has the whole story
+        log.exception("the pilot failed")
+        ending = Ending(reason=Reason.FAILED, message=f"the pilot failed: {type(exc).__name__}: {exc}")
     run.publish("ended.json", ending.to_json())
     log.info("ended: %s", ending)
     return 0 if ending.reason is Reason.COMPLETED else 1

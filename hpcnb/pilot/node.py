@@ -27,7 +27,7 @@ import dask
 import psutil
 from distributed.cli import dask_scheduler, dask_worker
 
-from hpcnb.pilot.events import emit, take_stdout
+from hpcnb.pilot.events import emit, fall_silent, take_stdout
 from hpcnb.pilot.layout import WorkerLayout, layout, node_from_environment
 from hpcnb.pilot.run import Run
 
@@ -36,8 +36,10 @@ CHECK = 0.5
 """Seconds between two looks at the workers' memory."""
 LIMIT = 0.95
 """Share of its memory at which a worker is ended (Dask's nanny's own figure)."""
-SHORT_LIFE = 10.0
-"""Seconds; a worker that fails sooner, `HOPELESS` times in a row, would fail for ever."""
+PATIENCE = 60
+"""Seconds that a worker looks for its scheduler."""
+SHORT_LIFE = 1.5 * PATIENCE
+"""Seconds; a worker that fails sooner, `HOPELESS` times in a row, would fail for ever: its scheduler has gone, say."""
 HOPELESS = 3
 GRACE = 5.0
 """Seconds between the polite and the other signal."""
@@ -60,10 +62,13 @@ class Child:
     verdict: str = field(default="", compare=False)  # why we ended it ourselves
 
     def tail(self) -> str:
-        """The end of its log."""
-        with self.log.open("rb") as file:
-            file.seek(max(0, file.seek(0, os.SEEK_END) - TAIL))
-            return file.read().decode("utf-8", "replace")
+        """The end of its log; nothing where the disk was too full for one."""
+        try:
+            with self.log.open("rb") as file:
+                file.seek(max(0, file.seek(0, os.SEEK_END) - TAIL))
+                return file.read().decode("utf-8", "replace")
+        except OSError:
+            return ""
 
 
 class NodeSupervisor:
@@ -124,7 +129,8 @@ class NodeSupervisor:
             emit("failed", what=f"the {child.name} process {_ended(code)}", tail=child.tail())
             return False
         lived = time.monotonic() - child.started
-        child.failures = child.failures + 1 if code != 0 and lived < SHORT_LIFE else 0
+        # What ends by a signal was at work: a task that eats all memory must not end the cluster of the others.
+        child.failures = child.failures + 1 if code > 0 and lived < SHORT_LIFE else 0
         emit("worker-exit", worker=child.name, how=child.verdict or _ended(code), tail=child.tail() if code else "")
         if child.failures >= HOPELESS:
             emit("failed", what=f"{child.name} {_ended(code)} {HOPELESS} times in a row", tail=child.tail())
@@ -178,6 +184,8 @@ def _become(child: Child, parent: int) -> None:
         os.dup2(log, 1)
         os.dup2(log, 2)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+        if child.name.startswith("worker-"):
+            fall_silent()
         child.main()
         code = 0
     except SystemExit as exc:
@@ -185,9 +193,11 @@ def _become(child: Child, parent: int) -> None:
     except BaseException:
         traceback.print_exc()
     finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code)
+        try:
+            sys.stdout.flush()
+            sys.stderr.flush()
+        finally:  # a full disk must not make a second supervisor of this process
+            os._exit(code)
 
 
 def _ended(code: int) -> str:
@@ -228,7 +238,7 @@ def worker_child(run: Run, worker: WorkerLayout, *, node: str, local_directory: 
         argv = [address, "--protocol", "tls", "--host", _own_address(address), "--name", name, "--no-nanny"]
         argv += ["--nthreads", str(worker.threads), "--memory-limit", str(worker.memory)]
         argv += ["--no-dashboard", "--dashboard-address", "127.0.0.1:0", "--local-directory", local_directory]
-        argv += ["--death-timeout", "60", "--preload", "hpcnb.pilot.plugin"]
+        argv += ["--death-timeout", str(PATIENCE), "--preload", "hpcnb.pilot.plugin"]
         dask_worker.main(argv, standalone_mode=False)
 
     return Child(name=f"worker-{name}", main=main, log=run.file(f"logs/worker-{name}.log"), memory=worker.memory)
@@ -261,7 +271,11 @@ def main() -> int:
     run = Run.load(options.run_dir)
     os.chdir(run.directory)
     sys.path[0] = run.directory  # as in a notebook: modules beside it can be imported
-    node = node_from_environment(os.environ, cores=len(os.sched_getaffinity(0)), memory=psutil.virtual_memory().total)
+    asked = run.spec.resources
+    cores, memory = len(os.sched_getaffinity(0)), psutil.virtual_memory().total
+    node = node_from_environment(
+        os.environ, cores=min(asked.cores_per_node or cores, cores), memory=min(asked.memory_per_node or memory, memory)
+    )
     name = os.environ.get("SLURMD_NODENAME") or socket.gethostname()
     with tempfile.TemporaryDirectory(
         prefix="hpcnb-", dir=dask.config.get("temporary-directory"), ignore_cleanup_errors=True

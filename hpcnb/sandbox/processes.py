@@ -151,7 +151,7 @@ def _open_files(pid: int) -> set[str]:
     return found
 
 
-def end(find: Callable[[], list[Process]], *, patience: float = 3.0) -> None:
+def end(find: Callable[[], list[Process]], *, patience: float = 2.0) -> None:
     """Ask processes to end, and end by force those that have not after `patience` seconds.
 
     Parameters

@@ -62,7 +62,7 @@ def _missing(found: Mapping[str, str | None]) -> list[str]:
 
 def _which(program: str) -> str | None:
     # The system's first: an ssh-keygen or sshd of a conda environment may not know the system's users.
-    return shutil.which(program, path=f"{SYSTEM_PATH}:{os.environ.get('PATH', '')}")
+    return shutil.which(program, path=f"{SYSTEM_PATH}:{os.environ.get('PATH', '')}".rstrip(":"))
 
 
 def search_path(found: Mapping[str, str]) -> str:

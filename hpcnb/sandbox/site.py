@@ -286,7 +286,7 @@ class Sandbox:
                 command,
                 # Nothing of the caller's: a SQUEUE_FORMAT or SLURM_CLUSTERS would change the answers.
                 env={
-                    "PATH": f"{programs.SYSTEM_PATH}:{os.environ.get('PATH', '')}",
+                    "PATH": f"{programs.SYSTEM_PATH}:{os.environ.get('PATH', '')}".rstrip(":"),
                     "SLURM_CONF": str(self._paths.slurm_conf),
                     "LANG": "C.UTF-8",
                 },

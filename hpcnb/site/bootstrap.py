@@ -183,6 +183,11 @@ def _tar(files: Mapping[str, str]) -> bytes:
     return buffer.getvalue()
 
 
+async def remove_run(shell: Shell, path: str) -> None:
+    """Delete a run directory."""
+    await shell.run(["rm", "-rf", path])
+
+
 # A run that has ended has no tls/ any more; what is left of it is logs, kept for two weeks.
 _FORGET = (
     'cd "$1/runs" 2>/dev/null || exit 0; for d in *; do [ -d "$d/tls" ] || '
@@ -190,7 +195,7 @@ _FORGET = (
 )
 
 
-async def forget_secrets(shell: Shell, run: Run, home: str) -> None:
+async def forget_secrets(shell: Shell, path: str, home: str) -> None:
     """Delete the secrets of a run that has ended, and the logs of those that ended two weeks ago."""
-    await shell.run(["rm", "-rf", f"{run.path}/tls"])
+    await shell.run(["rm", "-rf", f"{path}/tls"])
     await shell.run(["sh", "-c", _FORGET, "sh", home])

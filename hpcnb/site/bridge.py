@@ -12,6 +12,7 @@ import paramiko
 from hpcnb.site.ssh_transport import PIECE
 
 _RECEIVE = 1 << 18
+_LOST = (OSError, EOFError, paramiko.SSHException)
 
 
 def bridge(channel: paramiko.Channel) -> socket.socket:
@@ -30,20 +31,21 @@ def bridge(channel: paramiko.Channel) -> socket.socket:
 
 def _down(channel: paramiko.Channel, sock: socket.socket, up: threading.Thread) -> None:
     with sock:
-        try:
+        with contextlib.suppress(*_LOST):
             while data := channel.recv(_RECEIVE):
                 sock.sendall(data)
             sock.shutdown(socket.SHUT_WR)
-            channel.status_event.wait()  # paramiko sets it when the channel is closed
-        except OSError:
-            channel.close()
-        with contextlib.suppress(OSError):
+            channel.status_event.wait()  # set when the channel is closed
+        # Either way both ends are done for; `_up` may wait on one or the other.
+        with contextlib.suppress(*_LOST):
             sock.shutdown(socket.SHUT_RDWR)
+        with contextlib.suppress(*_LOST):
+            channel.close()
         up.join()
 
 
 def _up(sock: socket.socket, channel: paramiko.Channel) -> None:
-    with channel, contextlib.suppress(OSError, EOFError, paramiko.SSHException):
+    with contextlib.suppress(*_LOST), channel:
         while data := sock.recv(_RECEIVE):
             for at in range(0, len(data), PIECE):
                 channel.sendall(data[at : at + PIECE])

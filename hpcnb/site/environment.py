@@ -35,10 +35,16 @@ try:
             found[name] = ""
 except ImportError:
     pass
-home = os.environ.get("HPCNB_HOME") or os.path.join(os.path.expanduser("~"), ".hpcnb")
+home = os.environ.get("HPCNB_HOME") or os.path.join("~", ".hpcnb")
+home = os.path.expandvars(os.path.expanduser(home))
+try:
+    seen = os.stat(home)
+    exposed = seen.st_uid != os.getuid() or bool(seen.st_mode & 0o022)
+except OSError:
+    exposed = False
 print("{BEGIN}" + json.dumps(dict(
     python=platform.python_version(), executable=sys.executable, packages=found, home=home,
-    user_home=os.path.expanduser("~"), host=socket.gethostname(), clock=time.time(),
+    user_home=os.path.expanduser("~"), exposed=exposed, host=socket.gethostname(), clock=time.time(),
 )) + "{END}")
 """
 
@@ -80,7 +86,10 @@ class Environment:
 
 @dataclass(frozen=True, kw_only=True)
 class Probe(Record):
-    """What a site answered: its Python, its packages, its places, its clock (POSIX seconds)."""
+    """What a site answered: its Python, its packages, its places, its clock (POSIX seconds).
+
+    `exposed` says that others can write where our files go.
+    """
 
     python: str
     executable: str
@@ -89,6 +98,7 @@ class Probe(Record):
     user_home: str
     host: str
     clock: float
+    exposed: bool = False
 
 
 async def probe(shell: Shell, environment: Environment, *, site: str, home: str = "") -> Probe:
@@ -105,11 +115,18 @@ async def probe(shell: Shell, environment: Environment, *, site: str, home: str 
         There is no such interpreter, or it gave no answer.
     """
     script = f"HPCNB_HOME={shlex.quote(home)}; export HPCNB_HOME\n" if home else ""
-    answer = await shell.run(environment.argv(script + environment.enter("-c", PROBE)), timeout=60)
-    begin, end = answer.out.find(BEGIN), answer.out.rfind(END)
-    if begin < 0 or end < 0:
-        raise _no_answer(answer, environment, site)
-    return Probe.from_json(json.loads(answer.out[begin + len(BEGIN) : end]))
+    try:
+        answer = await shell.run(environment.argv(script + environment.enter("-c", PROBE)), timeout=60)
+    except OSError as exc:
+        raise EnvironmentMismatch(
+            f"{environment.python!r} gave no answer", where=f"site {site}", evidence=str(exc), remedy=_BY_HAND
+        ) from exc
+    # The last of each: a shell that shows what it runs shows our question, too.
+    begin, end = answer.out.rfind(BEGIN), answer.out.rfind(END)
+    try:
+        return Probe.from_json(json.loads(answer.out[begin + len(BEGIN) : end])) if begin >= 0 else _nothing()
+    except (ValueError, TypeError):
+        raise _no_answer(answer, environment, site) from None
 
 
 def _no_answer(answer: Completed, environment: Environment, site: str) -> SiteError:

@@ -28,6 +28,10 @@ class LocalShell:
         self._dialled: weakref.WeakSet[socket.socket] = weakref.WeakSet()
         self._closed = False
 
+    @property
+    def alive(self) -> bool:
+        return not self._closed
+
     async def run(self, argv: Sequence[str], *, stdin: bytes = b"", timeout: float = 30.0) -> Completed:
         words = command.words(argv)
         self._check_open()

@@ -81,7 +81,8 @@ submit() {
     chmod u+x "$script" || exit 3
     forget
     shift
-    setsid -f sh -c "$text" hpcnb-job "$home" supervise "$text" "$@" </dev/null >/dev/null 2>&1 || exit
+    setsid -f sh -c "$text" hpcnb-job "$home" supervise "$text" "$@" </dev/null >/dev/null 2>&1 ||
+        refuse "setsid --fork does not work: it needs util-linux 2.32 or newer"
     tries=500
     while [ ! -e "$jobs/$token" ]; do
         [ "$tries" -gt 0 ] || exit 5

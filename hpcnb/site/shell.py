@@ -58,6 +58,10 @@ class Shell(Protocol):
     name: str
     """What errors call this end: ``"this machine"`` or the host."""
 
+    @property
+    def alive(self) -> bool:
+        """Whether the connection is still there, as far as this end can tell."""
+
     async def run(self, argv: Sequence[str], *, stdin: bytes = b"", timeout: float = 30.0) -> Completed:
         """Run a command given as a list (no shell ever sees an unquoted word); raises `TimeoutError`."""
 

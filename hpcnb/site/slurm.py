@@ -21,7 +21,7 @@ from hpcnb.site.slurm_request import sbatch_argv
 
 _KEPT = (
     *("HOME", "USER", "LOGNAME", "SHELL", "PATH", "LD_LIBRARY_PATH", "LANG", "LC_ALL", "TZ", "KRB5CCNAME"),
-    *("SLURM_CONF", "SBATCH_ACCOUNT", "SBATCH_PARTITION", "SBATCH_QOS"),
+    *("SLURM_CONF", "SBATCH_ACCOUNT"),
 )
 
 CLEAN = "umask 077; exec env -i " + " ".join(f'${{{n}:+"{n}=${n}"}}' for n in _KEPT) + ' "$@"'

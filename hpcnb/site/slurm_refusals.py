@@ -26,6 +26,7 @@ class Refusal(enum.Enum):
 # `Batch job submission failed: …` after it.
 _WORDS: tuple[tuple[str, Refusal], ...] = (
     ("establish a configuration source", Refusal.LOST),
+    ("unable to process configuration", Refusal.LOST),
     ("unable to contact", Refusal.UNHEARD),
     ("timed out", Refusal.UNHEARD),
     ("zero bytes were transmitted", Refusal.UNHEARD),

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import socket
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from hpcnb.errors import ConnectionFailed
@@ -36,7 +37,9 @@ class SSHShell:
         self._files = Files(self._transport, sessions)
 
     @classmethod
-    async def connect(cls, host: str, *, ask: Ask, config_file: Path | None = None) -> SSHShell:
+    async def connect(
+        cls, host: str, *, ask: Ask, config_file: Path | None = None, timeout: float | None = None
+    ) -> SSHShell:
         """Connect and log in, as the user's OpenSSH configuration says.
 
         Parameters
@@ -47,17 +50,25 @@ class SSHShell:
             Answers what only the user knows: an unknown host key, a passphrase, a password, a code.
         config_file : Path, optional
             Instead of the user's and the machine's.
+        timeout : float, optional
+            Seconds for each connection to be made, instead of what the configuration says.
 
         Raises
         ------
         ConnectionFailed, HostKeyMismatch, AuthenticationFailed, ConfigError
         """
         route = await asyncio.to_thread(lambda: Config(config_file).route(host))
+        if timeout is not None:
+            route = tuple(replace(end, connect_timeout=timeout) for end in route)
         shell = cls(host, await reach(route, ask))
         # The session for files at once: sshd sends small pieces without delay only after it has started something.
         with contextlib.suppress(ConnectionFailed):  # told to whoever wants a file
             await shell._files.open()
         return shell
+
+    @property
+    def alive(self) -> bool:
+        return all(link.is_active() for link in self._links)
 
     async def run(self, argv: Sequence[str], *, stdin: bytes = b"", timeout: float = 30.0) -> Completed:
         return await self._commands.run(argv, stdin, timeout)

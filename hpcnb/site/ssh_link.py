@@ -99,20 +99,17 @@ async def _negotiate(transport: Transport, end: Endpoint) -> None:
     place = f"{end.host} port {end.port}"
     try:
         await transport.call(transport.start_client)
-    except IncompatiblePeer as error:
-        what, remedy = f"{place} and we have no algorithm in common", "Its SSH server is too old to be safe."
-        evidence = str(error)
     except (paramiko.SSHException, EOFError, OSError) as error:
-        evidence = transport.farewell or str(error) or "closed by the other side"
-        what, remedy = _diagnose(place, evidence)
-    else:
-        return
-    raise ConnectionFailed(what, where=end.alias, evidence=evidence, remedy=remedy) from None
+        what, remedy = _diagnose(error, transport.packetizer.heard)
+        evidence = (transport.packetizer.heard + (transport.farewell or str(error))).strip()
+        raise ConnectionFailed(f"{place} {what}", where=end.alias, evidence=evidence, remedy=remedy) from None
 
 
-def _diagnose(place: str, evidence: str) -> tuple[str, str]:
-    if "Indecipherable" in evidence:
-        return f"{place} does not speak SSH", "Check Port and HostName."
-    if "timed out" in evidence:
-        return f"{place} accepts connections but says nothing", "It may be overloaded, or no SSH server."
-    return f"{place} ended the connection before the login", "Too many connections at once, or this address is blocked."
+def _diagnose(error: Exception, heard: str) -> tuple[str, str]:
+    if isinstance(error, IncompatiblePeer):
+        return "and we have no algorithm in common", "Its SSH server is too old to be safe."
+    if heard and "SSH-" not in heard:
+        return "does not speak SSH", "Check Port and HostName."
+    if isinstance(error.__context__, TimeoutError):
+        return "accepts connections but says nothing", "It may be overloaded, or no SSH server."
+    return "ended the connection before the login", "There may be too many connections, or this address is blocked."

@@ -12,7 +12,7 @@ from hpcnb.errors import ConnectionFailed
 from hpcnb.site.ssh_transport import Transport
 
 _PAUSE, _LONGEST = 0.05, 1.0
-_REFUSALS = 6
+_REFUSALS = 4
 
 
 class Sessions:

@@ -20,6 +20,7 @@ from paramiko.common import (
     MSG_CHANNEL_WINDOW_ADJUST,
     cMSG_CHANNEL_CLOSE,
 )
+from paramiko.packet import Packetizer
 
 from hpcnb.errors import ConnectionFailed
 
@@ -50,6 +51,17 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 
+class _Listener(Packetizer):
+    """Remembers the lines before the encryption: another service is best recognised by its own words."""
+
+    heard = ""
+
+    def readline(self, timeout: float) -> str:
+        line = super().readline(timeout)
+        self.heard += f"{line}\n"
+        return line
+
+
 class Transport(paramiko.Transport):
     """A client's transport that survives re-keying.
 
@@ -65,6 +77,7 @@ class Transport(paramiko.Transport):
         Seconds for the server's first words, and again for the key exchange.
     """
 
+    packetizer: _Listener
     server_extensions: dict[str, bytes]
 
     # Fastest first; neither CBC and 3DES nor MD5 and SHA-1.
@@ -85,7 +98,7 @@ class Transport(paramiko.Transport):
     def __init__(
         self, sock: socket.socket | paramiko.Channel, *, where: str, algorithms: Sequence[str], timeout: float
     ) -> None:
-        super().__init__(sock)
+        super().__init__(sock, packetizer_class=_Listener)
         self.where = where
         self.banner_timeout = self.handshake_timeout = timeout
         self.auth_timeout = float("inf")  # a user may look for his phone; the server has its own limit

@@ -1,10 +1,92 @@
-"""Fixtures of the tests that run whole notebooks."""
+"""Fixtures of the tests that run whole notebooks, or cells in a notebook's kernel."""
 
 from __future__ import annotations
 
+import queue
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
 import pytest
+from jupyter_client.manager import start_new_kernel
 
 from tests.unit.pilot.host import HostProcess, make_run_dir
+
+DEADLINE = 20.0
+
+
+@dataclass
+class Executed:
+    """A cell that was sent to the kernel, and what has come of it."""
+
+    id: str
+    outputs: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
+    reply: dict[str, Any] = field(default_factory=dict)
+    idle: bool = False
+
+    @property
+    def text(self) -> str:
+        """All that it printed."""
+        return "".join(content["text"] for kind, content in self.outputs if kind == "stream")
+
+    @property
+    def error(self) -> tuple[str, str]:
+        """Name and message of the last error shown."""
+        last = [content for kind, content in self.outputs if kind == "error"][-1]
+        return last["ename"], last["evalue"]
+
+
+class Kernel:
+    """A notebook's kernel with `%%hpc`, driven as a front end does it."""
+
+    def __init__(self, host: HostProcess) -> None:
+        self.manager, self.client = start_new_kernel(kernel_name="python3")
+        self._cells: dict[str, Executed] = {}
+        self.run(f"from tests.acceptance.plug import plug; plug({host.address!r}, {str(host.run_dir)!r})")
+
+    def close(self) -> None:
+        """End the kernel."""
+        self.client.stop_channels()
+        self.manager.shutdown_kernel(now=True)
+        self.manager.context.destroy()
+
+    def send(self, code: str, *, allow_stdin: bool = False) -> Executed:
+        """Start a cell."""
+        cell = Executed(self.client.execute(code, allow_stdin=allow_stdin))
+        self._cells[cell.id] = cell
+        return cell
+
+    def run(self, code: str) -> Executed:
+        """Run a cell to its end."""
+        return self.wait(self.send(code))
+
+    def wait(self, cell: Executed, timeout: float = DEADLINE) -> Executed:
+        """Wait for the end of a cell, taking the output of all cells meanwhile."""
+        self.hear_until(lambda: cell.idle, timeout)
+        while not cell.reply:
+            reply = self.client.get_shell_msg(timeout=timeout)
+            self._cells[reply["parent_header"]["msg_id"]].reply = reply["content"]
+        return cell
+
+    def hear_until(self, condition: Any, timeout: float = DEADLINE) -> None:
+        """Take output until a condition holds."""
+        deadline = time.monotonic() + timeout
+        while not condition():
+            left = deadline - time.monotonic()
+            assert left > 0, f"not in {timeout} s: {[c.outputs for c in self._cells.values()]}"
+            try:
+                message = self.client.get_iopub_msg(timeout=min(left, 0.1))
+            except queue.Empty:
+                continue
+            cell = self._cells.get(message["parent_header"].get("msg_id"))
+            if cell is not None:
+                self._hear(cell, message["msg_type"], message["content"])
+
+    def _hear(self, cell: Executed, kind: str, content: dict[str, Any]) -> None:
+        if kind == "status":
+            cell.idle = content["execution_state"] == "idle"
+        elif kind != "execute_input":
+            cell.outputs.append((kind, content))
 
 
 @pytest.fixture(scope="module")
@@ -13,3 +95,11 @@ def host(tmp_path_factory):
     host = HostProcess(make_run_dir(tmp_path_factory.mktemp("run")))
     yield host
     host.end()
+
+
+@pytest.fixture(scope="module")
+def kernel(host):
+    """A notebook's kernel with `%%hpc`."""
+    kernel = Kernel(host)
+    yield kernel
+    kernel.close()

@@ -83,15 +83,16 @@ SAMPLES = {
             def _repr_html_(self): return "<i>rich</i>"
             def _repr_png_(self): raise ValueError("no picture")
         Rich()""",
-    "thread": "import threading\nt = threading.Thread(target=lambda: print('from a thread')); t.start(); t.join()",
+    "thread": "import threading\nt = threading.Thread(target=print, args=['from a thread'])\nt.start(); t.join(); del t",
     "pager": "?len",
     "last line is a comment": "41 + 1\n# done",
-    "empty": "",
 }
 
 PROBE = """
-    {k: (type(v).__name__, repr(v)) for k, v in sorted(globals().items())
-     if k not in ("__builtins__", "__builtin__", "caught") and not k.startswith("__")}"""
+    for _k, _v in sorted(globals().items()):
+        if not _k.startswith("__") and _k not in ("caught", "_i1", "exit", "quit", "_k", "_v"):
+            print(_k, type(_v).__name__, repr(_v[2:] if _k in ("In", "_ih") else _v))"""
+"""All names and values, but the first cell's, which connects."""
 
 
 def dedent(text: str) -> str:
@@ -115,13 +116,24 @@ def execute(cells: list[str], path: Any) -> list[list[dict[str, Any]]]:
     return [[dict(output) for output in cell.outputs] for cell in made.cells]
 
 
+def joined(outputs: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Outputs in which text that follows text of the same stream is one."""
+    merged: list[dict[str, Any]] = []
+    for output in outputs:
+        if merged and output["output_type"] == "stream" and merged[-1].get("name") == output["name"]:
+            merged[-1] = {**merged[-1], "text": merged[-1]["text"] + output["text"]}
+        else:
+            merged.append(output)
+    return merged
+
+
 def normal(outputs: list[dict[str, Any]]) -> str:
-    """Outputs without memory addresses, timings and process ids."""
-    text = repr(outputs)
+    """Outputs without memory addresses, timings and process ids, text in one piece as front ends show it."""
+    text = repr(joined(outputs))
     text = re.sub(r"0x[0-9a-f]+", "0x…", text)
     text = re.sub(r"ipykernel_[0-9]+", "ipykernel_…", text)
     text = re.sub(r"[0-9.]+ [nμm]?s ± [0-9.]+ [nμm]?s", "… s ± … s", text)
-    return re.sub(r"[0-9:]+<[0-9:?]+, +[0-9.?]+it/s", "…it/s", text)
+    return re.sub(r"[0-9:]+<[0-9:?]+, +[0-9.?]+it/s\] *", "…it/s]", text)
 
 
 @pytest.fixture(scope="module")

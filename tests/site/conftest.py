@@ -11,6 +11,7 @@ import pytest
 
 from hpcnb.sandbox import Sandbox, missing_packages
 from hpcnb.site.ssh import SSHShell
+from tests.site.account import Account
 from tests.site.sshd import Sshd, User
 
 
@@ -40,6 +41,13 @@ def sandbox(debian, short_path):
     """One Slurm site for all tests of a worker; each leaves it without jobs."""
     with Sandbox(short_path()) as running:
         yield running
+
+
+@pytest.fixture(scope="module")
+def account(short_path):
+    """One user, without a cluster and an agent yet; nothing of him runs after the module."""
+    with Account(short_path()).entered() as account:
+        yield account
 
 
 @pytest.fixture

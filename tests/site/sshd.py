@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import getpass
 import os
@@ -37,6 +38,13 @@ def certify(authority: Path, key: Path, *options: str) -> Path:
 def public(key: Path) -> str:
     """The type and the base64 of a public key."""
     return " ".join(Path(f"{key}.pub").read_text().split()[:2])
+
+
+async def until(condition) -> None:
+    """Wait for what sends no event: another process, or a thread of paramiko's."""
+    async with asyncio.timeout(DEADLINE):
+        while not condition():  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
 
 
 class User:
@@ -87,7 +95,7 @@ class Sshd:
             "StrictModes no",
             "PasswordAuthentication no",
             "PermitRootLogin prohibit-password",
-            "Subsystem sftp internal-sftp",
+            *([] if any(option.startswith("Subsystem") for option in options) else ["Subsystem sftp internal-sftp"]),
             "LogLevel VERBOSE",
         ]
         (folder / "sshd_config").write_text("\n".join(text) + "\n")
@@ -139,8 +147,8 @@ class Sshd:
 
     @property
     def rekeys(self) -> int:
-        """How many times the keys of a connection were changed."""
-        return sum("rekey" in line for line in self.lines)
+        """How many times the keys of a connection were changed (seen with ``LogLevel DEBUG``)."""
+        return sum("rekeying in" in line for line in self.lines)
 
     def kill_connections(self) -> None:
         """Kill the processes that serve connections, but not the one that listens."""

@@ -17,7 +17,7 @@ from hpcnb.errors import ConnectionFailed
 from hpcnb.site import command
 from hpcnb.site.local import LocalShell
 from hpcnb.site.ssh import SSHShell
-from tests.site.sshd import User
+from tests.site.sshd import User, until
 
 pytestmark = pytest.mark.site
 
@@ -86,11 +86,9 @@ async def echo(reader, writer):
         await writer.drain()
 
 
-async def gone(pid: int) -> None:
+async def ended(pid: int) -> None:
     """Wait until a process has ended, and been reaped or at least left for dead."""
-    async with asyncio.timeout(10):
-        while alive(pid):  # noqa: ASYNC110 (a process that is not our child sends no event)
-            await asyncio.sleep(0.01)
+    await until(lambda: not alive(pid))
 
 
 def alive(pid: int) -> bool:
@@ -173,7 +171,7 @@ async def test_a_slow_command_is_ended(shell, tmp_path):
     with pytest.raises(TimeoutError, match=f"2 s on {shell.name}: sh -c"):
         await shell.run(["sh", "-c", script], timeout=2)
     for name in "self", "child":
-        await gone(int((tmp_path / name).read_text()))
+        await ended(int((tmp_path / name).read_text()))
 
 
 async def test_a_cancelled_command_is_ended(shell, tmp_path):
@@ -184,14 +182,14 @@ async def test_a_cancelled_command_is_ended(shell, tmp_path):
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
-    await gone(pid)
+    await ended(pid)
 
 
 async def test_a_command_that_left_children_behind_is_ended(shell, tmp_path):
     """Output that a child holds open is waited for, and at the time limit the child dies too."""
     with pytest.raises(TimeoutError):
         await shell.run(["sh", "-c", f"sleep 1000 & echo $! > {tmp_path}/child"], timeout=1)
-    await gone(int((tmp_path / "child").read_text()))
+    await ended(int((tmp_path / "child").read_text()))
 
 
 async def test_many_commands_at_once(shell):
@@ -355,7 +353,7 @@ async def test_a_stream_ends_here_when_it_ends_there(shell, service):
 @pytest.mark.parametrize("half", [False, True])
 async def test_a_stream_ends_there_when_it_ends_here(shell, service, half):
     """The service sees the end of a socket that its owner closes, at once or one way after the other."""
-    ended = asyncio.Event()
+    told = asyncio.Event()
 
     async def insist(reader, writer):
         while await reader.read(100):
@@ -365,7 +363,7 @@ async def test_a_stream_ends_there_when_it_ends_here(shell, service, half):
                 writer.write(b"still there?")
                 await writer.drain()
                 await asyncio.sleep(0.01)
-        ended.set()
+        told.set()
 
     sock = await shell.dial(*await service(insist))
     if half:
@@ -373,7 +371,7 @@ async def test_a_stream_ends_there_when_it_ends_here(shell, service, half):
         await received(sock, 1)
     sock.close()
     async with asyncio.timeout(10):
-        await ended.wait()
+        await told.wait()
 
 
 async def test_a_stream_holds_back_a_fast_sender(shell, service):

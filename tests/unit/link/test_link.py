@@ -293,21 +293,46 @@ async def test_silence(link, join):
     assert await states.get() is LinkState.CLOSED
 
 
-async def test_slept(link, join, monkeypatch):
-    """When the wall clock has jumped the machine has slept, and the pipe is suspect until it is heard."""
-    jump = 0.0
+@pytest.fixture
+def clock(monkeypatch):
+    """Make the pipes' clocks jump: ``clock.wall += 9``, ``clock.monotonic += 9``."""
 
     class Clock:
-        @staticmethod
-        def time():
-            return asyncio.get_running_loop().time() + jump
+        wall = monotonic = 0.0
 
-    monkeypatch.setattr(pipe, "time", Clock)
+        def now(self):
+            return asyncio.get_running_loop().time() + self.monotonic
+
+        def time(self):
+            return asyncio.get_running_loop().time() + self.wall
+
+    clock = Clock()
+    monkeypatch.setattr(pipe, "time", clock)
+    monkeypatch.setattr(pipe, "_now", clock.now)
+    return clock
+
+
+async def test_slept(link, join, clock):
+    """When only the wall clock has jumped the machine has slept, and the pipe is suspect until it is heard."""
     states = asyncio.Queue()
     here = link(initiator=True, on_state=states.put_nowait, interval=0.04)
     await join(here, link(initiator=False, interval=0.04))
-    jump = 3600.0
+    clock.wall += 3600
     assert [await states.get() for _ in range(3)] == [LinkState.UP, LinkState.SUSPECT, LinkState.UP]
+
+
+async def test_stood_still(link, join, clock, monkeypatch):
+    """When both clocks have jumped this process stood still, and the other end is not blamed for its silence."""
+    states = []
+    here = link(initiator=True, on_state=states.append, interval=0.04)
+    await join(here, link(initiator=False, on_stream=echo, interval=0.04))
+    clock.wall += 3600
+    clock.monotonic += 3600
+    pongs = asyncio.Queue()
+    monkeypatch.setattr(here._core, "_pong", pongs.put_nowait)
+    for _ in range(5):
+        await pongs.get()
+    assert states == [LinkState.UP]
 
 
 async def test_quiet(link, join, monkeypatch):
@@ -357,6 +382,34 @@ async def test_initiator_closes(pair, link, join):
     other = link(initiator=True)
     await join(other, there)
     assert there.state is LinkState.UP
+
+
+async def test_farewell_amid_a_bulk_transfer(pair):
+    """The other end is told of the close though much is on its way from there."""
+    here, there, _ = await pair(echo)
+    reading = asyncio.create_task(digest(here.open("source:20000000")))
+    while here._core.received < 20:
+        await asked(here.open("echo"))
+    await here.close("enough")
+    with pytest.raises(StreamError, match="enough"):
+        await reading
+    assert there.cause == "enough"
+
+
+@pytest.mark.parametrize("initiator", [True, False])
+async def test_closed_during_the_handshake(link, wire, initiator):
+    """A link that is closed while it shakes hands stays closed."""
+    new, here, there = await wire(), link(initiator=initiator), link(initiator=not initiator)
+    new.flowing.clear()
+    joining = asyncio.gather(here.attach(*new.ends[0]), there.attach(*new.ends[1]), return_exceptions=True)
+    await asyncio.sleep(0)
+    await here.close("enough")
+    new.flowing.set()
+    async with asyncio.timeout(DEADLINE):
+        results = await joining
+        await there.lost.wait()
+    assert str(results[0]) == "enough"
+    assert here.state is LinkState.CLOSED
 
 
 async def test_acceptor_closes(pair, wire):

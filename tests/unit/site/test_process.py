@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import secrets
+import shutil
 import signal
 import time
 from dataclasses import replace
@@ -333,6 +334,17 @@ async def test_what_cannot_be_started(machine, field, value):
     assert not list(machine.home.glob("jobs/*"))
 
 
+async def test_a_machine_without_setsid(machine, tmp_path, monkeypatch):
+    """What the machine lacks is named."""
+    (tmp_path / "bin").mkdir()
+    for tool in ("sh", "uname", "mkdir", "chmod", "find"):
+        (tmp_path / "bin" / tool).symlink_to(shutil.which(tool))
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"))
+    with pytest.raises(SubmissionRejected, match="util-linux"):
+        await machine.submit("exit 0")
+    machine.tokens.clear()
+
+
 @pytest.mark.parametrize("job_id", ["", "7", "../x", "-n", "0" * 31 + "\n", "A" * 32])
 async def test_what_is_no_job_id(machine, job_id):
     """Nothing but a token of ours ever becomes part of a path."""
@@ -392,6 +404,18 @@ async def test_a_submission_without_an_answer(machine, answer):
     """Whether the job was started is then unknown, not refused."""
     with pytest.raises(BatchUnknown):
         await Process(Answering(answer), "there").submit(machine.request("exit 0"))
+
+
+async def test_what_ended_a_month_ago_is_forgotten(machine):
+    """The next submission clears the records of jobs that ended a month ago, and of no others."""
+    old, recent = [await machine.submit("exit 0") for _ in range(2)]
+    for job_id in (old, recent):
+        await machine.until_ended(job_id)
+    os.utime(machine.home / "jobs" / f"{old}.exit", (0, 0))
+    await machine.until_ended(await machine.submit("exit 0"))
+    assert not list((machine.home / "jobs").glob(f"{old}*"))
+    assert await machine.batch.find(recent) == [recent]
+    assert (await machine.status(old)).raw == "gone"
 
 
 @pytest.mark.parametrize("variable", ["HPCNB_HOME", "HOME"])

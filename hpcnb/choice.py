@@ -1,0 +1,95 @@
+"""Which cluster is meant: the one in use, those that live, those of a name."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+from hpcnb import config, handle
+from hpcnb.cluster import Cluster
+from hpcnb.errors import NotReady
+from hpcnb.model import State
+
+__all__ = ["attach", "clusters", "current", "sites", "use"]
+
+_current: Cluster | None = None
+_lock = threading.RLock()
+
+
+def use(cluster: Cluster) -> Cluster:
+    """Make a cluster the one that cells, `submit` and `map` use."""
+    global _current
+    with _lock:
+        _current = cluster
+    return cluster
+
+
+def in_use() -> Cluster | None:
+    """The cluster in use, if it lives."""
+    return _current if _current is not None and _current.state is not State.ENDED else None
+
+
+def current() -> Cluster:
+    """The cluster in use; without any, one on the default site is started, or your live one there is joined.
+
+    Raises
+    ------
+    HPCError
+        It cannot be started.
+    """
+    with _lock:
+        return in_use() or default_running() or use(Cluster())
+
+
+def default_running() -> Cluster | None:
+    """Your live cluster on the default site, taken into use."""
+    wanted = config.load().site().name
+    for known in handle.run(handle.handles()):
+        if known.status.spec.name == wanted and known.status.state is not State.DRAINING:
+            return use(Cluster.of(known))
+    return None
+
+
+def clusters() -> list[Cluster]:
+    """Your live clusters, of whichever notebook, oldest first."""
+    with _lock:
+        return [Cluster.of(known) for known in handle.run(handle.handles())]
+
+
+def attach(name: str | None = None) -> Cluster:
+    """Use a cluster that an earlier kernel, or another one, started.
+
+    Parameters
+    ----------
+    name : str, optional
+        By default the youngest.
+
+    Raises
+    ------
+    NotReady
+        There is none (of that name).
+    """
+    return use(named(name))
+
+
+def named(name: str | None) -> Cluster:
+    """Your live cluster of a name, or the youngest; the one in use stays in use.
+
+    Raises
+    ------
+    NotReady
+        There is none (of that name).
+    """
+    found = [c for c in clusters() if name in (None, c.name)]
+    if not found:
+        raise NotReady(
+            f"there is no live cluster named {name!r}" if name else "you have no live cluster",
+            remedy="`%hpc` lists your clusters; `%hpc up` starts one.",
+        )
+    return found[-1]
+
+
+def sites() -> list[dict[str, Any]]:
+    """The configured sites: name, host, batch system, whether it is the default."""
+    found: list[dict[str, Any]] = handle.run(handle.agent().call("sites"))
+    return found

@@ -1,0 +1,44 @@
+"""Which session a `%%hpc` cell means: a cluster is started, or waited for, where that is needed."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from hpcnb import choice, handle
+from hpcnb.model import State
+from hpcnb.notebook.line import NotebookFace, run_line
+from hpcnb.notebook.options import Options
+from hpcnb.session import Session
+
+if TYPE_CHECKING:
+    from IPython.core.interactiveshell import InteractiveShell
+
+
+def session_for(shell: InteractiveShell, options: Options) -> Session:
+    """Find the session of a cell; shows what is being waited for.
+
+    Parameters
+    ----------
+    shell : InteractiveShell
+    options : Options
+        ``--cluster`` and ``-s`` say which; without the former the cluster in use, or a new one on the default site.
+
+    Raises
+    ------
+    HPCError
+        There is no such cluster, or it cannot be started.
+    """
+    if options.cluster:
+        found = choice.named(options.cluster)
+    elif (used := choice.in_use() or choice.default_running()) is not None:
+        found = used
+    else:
+        click.echo("no cluster yet: starting one on the default site (`%hpc down` ends it)")
+        run_line(shell, "up")
+        found = choice.current()
+    if found.state is not State.READY:
+        with NotebookFace(shell).following(found.handle):
+            handle.run(found.handle.ready())
+    return found.session_named(options.session)

@@ -1,0 +1,89 @@
+"""A shell that outlives its connection: made again, when it was lost, by whoever needs it next."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import time
+from collections.abc import Awaitable, Callable, Sequence
+
+from hpcnb.errors import AuthenticationFailed, SiteError
+from hpcnb.site.shell import Ask, Completed, Prompt, Shell
+
+PAUSES = (1.0, 2.0, 4.0, 8.0, 16.0, 30.0, 60.0)
+"""Seconds between two attempts that nobody asked for; a login node bans who tries too often."""
+
+
+class LastingShell:
+    """A `Shell` that connects when it is first used, and again after a loss.
+
+    Parameters
+    ----------
+    name : str
+    connect : callable
+        Makes a connection.
+    """
+
+    def __init__(self, name: str, connect: Callable[[Ask], Awaitable[Shell]]) -> None:
+        self.name = name
+        self._connect = connect
+        self._shell: Shell | None = None
+        self._connecting = asyncio.Lock()
+        self._failures = 0
+        self._failed_at = 0.0
+        self._error: SiteError | None = None
+
+    @property
+    def alive(self) -> bool:
+        return self._shell is not None and self._shell.alive
+
+    async def connect(self, ask: Ask) -> Shell:
+        """Have a connection, with somebody there to answer questions; tries at once, whatever happened before."""
+        async with self._connecting:
+            if self._shell is None or not self._shell.alive:
+                if self._shell is not None:
+                    await self._shell.close()
+                    self._shell = None
+                self._shell = await self._connect(ask)
+                self._failures, self._error = 0, None
+            return self._shell
+
+    async def _connected(self) -> Shell:
+        if self._shell is not None and self._shell.alive:
+            return self._shell
+        if self._error and time.monotonic() - self._failed_at < PAUSES[min(self._failures, len(PAUSES)) - 1]:
+            raise self._error
+        try:
+            return await self.connect(_nobody)
+        except SiteError as exc:
+            self._failures, self._failed_at, self._error = self._failures + 1, time.monotonic(), exc
+            raise
+
+    async def run(self, argv: Sequence[str], *, stdin: bytes = b"", timeout: float = 30.0) -> Completed:
+        return await (await self._connected()).run(argv, stdin=stdin, timeout=timeout)
+
+    async def read(self, path: str, *, offset: int = 0, limit: int | None = None) -> bytes:
+        return await (await self._connected()).read(path, offset=offset, limit=limit)
+
+    async def write(self, path: str, data: bytes, *, mode: int = 0o600) -> None:
+        await (await self._connected()).write(path, data, mode=mode)
+
+    async def mkdir(self, path: str) -> None:
+        await (await self._connected()).mkdir(path)
+
+    async def dial(self, host: str, port: int) -> socket.socket:
+        return await (await self._connected()).dial(host, port)
+
+    async def close(self) -> None:
+        shell, self._shell = self._shell, None
+        if shell is not None:
+            with contextlib.suppress(SiteError):
+                await shell.close()
+
+
+async def _nobody(prompt: Prompt) -> str:
+    raise AuthenticationFailed(
+        f"{prompt.title}: {prompt.text.strip()}",
+        remedy="The connection was lost and making it again needs you: `%hpc up` or any command for this site asks.",
+    )

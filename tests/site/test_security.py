@@ -1,0 +1,242 @@
+"""A second user of the same machine: connects to nothing, reads nothing, and no secret is where others look."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import json
+import os
+import pwd
+import re
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import hpcnb as hpc
+from hpcnb import handle
+from hpcnb.agent import places
+from hpcnb.site.authority import Authority, Role
+from tests.site import attacker
+
+pytestmark = [
+    pytest.mark.site,
+    pytest.mark.skipif(os.getuid() != 0, reason="needs root to become another user"),
+]
+
+
+@pytest.fixture(scope="module")
+def clusters(account, sandbox):
+    """A cluster in a Slurm allocation and one on this machine, each with tasks done and a session in use."""
+    account.configure(
+        box=sandbox.site_entry() | {"home": str(account.home)},
+        local={"batch": "process", "home": str(account.home)},
+    )
+    started = [hpc.Cluster(name, cores_per_node=2) if name == "box" else hpc.Cluster(name) for name in ("box", "local")]
+    for cluster in started:
+        cluster.wait_until_ready(60)
+        assert cluster.client.submit(sum, [1, 2]).result(30) == 3
+        cluster.session.push({"a": 1})
+        assert cluster.session.pull(["a"]) == {"a": 1}
+    yield started
+    for cluster in started:
+        cluster.close()
+
+
+@pytest.fixture(scope="module")
+def secrets(account, clusters):
+    """Everything that must be nowhere else: the link's secret, the lines of every private key, the keys of kernels."""
+    found = set()
+    for path in [*(account.folder / "data").rglob("clusters/*.json"), *account.home.rglob("tls/*")]:
+        text = path.read_text().replace("\\n", "\n")
+        for body in re.findall(r"BEGIN [A-Z ]*PRIVATE KEY-----\n(.*?)-----END", text, re.DOTALL):
+            found.update(body.split())
+        found.update(re.findall(r"\b[0-9a-f]{64}\b", text))
+    for path in kernel_files(account):
+        found.add(json.loads(path.read_text())["key"])
+    assert len(found) > 20
+    return sorted(found)
+
+
+def kernel_files(account):
+    words = {word for process in account.processes() for word in process.cmdline()}
+    return [Path(word) for word in words if word.endswith("/kernel.json")]
+
+
+@functools.cache
+def other_user():
+    return pwd.getpwnam("nobody").pw_uid
+
+
+def attack(**targets):
+    """Let another user try; return what he got."""
+    done = subprocess.run(
+        [sys.executable, attacker.__file__, str(other_user())],
+        input=json.dumps(targets),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+@pytest.fixture
+def foreign(tmp_path_factory):
+    """A certificate of a role and a name as ours have them, but of another authority; anybody can read it."""
+    return pem(Authority.create("foreign").issue(Role.CLIENT, lifetime=3600))
+
+
+@pytest.fixture
+def ours(clusters, account):
+    """A certificate of a cluster's own authority, in the wrong hands."""
+    return pem(handle.run(clusters[0].handle.credentials()))
+
+
+def pem(identity):
+    path = Path("/tmp") / f"identity-{os.urandom(8).hex()}.pem"  # noqa: S108 - where another user can read it
+    made.append(path)
+    path.touch(0o644)
+    path.write_text(getattr(identity, "authority", "") + identity.certificate + identity.key)
+    return str(path)
+
+
+made: list[Path] = []
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _removed():
+    yield
+    for path in made:
+        path.unlink(missing_ok=True)
+
+
+# -- ports and sockets -------------------------------------------------------------------------------------------
+
+
+def test_no_port_serves_another_user(clusters, account, foreign, ours):
+    """Every TCP port of every process of ours turns away noise, HTTP, TLS without or with a foreign certificate, Dask."""
+    listeners = account.listeners()
+    kinds = {kind for listener in listeners for kind in ("node", "pilot", "srun") if kind in listener.process}
+    assert kinds == {"node", "pilot", "srun"}  # all that listens was found
+    assert [l for l in listeners if "hpcnb.agent" in l.process or "hpcnb.pilot.kernel" in l.process] == []
+    ports = sorted({(l.host.replace("0.0.0.0", "127.0.0.1"), l.port) for l in listeners})  # noqa: S104
+    got = attack(ports=ports, identities=[foreign], foreign=[foreign])
+    assert got == []
+    # The same with a certificate of the cluster's own: the attack does find what it looks for.
+    scheduler, session, gateway = addresses(clusters[0], account)
+    heard = {tuple(port) for _, port, _ in attack(ports=[scheduler, session, gateway], identities=[ours])}
+    assert {scheduler, session} <= heard <= {scheduler, session, gateway}
+    assert {scheduler, session, gateway} <= set(ports)
+
+
+def addresses(cluster, account):
+    run = account.home / "runs" / cluster.handle.id
+    found = [json.loads((run / f"{name}.json").read_text())["address"] for name in ("scheduler", "sessions")]
+    split = [address.removeprefix("tls://").rsplit(":", 1) for address in found]
+    return *((host, int(port)) for host, port in split), tuple(json.loads((run / "pilot.json").read_text())["gateway"])
+
+
+def test_dasks_web_servers_know_no_page(clusters, account):
+    """The HTTP ports that Dask opens whatever it is told listen on the loopback alone, and have not one route."""
+    ports = {(l.host, l.port) for l in account.listeners()}
+    web = {port for port in ports if speaks_http(port)}
+    assert len(web) >= 4  # of each cluster's scheduler and workers
+    assert {host for host, _ in web} == {"127.0.0.1"}
+    for cluster in clusters:
+        known = cluster.client.run_on_scheduler(lambda dask_scheduler: routes(dask_scheduler))
+        assert known == []
+
+
+def speaks_http(port):
+    with contextlib.suppress(OSError):
+        done = subprocess.run(
+            ["curl", "--silent", "--max-time", "1", "--include", f"http://{port[0]}:{port[1]}/"],
+            capture_output=True,
+            check=False,
+        )
+        return done.stdout.startswith(b"HTTP/")
+    return False
+
+
+def routes(server):
+    return [str(rule.matcher) for rule in server.http_application.wildcard_router.rules]
+
+
+def test_no_unix_socket_serves_another_user(clusters, account):
+    """Sockets lie in private directories; even in an open one the agent turns strangers away; none is abstract."""
+    sockets = account.sockets()
+    assert str(places.agent_socket()) in sockets
+    assert [name for name in sockets if name.startswith("@") and "hpcnb" in name] == []
+    assert attack(sockets=sockets) == []
+    mine = [name for name in sockets if name.startswith(str(account.folder))]
+    with opened_up(mine):
+        assert attack(sockets=mine) == []
+
+
+@contextlib.contextmanager
+def opened_up(paths):
+    """Let everybody reach these sockets, as in a badly made XDG_RUNTIME_DIR."""
+    every = {Path(path) for path in paths} | {parent for path in paths for parent in Path(path).parents[:-2]}
+    before = {path: stat.S_IMODE(path.stat().st_mode) for path in every}
+    for path in every:
+        path.chmod(0o777)
+    try:
+        yield
+    finally:
+        for path, mode in before.items():
+            path.chmod(mode)
+
+
+# -- files and processes -----------------------------------------------------------------------------------------
+
+
+def test_no_file_can_be_read(clusters, account):
+    """Nothing of ours can be listed, read or written by another user; every mode says so by itself."""
+    kernels = [path.parent for path in kernel_files(account)]
+    mine = [account.folder, *account.folder.rglob("*"), *kernels, *(p for k in kernels for p in k.rglob("*"))]
+    theirs = [path for path in Path("/tmp").glob("hpcnb-*") if path not in mine]  # noqa: S108 - what else we left
+    assert attack(files=list(map(str, [*mine, *theirs]))) == []
+    open_ones = [path for path in mine if not path.is_symlink() and path.lstat().st_mode & 0o077]
+    assert [path for path in open_ones if not path.is_relative_to(account.config)] == []
+
+
+def test_no_process_can_be_looked_into(clusters, account):
+    """Neither variables nor memory nor descriptors of our processes are another user's to see, nor can he signal them."""
+    assert attack(processes=[process.pid for process in account.processes()]) == []
+
+
+# -- secrets -----------------------------------------------------------------------------------------------------
+
+
+def test_what_everybody_sees_holds_no_secret(clusters, account, sandbox, secrets):
+    """Arguments, variables, Slurm's view of the job, its script, all logs: not one secret."""
+    processes = account.processes()
+    places_ = {f"arguments of {p.pid}": " ".join(p.cmdline()) for p in processes}
+    places_ |= {f"variables of {p.pid}": str(p.environ()) for p in processes}
+    places_ |= {command: slurm(sandbox, command) for command in ("scontrol show job", "squeue --json", "scontrol show step")}
+    places_["squeue"] = slurm(sandbox, "squeue --format=%all")
+    places_["script"] = slurm(sandbox, f"scontrol write batch_script {clusters[0].jobs[0].job_id} -")
+    logs = [*account.folder.rglob("*.log"), *(sandbox.directory / "log").iterdir()]
+    places_ |= {str(path): path.read_text(errors="replace") for path in logs}
+    places_["credentials"] = repr(handle.run(clusters[0].handle.credentials()))
+    assert "exec " in places_["script"]
+    assert len(logs) > 8
+    assert [(place, secret) for place, text in places_.items() for secret in secrets if secret in text] == []
+
+
+def slurm(sandbox, command):
+    done = subprocess.run(command.split(), env=os.environ | sandbox.slurm_env, capture_output=True, text=True, check=True)
+    return done.stdout
+
+
+def test_nothing_secret_outlives_a_cluster(account, clusters, secrets):
+    """When it has ended, no secret of a cluster is in any file, here or at the site."""
+    clusters[0].close()
+    clusters[1].close()
+    assert account.clusters() == []
+    files = [path for path in account.folder.rglob("*") if path.is_file()]
+    assert [path for path in files for secret in secrets if secret.encode() in path.read_bytes()] == []
