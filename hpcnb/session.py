@@ -166,15 +166,6 @@ class Session:
         self._poll: asyncio.Task[None] | None = None
         self._seen = 0
         self._cells: OrderedDict[str, Running] = OrderedDict()
-        self._beside: dict[str, Session] = {name: self}
-
-    def beside(self, name: str) -> Session:
-        """Return another session of the same cluster, which runs beside this one."""
-        if name not in self._beside:
-            other = Session(self._address, security=self._security, loop=self.loop, name=name, on_stray=self._on_stray)
-            other._beside = self._beside
-            self._beside[name] = other
-        return self._beside[name]
 
     def __repr__(self) -> str:
         return f"<Session {self.name!r} at {self._address}>"
@@ -307,12 +298,7 @@ class Session:
         return frames_of((await self._call("collect", cell=cell.id))["frames"])
 
     async def disconnect(self) -> None:
-        """Listen no more, to this session and those beside it; they and their cells go on."""
-        for session in list(self._beside.values()):
-            await session.leave()
-
-    async def leave(self) -> None:
-        """Listen no more to this session alone."""
+        """Listen no more; the session and its cells go on."""
         if self._poll is not None:
             self._poll.cancel()
             await asyncio.wait([self._poll])
@@ -335,7 +321,7 @@ class Session:
 
     async def _close(self) -> None:
         await self._call("close_session")
-        await self.leave()
+        await self.disconnect()
 
     async def _listen(self, peer: Peer) -> None:
         loop = asyncio.get_running_loop()

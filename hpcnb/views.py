@@ -38,7 +38,9 @@ def status_line(status: ClusterStatus, now: float) -> str:
     """
     spec = status.spec
     head = f"{spec.name} on {spec.site}" if spec.name != spec.site else spec.name
-    return f"{head}: {status.state} {', '.join(_facts(status, now))}".rstrip()
+    line = f"{head}: {status.state} {', '.join(_facts(status, now))}".rstrip()
+    # What a site says may hold what a terminal obeys.
+    return "".join(character if character.isprintable() else "�" for character in line)
 
 
 def _facts(status: ClusterStatus, now: float) -> list[str]:

@@ -7,6 +7,7 @@ import contextlib
 import itertools
 import json
 import logging
+import os
 import socket
 import subprocess
 import sys
@@ -15,7 +16,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from tornado import httpclient, netutil, websocket
+from tornado import httpclient, netutil, simple_httpclient, websocket
 
 import hpcnb
 from hpcnb.agent import places
@@ -29,6 +30,8 @@ START = 20.0
 """Seconds that an agent has to come up."""
 AGAIN = 1.0
 """Seconds between two attempts to start one."""
+ANSWER = 10.0
+"""Seconds after which one that does not answer hangs."""
 
 
 class AgentClient:
@@ -102,15 +105,12 @@ class AgentClient:
 
     async def _greet(self) -> dict[str, Any]:
         try:
-            async with asyncio.timeout(START):
+            async with asyncio.timeout(ANSWER):
                 theirs: dict[str, Any] = await self._request("hello", {"version": hpcnb.__version__})
         except TimeoutError:
             if self._socket is not None:
                 self._socket.close()
-            raise ClusterError(
-                f"the agent has not answered for {START:.0f} s",
-                remedy=f"If it hangs, end it: its pid is in {places.agent_lock()}. The clusters go on.",
-            ) from None
+            raise _silent() from None
         return theirs
 
     async def _open_or_start(self) -> websocket.WebSocketClientConnection:
@@ -136,10 +136,12 @@ class AgentClient:
 
     async def _open(self) -> websocket.WebSocketClientConnection | None:
         path = str(places.agent_socket())
-        request = httpclient.HTTPRequest("ws://agent/", connect_timeout=5, request_timeout=5)
+        request = httpclient.HTTPRequest("ws://agent/", connect_timeout=ANSWER, request_timeout=ANSWER)
         try:
             # websocket_connect has no way to name a unix socket; its resolver has.
             return await websocket.websocket_connect(request, resolver=_UnixResolver(path))
+        except simple_httpclient.HTTPTimeoutError:
+            raise _silent() from None
         except (OSError, httpclient.HTTPError):
             return None
 
@@ -220,6 +222,13 @@ class _UnixResolver(netutil.Resolver):
         return [(socket.AF_UNIX, self._path)]
 
 
+def _silent() -> ClusterError:
+    return ClusterError(
+        f"the agent has not answered for {ANSWER:.0f} s",
+        remedy=f"If it hangs, end it: its pid is in {places.agent_lock()}. The clusters go on.",
+    )
+
+
 def _older(version: str) -> bool:
     return _parts(version) < _parts(hpcnb.__version__)
 
@@ -230,7 +239,7 @@ def _parts(version: str) -> tuple[int, ...]:
 
 def _start_agent() -> subprocess.Popen[bytes]:
     """Start an agent that belongs to no terminal and no kernel; if two are started, the lock lets one live."""
-    with places.agent_log().open("ab") as out:
+    with os.fdopen(os.open(places.agent_log(), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "ab") as out:
         process = subprocess.Popen(
             [sys.executable, "-m", "hpcnb.agent"],
             stdin=subprocess.DEVNULL,

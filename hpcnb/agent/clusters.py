@@ -68,6 +68,7 @@ class LiveCluster:
         self._connection: Connection | None = None
         self._opening: asyncio.Future[Probe] | None = None
         self._requesting: asyncio.Event | None = None  # set once it is submitted, or has failed
+        self._runs = asyncio.Event()  # set while the job may be running
         self._ended = asyncio.Event()
         self._following: asyncio.Task[None] | None = None
         self._draining: asyncio.Task[None] | None = None
@@ -220,7 +221,6 @@ class LiveCluster:
                 await bootstrap.forget_secrets(self._site.shell, job.path, self._record.home)
 
     async def _keep_link(self) -> None:
-        running = lambda: self.status.state is not State.QUEUED  # noqa: E731
         try:
             self._connection = Connection(
                 self.status.id,
@@ -230,7 +230,7 @@ class LiveCluster:
                 identity=self.identity(Role.AGENT),
                 secret=bytes.fromhex(self._record.secret),
             )
-            await self._connection.keep(on_link=self._on_link, on_event=self._on_event, running=running)
+            await self._connection.keep(on_link=self._on_link, on_event=self._on_event, runs=self._runs)
         except Exception as exc:  # a fault of ours; without its link the cluster can still be seen, and ended
             log.exception("the link of cluster %s failed", self.status.id)
             self._say(f"the link failed: {type(exc).__name__}: {exc}")
@@ -380,6 +380,10 @@ class LiveCluster:
                 record.save(self._record)
             except OSError:  # the disk is full: what is not written is still true
                 log.exception("the record of cluster %s could not be written", status.id)
+        if status.state is State.QUEUED:
+            self._runs.clear()
+        else:
+            self._runs.set()
         self._changed(status)
 
     def _keep(self, kept: ClusterRecord) -> None:

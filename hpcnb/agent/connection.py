@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
 import os
@@ -63,7 +64,7 @@ class Connection:
         self._servers: list[asyncio.Server] = []
 
     async def keep(
-        self, *, on_link: Callable[[str], None], on_event: Callable[[dict[str, Any]], None], running: Callable[[], bool]
+        self, *, on_link: Callable[[str], None], on_event: Callable[[dict[str, Any]], None], runs: asyncio.Event
     ) -> None:
         """Dial as soon as the pilot listens, and again whenever the connection is lost; runs until cancelled.
 
@@ -73,10 +74,10 @@ class Connection:
             Called with the route when the link is up, with an empty string when it is down.
         on_event : callable
             Called with what the pilot says.
-        running : callable
-            Whether the job may be running: a pending job's directory is not looked into.
+        runs : asyncio.Event
+            Set while the job may be running; until then the pilot is looked for ever more rarely.
         """
-        address = await self._published(running)
+        address = await self._published(runs)
         listening: asyncio.Task[None] | None = None
         try:
             while True:
@@ -94,7 +95,7 @@ class Connection:
             if listening:
                 listening.cancel()
 
-    async def _published(self, running: Callable[[], bool]) -> tuple[str, int]:
+    async def _published(self, runs: asyncio.Event) -> tuple[str, int]:
         pause = SOONEST
         while True:
             try:
@@ -104,8 +105,13 @@ class Connection:
                 pass  # not yet
             except (OSError, SiteError) as exc:
                 log.info("cluster %s: cannot look for the pilot: %s", self._cluster, exc)
-            await asyncio.sleep(pause)
-            pause = min(pause * 1.2, LATEST) if running() else LATEST
+            if runs.is_set():
+                await asyncio.sleep(pause)
+            else:
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(runs.wait(), pause)
+                    pause = SOONEST
+            pause = min(pause * 1.2, LATEST)
 
     async def _dial(self, address: tuple[str, int]) -> None:
         for attempt in range(1_000_000):

@@ -26,7 +26,7 @@ def private_directory(path: Path) -> Path:
         It belongs to somebody else, is a link, is open to others, or cannot be made.
     """
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         _check_parent(path.parent)
         with contextlib.suppress(FileExistsError):
             path.mkdir(mode=0o700)
@@ -52,8 +52,13 @@ def _check_parent(path: Path) -> None:
 
 
 def runtime() -> Path:
-    """Sockets and locks: ``$XDG_RUNTIME_DIR/hpcnb``, gone after a reboot."""
-    path = Path(platformdirs.user_runtime_dir("hpcnb"))
+    """Sockets and locks: ``$XDG_RUNTIME_DIR/hpcnb``, else ``/run/user/UID/hpcnb`` or ``/tmp/hpcnb-UID``; gone after a reboot."""
+    user = os.getuid()
+    given, system = os.environ.get("XDG_RUNTIME_DIR"), Path(f"/run/user/{user}")
+    path = Path(given or system, "hpcnb")
+    if not (given or system.is_dir()):
+        # Not $TMPDIR, which a kernel and a terminal may see differently; whether another user was faster is checked.
+        path = Path(f"/tmp/hpcnb-{user}")  # noqa: S108
     if len(os.fsencode(path)) > LONGEST:
         raise ConfigError(f"{path} is too long for the sockets in it", remedy=_ELSEWHERE)
     return private_directory(path)
@@ -65,14 +70,17 @@ def data() -> Path:
 
 
 def agent_socket() -> Path:
+    """Where the agent listens."""
     return runtime() / "agent.sock"
 
 
 def agent_lock() -> Path:
+    """Held by the agent that runs; its pid is in it."""
     return runtime() / "agent.lock"
 
 
 def agent_log() -> Path:
+    """Where the agent writes its log."""
     return data() / "agent.log"
 
 

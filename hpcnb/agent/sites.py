@@ -44,8 +44,7 @@ class Site:
         self.zip_path = ""
         self.warnings: list[str] = []
         self.shell = LastingShell(config.name, self._reach)
-        kind = Slurm if config.batch == "slurm" else Process
-        self.batch: Batch = kind(self.shell, config.name)
+        self.batch = _batch(config, self.shell)
         self._opening = asyncio.Lock()
         self._watched: dict[str, Heard] = {}
         self._asker: asyncio.Task[None] | None = None
@@ -133,6 +132,12 @@ class Site:
             self._asker.cancel()
             await asyncio.gather(self._asker, return_exceptions=True)
         await self.shell.close()
+
+
+def _batch(config: SiteConfig, shell: Shell) -> Batch:
+    if config.batch == "slurm":
+        return Slurm(shell, config.name)
+    return Process(shell, config.name, home=config.home)
 
 
 def _here(config: SiteConfig) -> Environment:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -72,6 +73,10 @@ def _guarded(work: Callable[[], Any]) -> int:
         return 130
     except HPCError as exc:
         click.echo(f"{type(exc).__name__}: {exc}", err=True)
+        return 1
+    except BrokenPipeError:
+        # Whoever reads has enough; at the end Python would flush, and complain.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     return result if isinstance(result, int) else 0
 

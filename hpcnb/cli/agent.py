@@ -18,13 +18,23 @@ def agent() -> None:
     """The agent: one small process of yours that keeps SSH connections and clusters.
 
     It starts by itself and ends by itself. Stopping it ends no cluster: the next one finds them again.
+
+    \b
+    Examples:
+      hpcnb agent status
+      hpcnb agent stop
     """
 
 
 @agent.command()
 @as_json
 def status(as_json: bool) -> None:
-    """Say whether an agent runs, since when and for whom."""
+    """Say whether an agent runs, for how many clusters, and where its log is.
+
+    \b
+    Example:
+      hpcnb agent status
+    """
     found = handle.run(handle.agent().call("hello", start=False, version=hpcnb.__version__))
     if as_json:
         click.echo(json.dumps(found))
@@ -35,7 +45,12 @@ def status(as_json: bool) -> None:
 
 @agent.command()
 def stop() -> None:
-    """End the agent; clusters go on."""
+    """End the agent; clusters go on.
+
+    \b
+    Example:
+      hpcnb agent stop
+    """
     try:
         handle.run(handle.agent().call("stop", start=False))
     except ClusterError:

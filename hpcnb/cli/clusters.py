@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -66,6 +67,7 @@ def up(face: Face, /, site: str, name: str, no_wait: bool, keep: bool, timeout: 
       hpcnb up octopus --option=--constraint=haswell
     """
     asked["options"] = _options(asked["options"])
+    patience = parse_duration(timeout) if timeout else None
     wanted = Handle.new(handle.spec_for(site, name=name, **asked))
     for known in handle.run(handle.handles()):
         spec = known.status.spec
@@ -77,7 +79,7 @@ def up(face: Face, /, site: str, name: str, no_wait: bool, keep: bool, timeout: 
             if wanted.status.created == 0:
                 handle.run(wanted.request())
             if not no_wait:
-                handle.run(wanted.ready(), timeout=parse_duration(timeout) if timeout else None)
+                handle.run(wanted.ready(), timeout=patience)
     except TimeoutError:
         raise NotReady(
             f"{wanted.status.spec.name} is still {wanted.status.state} after {timeout}: {wanted.status.detail}",
@@ -94,7 +96,8 @@ def _give_up(wanted: Handle, *, keep: bool) -> None:
     if keep:
         click.echo(f"{name} stays in the queue; `up` again waits for it, `down {name}` ends it", err=True)
         return
-    handle.run(wanted.close())
+    with contextlib.suppress(NotReady):  # interrupted before the agent had heard of it
+        handle.run(wanted.close())
     click.echo(f"{name} was given up; no job of it is left", err=True)
 
 
@@ -183,7 +186,13 @@ def logs(face: Face, target: str, count: int, name: str) -> None:
 @click.command()
 @as_json
 def sites(as_json: bool) -> None:
-    """List the configured sites; * marks the default."""
+    """List the configured sites; * marks the default.
+
+    \b
+    Examples:
+      hpcnb sites
+      hpcnb sites --json
+    """
     found = handle.run(handle.agent().call("sites"))
     click.echo(json.dumps(found, indent=1) if as_json else sites_text(found))
 

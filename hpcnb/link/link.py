@@ -10,7 +10,6 @@ from typing import Any
 
 from hpcnb.errors import HPCError
 from hpcnb.link import handshake
-from hpcnb.link.frames import Kind, encode
 from hpcnb.link.handshake import ACCEPTOR, HELLO_SIZE, INITIATOR, PROOF_SIZE, REFUSAL, LinkRefused, Proof
 from hpcnb.link.pipe import Pipe
 from hpcnb.link.protocol import Core, Flow
@@ -203,14 +202,14 @@ class Link:
 
     def _part(self, reason: str, *, told: bool) -> None:
         """End the streams, and the pipe, over which the other end is told unless it told us."""
+        last = self._core.end(reason)
         if self._pipe is not None:
             if told:
                 self._pipe.close()
             else:
                 self._pipe.stop()
-                _start(self._pipe.part(encode(Kind.BYE, payload=reason.encode())), self._parting)
+                _start(self._pipe.part(last), self._parting)
             self._drop(reason)
-        self._core.end(reason)
 
     def _finish(self, reason: str, *, told: bool = False) -> None:
         if self._state is not LinkState.CLOSED:

@@ -27,7 +27,7 @@ ACK_EVERY = 256 << 10
 """Received bytes, headers included, that are acknowledged even if there is nothing else to send."""
 BATCH = 128 << 10
 """What is handed to the pipe at once: what a small write may have to wait for."""
-_TEXT = 255
+_TEXT = 1000
 
 
 class StreamError(ConnectionError):
@@ -115,8 +115,8 @@ class Core:
 
     def open(self, name: str) -> Flow:
         """Open a stream; whether the other end wants it shows when it is used."""
-        if not self._initiator or not 0 < len(name.encode()) <= _TEXT:
-            raise ValueError(f"only the initiator opens streams, by a name of 1 to {_TEXT} bytes, not {name!r}")
+        if not self._initiator or not 0 < len(name) <= _TEXT:
+            raise ValueError(f"only the initiator opens streams, by a name of 1 to {_TEXT} characters, not {name!r}")
         if self._over is not None:
             raise StreamError(self._over)
         if len(self._flows) >= STREAMS:
@@ -175,8 +175,8 @@ class Core:
         self._ready(flow)
         flow.changed()
 
-    def end(self, reason: str) -> None:
-        """End all streams for good."""
+    def end(self, reason: str) -> bytes:
+        """End all streams for good; return the frame that tells the other end so."""
         flows, self._over = list(self._flows.values()), reason
         self._flows.clear()
         for queue in (self._ring, self._kept, self._resend, self._urgent):
@@ -185,6 +185,7 @@ class Core:
             flow.error = flow.error or reason
             flow.pending.clear()
             flow.changed()
+        return encode(Kind.BYE, payload=_text(reason))
 
     # What a pipe asks for.
 
@@ -251,7 +252,7 @@ class Core:
         frames = []
         if flow.opening:
             flow.opening = False
-            frames.append(self._keep(flow, Kind.OPEN, flow.name.encode()))
+            frames.append(self._keep(flow, Kind.OPEN, _text(flow.name)))
         if credit := self._credit(flow):
             flow.granted += credit
             frames.append(self._keep(flow, Kind.WINDOW, flow.granted.to_bytes(8, "big")))
@@ -372,4 +373,4 @@ def _cut(buffer: bytearray, size: int) -> bytes:
 
 
 def _text(reason: str) -> bytes:
-    return reason.encode("utf-8", "replace")[:_TEXT]
+    return reason[:_TEXT].encode("utf-8", "replace")

@@ -30,10 +30,10 @@ STOPPING = 4.0
 """Seconds that an interrupted cell is waited for."""
 _OUTPUT = re.compile(r"_\d+")
 
+Outcome = dict[str, Any] | BaseException
 
-def run_cell(
-    shell: InteractiveShell, line: str, body: str, session_for: Callable[[Options], Session] | None = None
-) -> Handle | None:
+
+def run_cell(shell: InteractiveShell, line: str, body: str, session_for: Callable[[Options], Session]) -> Handle | None:
     """Run a cell; returns when it has ended, or at once with a handle (``--detach``).
 
     Parameters
@@ -41,8 +41,8 @@ def run_cell(
     shell : InteractiveShell
     line, body : str
         What stands after ``%%hpc``, and below it.
-    session_for : callable, optional
-        Finds the session; by default that of the cluster in use.
+    session_for : callable
+        Finds the session that the options mean.
 
     Raises
     ------
@@ -56,7 +56,7 @@ def run_cell(
     options = parse(line)
     if absent := [name for name in options.inputs if name not in shell.user_ns]:
         raise UsageError(f"%%hpc: the notebook has no variable {', '.join(absent)}")
-    session = (session_for or _session_in_use)(options)
+    session = session_for(options)
     sys.stdout.flush()
     view = view_for(shell, f"`%hpc logs {session.name}`")
     run = _Detached if options.detach else _Foreground
@@ -87,13 +87,6 @@ def _candidates(shell: InteractiveShell, body: str, inputs: Sequence[str]) -> li
         and name not in inputs
         and (name not in hidden or own[name] is not hidden[name] or _OUTPUT.fullmatch(name))
     )
-
-
-def _session_in_use(options: Options) -> Session:
-    from hpcnb import cluster
-
-    found = cluster.attach(options.cluster) if options.cluster else cluster.current()
-    return found.session.beside(options.session)
 
 
 class _Cell:
@@ -182,7 +175,8 @@ class _Foreground(_Cell):
             if wish.get("source") != "ask_exit":
                 payloads.write_payload(wish)
         if reply.ename == "NoneType":  # nothing was raised, but a result could not be displayed; that has been shown
-            self._shell._last_traceback_during_displayhook = True  # noqa: SLF001 - how ipykernel says so
+            shell: Any = self._shell
+            shell._last_traceback_during_displayhook = True  # noqa: SLF001 - how ipykernel says so
         elif reply.status != "ok":
             raise remote_error(reply)
         if reply.has_values:
@@ -206,18 +200,24 @@ class _Detached(_Cell):
         self._send(cell, options.inputs, candidates)
         return Handle(self._session, cell, self._conclude)
 
-    async def _conclude(self, cell: Running) -> dict[str, Any]:
+    async def _conclude(self, cell: Running) -> Outcome:
+        # An exception is returned, not raised: a KeyboardInterrupt would end the loop itself.
         try:
             reply = await asyncio.wrap_future(cell.reply)
         except Exception as error:
             self._view.say(f"{type(error).__name__}: {error}")
-            raise
+            return error
         if reply.status != "ok":
             if reply.error is not None or not reply.traceback:  # else the cell's own error has been shown
                 self._view.say(f"{reply.ename}: {reply.evalue}")
-            raise remote_error(reply)
-        if not reply.has_values:
-            return {}
+            return remote_error(reply)
+        try:
+            return await self._bring(cell) if reply.has_values else {}
+        except Exception as error:
+            self._view.say(f"{type(error).__name__}: {error}")
+            return error
+
+    async def _bring(self, cell: Running) -> dict[str, Any]:
         own = self._shell.user_ns
         values: dict[str, Any] = await asyncio.to_thread(unpack, await self._session.collect(cell), own)
         own.update(values)
@@ -236,15 +236,15 @@ class Handle:
     """
 
     def __init__(
-        self, session: Session, cell: Running, conclude: Callable[[Running], Coroutine[Any, Any, dict[str, Any]]]
+        self, session: Session, cell: Running, conclude: Callable[[Running], Coroutine[Any, Any, Outcome]]
     ) -> None:
         self._session = session
         self._cell = cell
-        self._result = asyncio.run_coroutine_threadsafe(conclude(cell), session.loop)
+        self._outcome = asyncio.run_coroutine_threadsafe(conclude(cell), session.loop)
 
     def done(self) -> bool:
         """Tell whether it has ended, in whatever way."""
-        return self._result.done()
+        return self._outcome.done()
 
     def result(self, timeout: float | None = None) -> dict[str, Any]:
         """Wait until it has ended; return what ``-o`` brought back (the notebook has it too), or raise what it raised.
@@ -254,7 +254,10 @@ class Handle:
         TimeoutError
             It runs on.
         """
-        return self._result.result(timeout)
+        outcome = self._outcome.result(timeout)
+        if isinstance(outcome, BaseException):
+            raise outcome
+        return outcome
 
     def interrupt(self) -> bool:
         """Interrupt it, or keep it from running if it still waits; False if it has ended."""
@@ -262,7 +265,7 @@ class Handle:
 
     def __repr__(self) -> str:
         where = f"cell in session {self._session.name!r}"
-        if not self._result.done():
+        if not self._outcome.done():
             return f"<{where}: running>"
-        error = self._result.exception()
-        return f"<{where}: {'done' if error is None else type(error).__name__}>"
+        outcome = self._outcome.result()
+        return f"<{where}: {type(outcome).__name__ if isinstance(outcome, BaseException) else 'done'}>"

@@ -36,7 +36,10 @@ def run_line(shell: InteractiveShell, line: str) -> None:
     HPCError
         What went wrong; IPython shows its message, not our frames.
     """
-    words = shlex.split(line) or ["status"]
+    try:
+        words = shlex.split(line) or ["status"]
+    except ValueError as exc:
+        raise ConfigError(f"%hpc {line.strip()}: {exc}", remedy="Close the quotation, or write \\' for a quote.") from None
     face = NotebookFace(shell)
     ask_with(face.ask)
     own = _NOTEBOOK_ONLY.get(words[0])

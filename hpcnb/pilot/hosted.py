@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import time
 from collections import OrderedDict, deque
 from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass, field
@@ -193,7 +192,7 @@ class HostedSession:
             self._finish(cell, reply)
 
     async def _run(self, cell: Cell, kernel: KernelProcess) -> dict[str, Any]:
-        cell.since = time.time()
+        cell.since = processes.now()
         wish = {"count": cell.count, "names": list(cell.names), "always": list(cell.always)}
         content = {"code": cell.code, "silent": False, "store_history": True, "user_expressions": {}}
         content |= {"allow_stdin": cell.allow_stdin, "stop_on_error": False}

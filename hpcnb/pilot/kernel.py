@@ -12,19 +12,24 @@ Beyond Jupyter's messages it answers ``hpcnb_missing`` on the control channel (s
 
 from __future__ import annotations
 
+import asyncio
 import base64
+import contextlib
 import os
 import signal
 import threading
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import zmq
+from ipykernel import kernelapp
+from ipykernel.iostream import IOPubThread
 from ipykernel.ipkernel import IPythonKernel
 from ipykernel.kernelapp import IPKernelApp
 from IPython.core.interactiveshell import ExecutionResult
 from traitlets import Integer, Type, Unicode
+from zmq.eventloop.zmqstream import ZMQStream
 
 from hpcnb.errors import CannotSerialize, HPCError, TaskError
 from hpcnb.pilot import cluster_client
@@ -128,6 +133,19 @@ class SessionKernel(IPythonKernel):
         self._failure = None  # it holds the frames, and with them the cell's variables
         return reply
 
+    @contextlib.contextmanager
+    def _cancel_on_sigint(self, future: asyncio.Future[Any]) -> Iterator[None]:
+        """Cancel an awaiting cell at once: ipykernel's own handler leaves the event loop asleep until something else happens."""
+        with super()._cancel_on_sigint(future):
+            cancel: Any = signal.getsignal(signal.SIGINT)
+
+            def cancel_and_wake(*arguments: Any) -> None:
+                cancel(*arguments)
+                future.get_loop().call_soon_threadsafe(bool)
+
+            signal.signal(signal.SIGINT, cancel_and_wake)
+            yield
+
     def _prepare(self, wish: dict[str, Any]) -> None:
         if count := wish.get("count"):
             self.shell.execution_count = count
@@ -157,6 +175,27 @@ def _pickled(exception: BaseException | None) -> str:
     return base64.b64encode(frames[0]).decode() if len(frames) == 1 else ""
 
 
+class IOPub(IOPubThread):
+    """ipykernel's output thread, which hears of forked children by a file instead of a TCP port open to every local user."""
+
+    def _setup_pipe_in(self) -> None:
+        endpoint = self.socket.getsockopt_string(zmq.LAST_ENDPOINT)
+        self._pipe_port = f"{endpoint}-children"
+        self._pipe_uuid = os.urandom(16)
+        pipe = self.socket.context.socket(zmq.PULL)
+        pipe.linger = 0
+        pipe.bind(self._pipe_port)
+        self._pipe_in = ZMQStream(pipe, self.io_loop)
+        self._pipe_in.on_recv(self._handle_pipe_msg)
+
+    def _setup_pipe_out(self) -> tuple[zmq.Context[Any], zmq.Socket[Any]]:
+        context: zmq.Context[Any] = zmq.Context()  # of the child: its parent's does not survive the fork
+        pipe = context.socket(zmq.PUSH)
+        pipe.linger = 3000
+        pipe.connect(self._pipe_port)
+        return context, pipe
+
+
 class SessionApp(IPKernelApp):
     """ipykernel's application for a kernel that belongs to a session host.
 
@@ -180,8 +219,9 @@ class SessionApp(IPKernelApp):
             self.poller = threading.Thread(target=_end_with_host, args=[self.lifeline], name="lifeline", daemon=True)
 
     def init_iopub(self, context: zmq.Context[Any]) -> None:
-        """Never drop output, however slow the host is to take it."""
+        """Never drop output, however slow the host is to take it, and open no port for it."""
         context.sndhwm = 0  # for the sockets made from here on
+        kernelapp.IOPubThread = IOPub  # type: ignore[attr-defined]
         super().init_iopub(context)  # type: ignore[no-untyped-call]
         del context.sndhwm
 

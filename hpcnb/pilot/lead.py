@@ -10,16 +10,17 @@ import logging
 import os
 import signal
 import socket
-import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from hpcnb.link import Stream
 from hpcnb.model import Ending, Reason
-from hpcnb.pilot.gateway import Gateway
+from hpcnb.pilot.address import own_address
 from hpcnb.pilot.run import Run
+
+if TYPE_CHECKING:
+    from hpcnb.link import Stream
 
 log = logging.getLogger(__name__)
 
@@ -61,13 +62,11 @@ class Pilot:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._end, Ending(reason=Reason.CANCELLED, message="told to end"))
-        host = await own_address(self._run.launcher)
         async with contextlib.AsyncExitStack() as stack:
+            # First of all, since they take longest to come up; what the link needs is imported meanwhile.
+            nodes = await stack.enter_async_context(self._nodes())
             if self._run.leads:
-                gateway = Gateway(self._run, host, control=self._talk)
-                self._run.publish("pilot.json", {"gateway": await gateway.start(), "host": socket.gethostname()})
-                stack.push_async_callback(gateway.close)
-            nodes = await stack.enter_async_context(self._nodes(host))
+                await stack.enter_async_context(self._gateway())
             async with asyncio.TaskGroup() as group:
                 tasks = [group.create_task(self._listen(nodes)), group.create_task(self._watch_idleness())]
                 ending = await self._ending
@@ -78,9 +77,21 @@ class Pilot:
         return ending
 
     @contextlib.asynccontextmanager
-    async def _nodes(self, host: str) -> AsyncIterator[asyncio.subprocess.Process]:
+    async def _gateway(self) -> AsyncIterator[None]:
+        from hpcnb.pilot.gateway import Gateway
+
+        host = await asyncio.to_thread(own_address, self._run.launcher)
+        gateway = Gateway(self._run, host, control=self._talk)
+        self._run.publish("pilot.json", {"gateway": await gateway.start(), "host": socket.gethostname()})
+        try:
+            yield
+        finally:
+            await gateway.close()
+
+    @contextlib.asynccontextmanager
+    async def _nodes(self) -> AsyncIterator[asyncio.subprocess.Process]:
         process = await asyncio.create_subprocess_exec(
-            *node_command(self._run, host),
+            *node_command(self._run),
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             limit=LONGEST_LINE,
@@ -191,41 +202,15 @@ async def lines(stream: Stream) -> AsyncIterator[dict[str, Any]]:
             yield json.loads(line)
 
 
-def node_command(run: Run, host: str) -> list[str]:
+def node_command(run: Run) -> list[str]:
     """What starts the nodes' processes: by srun on all nodes at the same time, or directly where one process is one node."""
-    command = [sys.executable, "-m", "hpcnb.pilot.node", "--run-dir", run.path, "--host", host]
+    command = [sys.executable, "-m", "hpcnb.pilot.node", "--run-dir", run.path]
     if run.launcher != "srun":
         return command
     nodes = os.environ.get("SLURM_JOB_NUM_NODES", "1")
     cores = os.environ.get("SLURM_CPUS_ON_NODE", "1")
     srun = ["srun", "--overlap", f"--nodes={nodes}", f"--ntasks={nodes}", "--ntasks-per-node=1", "--mem=0"]
     return [*srun, f"--cpus-per-task={cores}", "--kill-on-bad-exit=1", "--unbuffered", *command]
-
-
-async def own_address(launcher: str) -> str:
-    """The address of this node that the login node and the other nodes can reach.
-
-    A machine that is a site by itself needs none but the loopback's. In Slurm a node's name is resolvable on most sites;
-    where it is not, Slurm itself knows the address.
-    """
-    if launcher != "srun":
-        return "127.0.0.1"
-    name = os.environ.get("SLURMD_NODENAME", socket.gethostname())
-    if (address := _resolve(name)) and not address.startswith("127."):
-        return address
-    shown = await asyncio.create_subprocess_exec(
-        "scontrol", "show", "node", name, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
-    )
-    text = (await shown.communicate())[0].decode()
-    found = next((w.removeprefix("NodeAddr=") for w in text.split() if w.startswith("NodeAddr=")), name)
-    return _resolve(found) or socket.gethostbyname(socket.gethostname())
-
-
-def _resolve(name: str) -> str:
-    try:
-        return socket.gethostbyname(name)
-    except OSError:
-        return ""
 
 
 def _die_with_parent() -> None:

@@ -27,6 +27,7 @@ import dask
 import psutil
 from distributed.cli import dask_scheduler, dask_worker
 
+from hpcnb.pilot.address import own_address
 from hpcnb.pilot.events import emit, fall_silent, take_stdout
 from hpcnb.pilot.layout import WorkerLayout, layout, node_from_environment
 from hpcnb.pilot.run import Run
@@ -262,10 +263,9 @@ def _own_address(peer: str) -> str:
 
 
 def main() -> int:
-    """Run one node of an allocation (``python -m hpcnb.pilot.node --run-dir DIR --host ADDRESS``)."""
+    """Run one node of an allocation (``python -m hpcnb.pilot.node --run-dir DIR``)."""
     parser = argparse.ArgumentParser(description="one node of an hpcnb allocation")
     parser.add_argument("--run-dir", required=True)
-    parser.add_argument("--host", required=True, help="address of the first node")
     options = parser.parse_args()
     take_stdout()
     run = Run.load(options.run_dir)
@@ -281,8 +281,8 @@ def main() -> int:
         prefix="hpcnb-", dir=dask.config.get("temporary-directory"), ignore_cleanup_errors=True
     ) as local:
         children = [worker_child(run, w, node=name, local_directory=local) for w in layout(run.spec, node)]
-        if run.leads and int(os.environ.get("SLURM_NODEID", 0)) == 0:
-            children = [scheduler_child(run, options.host), *children, sessions_child(run)]
+        if run.leads and int(os.environ.get("SLURM_NODEID", "0")) == 0:
+            children = [scheduler_child(run, own_address(run.launcher)), *children, sessions_child(run)]
         return NodeSupervisor(children).run()
 
 

@@ -39,6 +39,7 @@ class Load(SchedulerPlugin):
 
     def add_worker(self, scheduler: Scheduler, worker: str) -> None:
         scheduler.stream_comms[worker].interval = PROMPT
+        self.publish()  # the first worker is what everybody waits for
 
     def add_client(self, scheduler: Scheduler, client: str) -> None:
         # The connection is entered in the scheduler's books right after this call.
@@ -64,6 +65,8 @@ class Load(SchedulerPlugin):
 
 async def dask_setup(server: Scheduler | Worker) -> None:
     """Dask calls this in each scheduler and worker once it listens (``--preload``)."""
+    # It starts whatever Dask is told, has a page even without routes, and the loopback is every local user's.
+    server.http_server.stop()
     if isinstance(server, Worker):
         server.batched_stream.interval = PROMPT
         return

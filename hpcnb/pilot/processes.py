@@ -6,20 +6,26 @@ import asyncio
 import contextlib
 import os
 import signal
+import time
 from collections.abc import Sequence
 
 import psutil
 
-__all__ = ["end", "of_kernel", "stop"]
+__all__ = ["end", "now", "of_kernel", "stop"]
 
 COURTESY = 0.5
 """Seconds that a process has to end by itself before it gets the next signal."""
-SLACK = 0.05
+SLACK = 0.02
 """Seconds by which the start of a process as /proc tells it may be early."""
 
 
+def now() -> float:
+    """Return seconds since the machine's start, by which the age of processes is told."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
 def of_kernel(kernel: int, since: float = 0.0) -> list[psutil.Process]:
-    """Return the processes that descend from a kernel, or are left in its session, started after `since` (POSIX time)."""
+    """Return the processes that descend from a kernel, or are left in its session, started after `since` (of `now`)."""
     found = {process.pid: process for process in _descendants(kernel)}
     for process in psutil.process_iter():
         if process.pid not in found and process.pid != kernel and _session(process.pid) == kernel:
@@ -44,10 +50,10 @@ def _session(pid: int) -> int:
 
 def _started(process: psutil.Process) -> float:
     try:
-        started: float = process.create_time()
+        # psutil adds the machine's start, which it knows in whole seconds only.
+        return float(process.create_time() - psutil.boot_time())
     except psutil.NoSuchProcess:
         return -1.0
-    return started
 
 
 async def stop(kernel: int, since: float) -> None:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import functools
 import hashlib
 import io
 import json
+import py_compile
 import shlex
 import tarfile
+import tempfile
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
@@ -21,6 +24,9 @@ from hpcnb.site.environment import Environment
 from hpcnb.site.shell import Shell
 
 PILOT_ROLES = (Role.GATEWAY, Role.SCHEDULER, Role.WORKER, Role.SESSION, Role.CLIENT)
+STARTING = ("hpcnb/__init__", "hpcnb/errors", "hpcnb/model", "hpcnb/link/", "hpcnb/pilot/")
+"""What every start of a cluster imports; it is shipped compiled, too."""
+
 EPOCH = (1980, 1, 1, 0, 0, 0)
 FULL = {errno.ENOSPC: "the disk is full", errno.EDQUOT: "the disk quota is exceeded", errno.EROFS: "it is read-only"}
 
@@ -32,11 +38,31 @@ def code() -> tuple[str, bytes]:
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
         for path in sorted(root.rglob("*.py")):
-            # A fixed date: the same code is the same bytes, and is shipped once.
-            entry = zipfile.ZipInfo(str(Path("hpcnb") / path.relative_to(root)), date_time=EPOCH)
-            archive.writestr(entry, path.read_bytes(), zipfile.ZIP_DEFLATED)
+            name = str(Path("hpcnb") / path.relative_to(root))
+            _add(archive, name, path.read_bytes())
+            if name.startswith(STARTING):
+                _add(archive, f"{name}c", _compiled(path))
     data = buffer.getvalue()
     return hashlib.sha256(data).hexdigest()[:32], data
+
+
+def _add(archive: zipfile.ZipFile, name: str, data: bytes) -> None:
+    # A fixed date: the same code is the same bytes, and is shipped once.
+    archive.writestr(zipfile.ZipInfo(name, date_time=EPOCH), data, zipfile.ZIP_DEFLATED)
+
+
+def _compiled(path: Path) -> bytes:
+    # The site's Python has the same minor version (`environment.judge`), and so the same bytecode.
+    with tempfile.TemporaryDirectory() as folder:
+        compiled = Path(folder, "module.pyc")
+        py_compile.compile(
+            str(path),
+            str(compiled),
+            path.name,
+            doraise=True,
+            invalidation_mode=py_compile.PycInvalidationMode.UNCHECKED_HASH,
+        )
+        return compiled.read_bytes()
 
 
 async def ship_code(shell: Shell, home: str, *, site: str) -> str:
@@ -47,7 +73,7 @@ async def ship_code(shell: Shell, home: str, *, site: str) -> str:
     SiteError
         There is no room, or the place cannot be written.
     """
-    sha, data = code()
+    sha, data = await asyncio.to_thread(code)  # it compiles
     folder = f"{home}/code/{sha}"
     path = f"{folder}/hpcnb.zip"
     try:
@@ -111,7 +137,8 @@ def job_script(run: Run, environment: Environment, zip_path: str) -> str:
         environment.shebang,
         "umask 077",
         f"mkdir {path}/claim || exit 0",
-        f"export PYTHONPATH={shlex.quote(zip_path)} DASK_CONFIG={path}/dask PYTHONUNBUFFERED=1",
+        f'export PYTHONPATH={shlex.quote(zip_path)}"${{PYTHONPATH:+:$PYTHONPATH}}"',
+        f"export DASK_CONFIG={path}/dask PYTHONUNBUFFERED=1",
         # One thread of BLAS for each thread of a worker, as Dask's nanny sets it.
         "export OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1",
         environment.enter("-m", "hpcnb.pilot", "--run-dir", run.path),
@@ -139,7 +166,7 @@ def run_files(
 
 
 # One command and one round trip, whatever the number of files; directories first get their final mode.
-_UNPACK = 'umask 077; mkdir -p "$1/logs" && exec tar -x -f - -C "$1"'
+_UNPACK = 'umask 077; export LC_ALL=C; mkdir -p "$1/logs" && exec tar -x -f - -C "$1"'
 
 
 async def write_run(shell: Shell, run: Run, files: Mapping[str, str], *, site: str) -> None:

@@ -119,13 +119,18 @@ async def probe(shell: Shell, environment: Environment, *, site: str, home: str 
         answer = await shell.run(environment.argv(script + environment.enter("-c", PROBE)), timeout=60)
     except OSError as exc:
         raise EnvironmentMismatch(
-            f"{environment.python!r} gave no answer", where=f"site {site}", evidence=str(exc), remedy=_BY_HAND
+            f"{environment.python!r} gave no answer",
+            where=f"site {site}",
+            evidence=str(exc),
+            remedy="Try it by hand on the login node first: a setup: line may wait for something.",
         ) from exc
     # The last of each: a shell that shows what it runs shows our question, too.
     begin, end = answer.out.rfind(BEGIN), answer.out.rfind(END)
+    if begin < 0 or end < 0:
+        raise _no_answer(answer, environment, site)
     try:
-        return Probe.from_json(json.loads(answer.out[begin + len(BEGIN) : end])) if begin >= 0 else _nothing()
-    except (ValueError, TypeError):
+        return Probe.from_json(json.loads(answer.out[begin + len(BEGIN) : end]))
+    except (ValueError, TypeError):  # cut, or mixed with what something else printed
         raise _no_answer(answer, environment, site) from None
 
 
@@ -157,6 +162,8 @@ def judge(found: Probe, *, site: str) -> list[str]:
     ------
     EnvironmentMismatch
         With the command that mends it.
+    SiteError
+        Others can write where our files go.
     """
     where = f"site {site}, {found.executable}"
     here = platform.python_version()
@@ -166,6 +173,12 @@ def judge(found: Probe, *, site: str) -> list[str]:
             where=where,
             remedy=f"Use Python {here.rsplit('.', 1)[0]} at the site, or start the notebook with Python "
             f"{found.python.rsplit('.', 1)[0]}.",
+        )
+    if found.exposed:
+        raise SiteError(
+            f"others can write to {found.home}, where code is put that runs as you",
+            where=f"site {site}",
+            remedy=f"At the site: chmod go-w {found.home}; or set home: of the site to a directory of your own.",
         )
     pins = [f"{name}=={importlib.metadata.version(name)}" for name in ("dask", "distributed")]
     install = f"At the site: {found.executable} -m pip install {' '.join([*pins, 'ipykernel'])}"

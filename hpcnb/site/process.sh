@@ -65,7 +65,7 @@ finish() {
 }
 
 record() {
-    leader='' began=''
+    leader='' began='' supervisor='' since=''
     { read -r leader began supervisor since end there bootid <"$jobs/$1"; } 2>/dev/null
 }
 

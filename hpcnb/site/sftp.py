@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import itertools
 import os
@@ -10,7 +9,6 @@ import stat
 import struct
 import threading
 from collections import deque
-from collections.abc import Iterator
 from concurrent.futures import Future
 
 import paramiko
@@ -64,23 +62,22 @@ class Sftp:
     @property
     def alive(self) -> bool:
         """Requests will be answered, as far as we know."""
-        return not self._lost
+        return not (self._lost or self.channel.closed)
 
     @property
     def idle(self) -> bool:
         """Nobody uses the session."""
         return self._users == 0
 
-    @contextlib.contextmanager
-    def used(self) -> Iterator[None]:
-        """Mark the session as in use, between requests too."""
+    def enter(self) -> None:
+        """Use the session, between requests too, until `leave`."""
         with self._lock:
             self._users += 1
-        try:
-            yield
-        finally:
-            with self._lock:
-                self._users -= 1
+
+    def leave(self) -> None:
+        """Use it no longer."""
+        with self._lock:
+            self._users -= 1
 
     def open(self, path: str, flags: int, mode: int = 0) -> bytes:
         """Open a file; one that is created gets its mode at once."""

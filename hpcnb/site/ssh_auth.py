@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +53,9 @@ class _Login:
         self._locked: dict[Path, list[Offer]] = defaultdict(list)
         self._keys = _KEYS
         self._tries = {"keyboard-interactive": _TRIES, "password": _TRIES}
-        self._asked: Future[list[str]] | None = None
+        self._asked = False
+        self._asking: asyncio.Task[list[str]] | None = None
+        self._over = False
         self._unanswered: AuthenticationFailed | None = None
 
     async def run(self) -> None:
@@ -76,8 +77,9 @@ class _Login:
 
     def end(self) -> None:
         """Leave no question open, and no connection to the agent."""
-        if self._asked is not None:
-            self._asked.cancel()
+        self._over = True
+        if self._asking is not None:
+            self._asking.cancel()
         if self._agent is not None:
             self._agent.close()
 
@@ -155,11 +157,11 @@ class _Login:
 
     async def _interactive(self) -> list[str] | None:
         while self._allows("keyboard-interactive"):
-            self._asked = None
+            self._asked = False
             left = await self._attempt(
                 "keyboard-interactive", self._transport.auth_interactive, self._end.user, self._answer
             )
-            if left is not None or self._asked is None:
+            if left is not None or not self._asked:
                 return left
         return None
 
@@ -168,10 +170,12 @@ class _Login:
         if not prompts:
             return []  # PAM ends with such a round
         questions = self._answer_all(f"{title}\n{instructions}", prompts)
-        self._asked = asyncio.run_coroutine_threadsafe(questions, self._loop)
-        return self._asked.result()
+        return asyncio.run_coroutine_threadsafe(questions, self._loop).result()
 
     async def _answer_all(self, preface: str, prompts: Sequence[tuple[str, bool]]) -> list[str]:
+        if self._over:
+            raise asyncio.CancelledError
+        self._asked, self._asking = True, asyncio.current_task()
         answers = []
         for text, echo in prompts:
             answers.append(await self._put("text" if echo else "secret", f"{preface}\n{text}".strip()))
@@ -196,13 +200,15 @@ class _Login:
         shown = "".join(char for char in text if char.isprintable() or char == "\n")
         try:
             return await self._ask(Prompt(kind=kind, title=f"{self._end.user}@{self._end.alias}", text=shown))
-        except AuthenticationFailed as error:
-            self._unanswered = error
         except Exception as error:  # whatever befell the asker, the login is over
+            known = error if isinstance(error, AuthenticationFailed) else None
             self._unanswered = AuthenticationFailed(
-                f"nobody could be asked: {shown}", where=self._end.alias, evidence=repr(error)
+                known.what if known else "the question could not be asked",
+                where=self._end.alias,
+                evidence="\n".join(filter(None, [shown, known.evidence if known else repr(error)])),
+                remedy=known.remedy if known else "",
             )
-        raise self._unanswered
+            raise self._unanswered from error
 
     def _failure(self) -> AuthenticationFailed:
         said = [self._transport.farewell] if self._transport.farewell else []

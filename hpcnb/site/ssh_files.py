@@ -53,7 +53,7 @@ class Files:
         async with self._opening:
             if self._sftp is not None and self._sftp.alive:
                 return self._sftp
-            self._give_up()
+            self._end()
             channel = await self._sessions.open()
             try:
                 self._sftp = await self._transport.call(_start, channel)
@@ -64,22 +64,29 @@ class Files:
                 raise
             return self._sftp
 
-    def _give_up(self) -> bool:
-        if self._sftp is None or not self._sftp.idle:
-            return False
-        self._sessions.end(self._sftp.channel)
-        self._sftp = None
-        return True
+    def _give_up(self) -> None:
+        if self._sftp is not None and self._sftp.idle:
+            self._end()
+
+    def _end(self) -> None:
+        if self._sftp is not None:
+            self._sessions.end(self._sftp.channel)
+            self._sftp = None
 
     async def _with(self, function: Callable[..., T], path: str, *args: Any) -> T:
-        """Call a function with the session; all of them can be repeated when the session is lost on the way."""
+        """Call a function with the session; when that is lost on the way, all of them can be repeated."""
         with self._transport.translated():
-            sftp = await self.open()
             try:
-                return await self._transport.call(_used, sftp, function, path, *args)
+                return await self._call(function, path, *args)
             except EOFError:
-                sftp = await self.open()
-                return await self._transport.call(_used, sftp, function, path, *args)
+                return await self._call(function, path, *args)
+
+    async def _call(self, function: Callable[..., T], path: str, *args: Any) -> T:
+        sftp = await self.open()
+        sftp.enter()  # at once: a session that nobody uses may be given up
+        future = self._transport.submit(_named, sftp, function, path, *args)
+        future.add_done_callback(lambda _: sftp.leave())
+        return await asyncio.wrap_future(future)
 
     def _missing(self, error: Exception) -> ConnectionFailed:
         return ConnectionFailed(
@@ -95,12 +102,11 @@ def _start(channel: paramiko.Channel) -> Sftp:
     return Sftp(channel)
 
 
-def _used(sftp: Sftp, function: Callable[..., T], path: str, *args: Any) -> T:
-    with sftp.used():
-        try:
-            return function(sftp, path, *args)
-        except OSError as error:
-            raise OSError(error.errno, error.strerror, path) from None
+def _named(sftp: Sftp, function: Callable[..., T], path: str, *args: Any) -> T:
+    try:
+        return function(sftp, path, *args)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, path) from None
 
 
 def _read(sftp: Sftp, path: str, offset: int, limit: int | None) -> bytes:

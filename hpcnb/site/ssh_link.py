@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import socket
 from collections.abc import Sequence
@@ -31,7 +32,7 @@ async def reach(route: Sequence[Endpoint], ask: Ask) -> list[Transport]:
             links.append(await _link(end, links[-1] if links else None, ask))
     except BaseException:
         for link in reversed(links):
-            link.close()
+            await asyncio.to_thread(link.close)
         raise
     return links
 
@@ -50,7 +51,7 @@ async def _link(end: Endpoint, via: Transport | None, ask: Ask) -> Transport:
         await log_in(transport, end, ask)
         transport.set_keepalive(end.alive_interval)
     except BaseException:
-        transport.close()
+        await asyncio.to_thread(transport.close)
         raise
     return transport
 

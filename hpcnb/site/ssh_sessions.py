@@ -12,7 +12,7 @@ from hpcnb.errors import ConnectionFailed
 from hpcnb.site.ssh_transport import Transport
 
 _PAUSE, _LONGEST = 0.05, 1.0
-_REFUSALS = 4
+_AT_FIRST, _LATER = 4, 60
 
 
 class Sessions:
@@ -27,9 +27,10 @@ class Sessions:
         self._transport = transport
         self._loop = asyncio.get_running_loop()
         self._count = 0
+        self._refusals = _AT_FIRST
         self._ended = asyncio.Event()
-        self.spare: Callable[[], bool] = lambda: False
-        """Gives up a session that is open but idle; whether there was one."""
+        self.spare: Callable[[], None] = lambda: None
+        """Gives up a session that is open but idle, if there is one."""
 
     async def open(self) -> paramiko.Channel:
         """A session of the caller's, who gives it back by `end`.
@@ -45,9 +46,9 @@ class Sessions:
             try:
                 channel = await self._transport.open("session")
             except paramiko.ChannelException as error:
-                # A server counts a session for a moment after its end, so one refusal proves nothing.
+                # A server counts a session for a moment after its end, and longer if what ran in it goes on.
                 refusals += self._count == 0
-                if refusals > _REFUSALS:
+                if refusals > self._refusals:
                     raise self._refused(error) from None
                 self.spare()
                 with contextlib.suppress(TimeoutError):
@@ -56,6 +57,7 @@ class Sessions:
                 pause = min(2 * pause, _LONGEST)
             else:
                 self._count += 1
+                self._refusals = _LATER
                 return channel
 
     def end(self, channel: paramiko.Channel) -> None:
@@ -72,9 +74,10 @@ class Sessions:
             self._loop.call_soon_threadsafe(self._ended.set)
 
     def _refused(self, error: paramiko.ChannelException) -> ConnectionFailed:
-        return ConnectionFailed(
-            f"{self._transport.where} lets us in but runs nothing for us",
-            where=self._transport.where,
-            evidence=error.text,
-            remedy="It may be a gateway: then name the login node as host, and this one as its ProxyJump.",
-        )
+        if self._refusals == _AT_FIRST:
+            what = "lets us in but runs nothing for us"
+            remedy = "It may be a gateway: then name the login node as host, and this one as its ProxyJump."
+        else:
+            what, remedy = "allows no more sessions", "Something that an earlier command left may still run there."
+        where = self._transport.where
+        return ConnectionFailed(f"{where} {what}", where=where, evidence=error.text, remedy=remedy)

@@ -17,10 +17,16 @@ def plug(address: str, run_dir: str) -> None:
     """Register the magic."""
     loop = asyncio.new_event_loop()
     threading.Thread(target=loop.run_forever, daemon=True).start()
-    main = Session(address, security=security(Path(run_dir)), loop=loop)
-    shell = get_ipython()
+    shell, believed = get_ipython(), security(Path(run_dir))
+    sessions = {}
+
+    def session_for(options):
+        name = options.session
+        if name not in sessions:
+            sessions[name] = Session(address, security=believed, loop=loop, name=name)
+        return sessions[name]
 
     def hpc(line, cell):
-        return run_cell(shell, line, cell, lambda options: main.beside(options.session))
+        return run_cell(shell, line, cell, session_for)
 
     shell.register_magic_function(hpc, "cell", "hpc")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 
@@ -21,6 +21,12 @@ def compare(name: str, ours: Callable[[], Any], theirs: Callable[[], Any], *, tu
     for turn in range(turns):
         pair = (seconds(ours), seconds(theirs)) if turn % 2 == 0 else (seconds(theirs), seconds(ours))[::-1]
         times.append(pair)
-    mine, other = (statistics.median(column) for column in zip(*times, strict=True))
+    mine, other = zip(*times, strict=True)
+    return ratio(name, mine, other, peer=peer)
+
+
+def ratio(name: str, ours: Sequence[float], theirs: Sequence[float], *, peer: str) -> float:
+    """Print the medians of two series of seconds, and return their ratio."""
+    mine, other = statistics.median(ours), statistics.median(theirs)
     print(f"\n{name}: {mine * 1e3:.1f} ms, {peer} {other * 1e3:.1f} ms, ratio {mine / other:.2f}")
     return mine / other

@@ -7,7 +7,6 @@ import io
 import json
 import os
 import re
-import signal
 import subprocess
 import sys
 import time
@@ -21,8 +20,8 @@ import psutil
 import pytest
 
 import hpcnb
-from hpcnb import cli, cluster, handle
-from hpcnb.agent.client import AgentClient
+from hpcnb import cli
+from tests.isolation import Isolation, disconnect
 
 ROOT = Path(hpcnb.__file__).parents[1]
 DEADLINE = 30.0
@@ -57,8 +56,8 @@ class Listener:
     process: str
 
 
-class Account:
-    """One user's hpcnb.
+class Account(Isolation):
+    """One user's hpcnb, for the tests of a module.
 
     Parameters
     ----------
@@ -67,39 +66,29 @@ class Account:
     """
 
     def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.home, self.config, self.tmp = folder / "home", folder / "config", folder / "tmp"
-        for name in ("run", "data", "home", "config", "tmp"):
-            (folder / name).mkdir(mode=0o700)
-        self.environ = {
-            "XDG_RUNTIME_DIR": str(folder / "run"),
-            "XDG_DATA_HOME": str(folder / "data"),
-            "HPCNB_HOME": str(self.home),
-            "DASK_CONFIG": str(self.config),
-            "TMPDIR": str(self.tmp),
-            "PYTHONPATH": str(ROOT),
-        }
+        super().__init__(folder)
+        self.tmp = folder / "tmp"
+        self.tmp.mkdir(mode=0o700)
+        self.environ |= {"TMPDIR": str(self.tmp), "PYTHONPATH": str(ROOT)}
 
     @contextlib.contextmanager
     def entered(self) -> Iterator[Account]:
         """Make this process, and what it starts, act for this account; in the end nothing of the account runs."""
         with pytest.MonkeyPatch.context() as patch:
+            for name in [name for name in os.environ if name.startswith("DASK_")]:
+                patch.delenv(name)
             for name, value in self.environ.items():
                 patch.setenv(name, value)
-            patch.setattr(dask.config, "paths", [str(self.config)])
-            patch.setattr(dask.config, "PATH", str(self.config))
-            patch.setattr(handle, "_agent", None)
-            patch.setattr(cluster, "_known", {})
-            patch.setattr(cluster, "_current", None)
+            patch.setattr(dask.config, "paths", [self.environ["DASK_CONFIG"]])
+            disconnect()
             try:
                 yield self
             finally:
                 self.end()
 
-    def configure(self, **sites: dict[str, Any]) -> None:
+    def sites(self, **entries: dict[str, Any]) -> None:
         """Write the configuration anew, with these sites."""
-        text = json.dumps({"hpcnb": {"sites": {name.replace("_", "-"): entry for name, entry in sites.items()}}})
-        (self.config / "hpcnb.yaml").write_text(text)
+        self.configure(json.dumps({"hpcnb": {"sites": entries}}))
 
     # -- commands ------------------------------------------------------------------------------------------------
 
@@ -173,14 +162,9 @@ class Account:
         """End what a test left: its clusters, the agent, at last by force whatever runs still."""
         if self.agents():
             self.run("down", "--all")
-            self.run("agent", "stop")
-        client: AgentClient | None = handle._agent
-        if client is not None:
-            handle.run(client.close())
-        psutil.wait_procs(self.agents(), timeout=5)
-        for process in self.processes():
-            with contextlib.suppress(psutil.NoSuchProcess):
-                process.send_signal(signal.SIGKILL)
+            self.stop_agent()
+        disconnect()
+        super().end()
 
 
 def _cmdline(process: psutil.Process) -> list[str]:

@@ -23,9 +23,22 @@ DEADLINE = 10.0
 
 def keygen(path: Path, *options: str, kind: str = "ed25519", passphrase: str = "") -> Path:
     """Make a pair of keys."""
-    command = ["ssh-keygen", "-q", "-t", kind, "-N", passphrase, "-C", path.name, "-f", path, *options]
+    short = ["-b", "2048"] if kind == "rsa" else []  # a longer one takes seconds
+    command = ["ssh-keygen", "-q", "-t", kind, *short, "-N", passphrase, "-C", path.name, "-f", path, *options]
     subprocess.run(command, check=True, stdin=subprocess.DEVNULL)
     return path
+
+
+def fingerprint(key: Path) -> str:
+    """The fingerprint of a public key, by OpenSSH."""
+    command = ["ssh-keygen", "-lf", f"{key}.pub"]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()[1]
+
+
+def lock(key: Path, passphrase: str) -> None:
+    """Encrypt a key that was not."""
+    command = ["ssh-keygen", "-q", "-p", "-P", "", "-N", passphrase, "-f", key]
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
 
 
 def certify(authority: Path, key: Path, *options: str) -> Path:
@@ -33,6 +46,12 @@ def certify(authority: Path, key: Path, *options: str) -> Path:
     command = ["ssh-keygen", "-q", "-s", authority, "-I", key.name, *options, f"{key}.pub"]
     subprocess.run(command, check=True, stdin=subprocess.DEVNULL)
     return key.with_name(f"{key.name}-cert.pub")
+
+
+def hash_names(known_hosts: Path) -> None:
+    """Hide the names in a file of known hosts."""
+    subprocess.run(["ssh-keygen", "-q", "-H", "-f", known_hosts], check=True, capture_output=True)
+    assert known_hosts.read_text().startswith("|1|")
 
 
 def public(key: Path) -> str:
@@ -64,10 +83,10 @@ class User:
 class Sshd:
     """One server, with a client's configuration in which it is called ``site``.
 
-    Its folder holds the key that may log in (``user``), its own (``host``), the ``known_hosts`` and the ``config``.
+    `prepare` may do something with the host key before the start. Its folder holds the key that may log in (``user``), its own (``host``), the ``known_hosts`` and the ``config``.
     """
 
-    def __init__(self, folder: Path, *options: str, authorized: str = "", name: str = "site") -> None:
+    def __init__(self, folder: Path, *options: str, name: str = "site", prepare=None) -> None:
         program = shutil.which("sshd", path="/usr/sbin:/usr/bin:/sbin")
         if program is None or shutil.which("ssh-keygen") is None:
             pytest.skip("no sshd: install Debian's openssh-server")
@@ -78,7 +97,9 @@ class Sshd:
         self.user, self.host = keygen(folder / "user"), keygen(folder / "host")
         self.known_hosts, self.config = folder / "known_hosts", folder / "config"
         self.lines: list[str] = []
-        self.authorize(authorized or public(self.user))
+        self.authorize(public(self.user))
+        if prepare:
+            prepare(self.host)
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             self.port = probe.getsockname()[1]

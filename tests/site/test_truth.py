@@ -36,7 +36,7 @@ def site(account, sandbox):
 
     def configure(**changes):
         entry = sandbox.site_entry() | {"home": str(account.home)} | changes
-        account.configure(box={key.replace("_", "-"): value for key, value in entry.items() if value is not None})
+        account.sites(box={key.replace("_", "-"): value for key, value in entry.items() if value is not None})
         return "box"
 
     yield configure

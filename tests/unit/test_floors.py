@@ -1,8 +1,9 @@
-"""Who may import whom: the table of ARCHITECTURE.md, read from the sources."""
+"""Who may import whom: the table of CONTRIBUTING.md, held against the sources."""
 
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -19,8 +20,8 @@ FLOORS = [
     {"link"},
     {"site"},
     {"agent"},
-    {"comm", "handle", "views", "cluster", "session", "tasks"},
-    {"notebook", "cli", "server"},
+    {"cluster", "session", "tasks", "handle", "choice", "views", "comm"},
+    {"notebook", "cli"},
 ]
 FLOOR = {part: number for number, parts in enumerate(FLOORS) for part in parts}
 
@@ -88,13 +89,20 @@ SOURCES = sorted(ROOT.rglob("*.py"))
 each_source = pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT.parent)))
 
 
+def test_the_table_is_the_one_contributors_read():
+    """CONTRIBUTING.md shows the same floors with the same parts as this test."""
+    text = (ROOT.parent / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (\d) \w+ \| ([^|]+) \|", text, re.MULTILINE)
+    assert {int(number): set(re.findall(r"`hpcnb\.(\w+)`", parts)) for number, parts in rows} == dict(enumerate(FLOORS))
+
+
 @each_source
 def test_imports_go_down_only(path):
     """No module imports from a floor above its own."""
     part = part_of(path)
     if part == "":
         return  # the face of the package names what it exports
-    assert part in FLOOR or part in APART, f"{part} is on no floor: say in FLOORS and ARCHITECTURE.md where it belongs"
+    assert part in FLOOR or part in APART, f"{part} is on no floor: say in FLOORS and CONTRIBUTING.md where it belongs"
     allowed = APART.get(part) or {other for other, floor in FLOOR.items() if floor <= FLOOR[part]}
     if part == "cli":
         allowed |= {"sandbox"}

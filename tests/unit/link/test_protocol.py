@@ -510,15 +510,24 @@ def test_end(ends):
     """When all ends, every stream raises the reason and no new one can be opened."""
     flow, waked = ends.open(), []
     flow.changed = lambda: waked.append(1)
-    ends.cores[0].end("over")
+    assert ends.cores[0].end("over") == encode(Kind.BYE, payload=b"over")
     assert waked == [1]
     for use in (lambda: write(ends.cores[0], flow, b"x"), lambda: ends.cores[0].read(flow, 1), ends.open):
         with pytest.raises(StreamError, match="over"):
             use()
 
 
-@pytest.mark.parametrize("name", ["", "x" * 256])
+def test_long_reason(ends):
+    """A reason of any length and script arrives, cut between two characters."""
+    flow = ends.open()
+    ends.settle()
+    ends.cores[0].reset(flow, "→" * 100_000)
+    ends.settle()
+    assert ends.flows[1][1].error == "→" * 1000
+
+
+@pytest.mark.parametrize("name", ["", "x" * 1001])
 def test_bad_name(ends, name):
     """A stream's name that would not fit is a mistake of the caller."""
-    with pytest.raises(ValueError, match="1 to 255 bytes"):
+    with pytest.raises(ValueError, match="1 to 1000 characters"):
         ends.open(name)

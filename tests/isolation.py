@@ -1,0 +1,110 @@
+"""A place of its own for everything that hpcnb keeps on this machine, and nothing left running when it goes."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import shutil
+import signal
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import dask.config
+import psutil
+import pytest
+
+DEADLINE = 20.0
+VARIABLES = {"XDG_RUNTIME_DIR": "run", "XDG_DATA_HOME": "data", "HPCNB_HOME": "home", "DASK_CONFIG": "config"}
+
+
+class Isolation:
+    """Directories of one test.
+
+    Parameters
+    ----------
+    folder : Path
+        Short, since a unix socket lies in it.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.environ = {variable: str(folder / name) for variable, name in VARIABLES.items()}
+        for path in self.environ.values():
+            Path(path).mkdir(mode=0o700)
+
+    @property
+    def runtime(self) -> Path:
+        """Where the agent's socket is."""
+        return self.folder / "run" / "hpcnb"
+
+    @property
+    def data(self) -> Path:
+        """Where the agent's log and records are."""
+        return self.folder / "data" / "hpcnb"
+
+    @property
+    def home(self) -> Path:
+        """What hpcnb keeps at the site that is this machine."""
+        return self.folder / "home"
+
+    def configure(self, text: str) -> None:
+        """Write the user's configuration."""
+        (self.folder / "config" / "hpcnb.yaml").write_text(text)
+
+    def processes(self) -> list[psutil.Process]:
+        """All that was started from here and still runs."""
+        mark = ("XDG_RUNTIME_DIR", self.environ["XDG_RUNTIME_DIR"])
+        found = []
+        for process in psutil.process_iter():
+            with contextlib.suppress(psutil.Error):
+                if process.pid != os.getpid() and mark in process.environ().items():
+                    found.append(process)
+        return found
+
+    def end(self) -> None:
+        """End what still runs: the agent first, so that it starts nothing new."""
+        for number, patience in ((signal.SIGTERM, 5), (signal.SIGKILL, 5)):
+            running = self.processes()
+            for process in running:
+                with contextlib.suppress(psutil.Error):
+                    process.send_signal(number)
+            psutil.wait_procs(running, timeout=patience)
+
+
+def disconnect() -> None:
+    """Let this process forget its agent and its clusters, if it knows any."""
+    if handle := sys.modules.get("hpcnb.handle"):
+        if handle._agent is not None:
+            handle.run(handle._agent.close())
+        handle._agent = None
+        handle.ask_with(handle.nobody_to_ask)
+    if choice := sys.modules.get("hpcnb.choice"):
+        choice._current = None
+    if cluster := sys.modules.get("hpcnb.cluster"):
+        cluster._known.clear()
+
+
+async def until(condition: Callable[[], object], deadline: float = DEADLINE) -> None:
+    """Wait until a condition holds that nothing tells of: what another process does."""
+    async with asyncio.timeout(deadline):
+        while not condition():  # noqa: ASYNC110 - see above
+            await asyncio.sleep(0.01)
+
+
+@pytest.fixture
+def isolated(monkeypatch: pytest.MonkeyPatch) -> Iterator[Isolation]:
+    """Directories of its own for agent, site and configuration; whatever was started there has ended afterwards."""
+    place = Isolation(Path(tempfile.mkdtemp(prefix="hpcnb-", dir="/tmp")))
+    for variable in [name for name in os.environ if name.startswith("DASK_")]:
+        monkeypatch.delenv(variable)
+    for variable, path in place.environ.items():
+        monkeypatch.setenv(variable, path)
+    monkeypatch.setattr(dask.config, "paths", [place.environ["DASK_CONFIG"]])
+    disconnect()
+    yield place
+    disconnect()
+    place.end()
+    shutil.rmtree(place.folder)
