@@ -76,6 +76,8 @@ class AgentClient:
                 # Every call may be made twice: what creates something brings the id of what it creates.
                 if attempt == 2:
                     raise ClusterError("the agent ends again and again", remedy=f"See {places.agent_log()}.") from None
+                if self._reader is not None:  # it hears of the end, too, and forgets the connection
+                    await asyncio.wait([self._reader], timeout=ANSWER)
         return None
 
     async def _request(self, name: str, arguments: dict[str, Any]) -> Any:
@@ -159,7 +161,9 @@ class AgentClient:
         try:
             while (message := await connection.read_message()) is not None:
                 self._hear(json.loads(message))
-        finally:  # whatever it was, who waits must not wait for ever
+        except Exception:  # an agent of another version, say; the next call connects anew
+            log.exception("what the agent said was not understood")
+        finally:  # who waits must not wait for ever
             connection.close()
             self._socket = None
             for answer in self._waiting.values():

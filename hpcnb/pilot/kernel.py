@@ -32,7 +32,7 @@ from traitlets import Integer, Type, Unicode
 from zmq.eventloop.zmqstream import ZMQStream
 
 from hpcnb.errors import CannotSerialize, HPCError, TaskError
-from hpcnb.pilot import cluster_client
+from hpcnb.pilot import child_output, cluster_client
 from hpcnb.pilot.values import dump, pack, unpack
 
 LARGEST_EXCEPTION = 1 << 20
@@ -128,6 +128,7 @@ class SessionKernel(IPythonKernel):
         reply: dict[str, Any] = await super().do_execute(  # type: ignore[no-untyped-call]
             code, silent, store_history, user_expressions, allow_stdin, cell_meta=cell_meta, cell_id=cell_id
         )
+        child_output.settle()
         if reply["status"] == "error":
             reply["exception"] = _pickled(self._failure)
         self._failure = None  # it holds the frames, and with them the cell's variables
@@ -242,4 +243,5 @@ def _end_with_host(lifeline: int) -> None:
 
 
 if __name__ == "__main__":
+    child_output.install()
     SessionApp.launch_instance()

@@ -11,12 +11,12 @@ from collections.abc import Iterable
 def _compiled(pattern: str) -> re.Pattern[str]:
     # Not fnmatch: to OpenSSH a bracket is a bracket, and `[host]:port` is full of them.
     wild = {"*": ".*", "?": "."}
-    return re.compile("".join(wild.get(char, re.escape(char)) for char in pattern.lower()), re.DOTALL)
+    return re.compile("".join(wild.get(char, re.escape(char)) for char in pattern), re.DOTALL)
 
 
 def fits(name: str, pattern: str) -> bool:
-    """Whether one pattern covers a name, whatever the case."""
-    return _compiled(pattern).fullmatch(name.lower()) is not None
+    """Whether one pattern covers a name, case and all."""
+    return _compiled(pattern).fullmatch(name) is not None
 
 
 def any_fits(name: str, patterns: Iterable[str]) -> bool:

@@ -22,7 +22,7 @@ _LINE = re.compile(r"\s*([A-Za-z0-9]+)(?:\s*=\s*|\s+)(.*)")
 _WORD = re.compile(r'"([^"]*)"|(\S+)')
 _NUMBER = re.compile(r"(\d+)([smh]?)|none")
 _UNITS = {"": 1, "s": 1, "m": 60, "h": 3600}
-_JUMP = re.compile(r"(?:ssh://)?(?:(?P<user>.+)@)?(?P<host>\[[^]]+\]|[^:\[\]]+)(?::(?P<port>\d+))?/?")
+_JUMP = re.compile(r"(?:ssh://)?(?:(?P<user>.+)@)?(?P<host>\[[^]]+\]|[^:@\s\[\]]+)(?::(?P<port>\d+))?/?")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,6 +136,7 @@ class Config:
         found: dict[str, list[str]] = {key: [match[key]] for key in ("user", "port") if match[key]}
         for final in (False, True)[: 1 + self._final]:
             self._collect(alias, found, final=final)
+            found.setdefault("hostname", ["%h"])  # settled by the first pass
         return _endpoint(alias, found)
 
     def _collect(self, alias: str, found: dict[str, list[str]], *, final: bool) -> None:
@@ -168,7 +169,7 @@ def _read(path: Path, home: Path, outer: _Block | None = None, depth: int = 0) -
     if depth > _DEPTH:
         raise ConfigError(f"Include goes too deep in the SSH configuration {path}")
     block = outer
-    for number, line in enumerate(_text(path).splitlines(), 1):
+    for number, line in enumerate(_text(path).split("\n"), 1):
         match = _LINE.fullmatch(line.rstrip())
         if match is None:
             continue
@@ -207,9 +208,9 @@ def _included(patterns: tuple[str, ...], home: Path) -> Iterator[Path]:
 
 
 def _holds(block: _Block, alias: str, found: dict[str, list[str]], *, final: bool) -> bool:
-    host = _expand(found.get("hostname", ["%h"])[0], {"%": "%", "h": alias, "n": alias})
+    host = _host(alias, found)
     if block.keyword == "host":
-        return any_fits(host if final else alias, block.words)
+        return any_fits(host.lower() if final else alias, block.words)
     me = getpass.getuser()
     subject = {
         "host": host,
@@ -227,10 +228,17 @@ def _holds(block: _Block, alias: str, found: dict[str, list[str]], *, final: boo
         elif criterion == "exec":
             holds = _succeeds(_expand(next(words, ""), _tokens(alias, host, found)))
         else:
-            holds = criterion in subject and any_fits(subject[criterion], next(words, "").split(","))
+            patterns = next(words, "")
+            if criterion in {"host", "originalhost"}:  # `Host` itself minds the case
+                patterns, subject[criterion] = patterns.lower(), subject[criterion].lower()
+            holds = criterion in subject and any_fits(subject[criterion], patterns.split(","))
         if holds is not wanted:
             return False
     return True
+
+
+def _host(alias: str, found: dict[str, list[str]]) -> str:
+    return _expand(found.get("hostname", ["%h"])[0], {"%": "%", "h": alias, "n": alias})
 
 
 def _succeeds(line: str) -> bool:
@@ -249,7 +257,7 @@ def _tokens(alias: str, host: str, found: dict[str, list[str]]) -> dict[str, str
         "d": str(Path.home()),
         "h": host,
         "i": str(os.getuid()),
-        "k": found.get("hostkeyalias", [host])[0],
+        "k": host,
         "L": here.partition(".")[0],
         "l": here,
         "n": alias,
@@ -264,8 +272,10 @@ def _expand(text: str, tokens: dict[str, str]) -> str:
 
 
 def _endpoint(alias: str, found: dict[str, list[str]]) -> Endpoint:
-    host = _expand(found.get("hostname", ["%h"])[0], {"%": "%", "h": alias, "n": alias})
+    host = _host(alias, found)
     tokens = _tokens(alias, host, found)
+    key_alias = _expand(found.get("hostkeyalias", [""])[0], tokens)
+    tokens["k"] = key_alias or host
     mine = Path.home() / ".ssh"
 
     def files(keyword: str, *default: Path) -> tuple[Path, ...]:
@@ -288,7 +298,7 @@ def _endpoint(alias: str, found: dict[str, list[str]]) -> Endpoint:
         named="identityfile" in found,
         identities_only=yes("identitiesonly"),
         jumps=_jumps(found, tokens),
-        key_alias=_expand(found.get("hostkeyalias", [""])[0], tokens),
+        key_alias=key_alias,
         user_known_hosts=files("userknownhostsfile", mine / "known_hosts", mine / "known_hosts2"),
         global_known_hosts=files("globalknownhostsfile", _SYSTEM / "ssh_known_hosts", _SYSTEM / "ssh_known_hosts2"),
         hash_known_hosts=yes("hashknownhosts"),

@@ -212,7 +212,7 @@ def _public_file(path: Path) -> bytes:
     try:
         fields = path.read_text("ascii", "replace").split()
         key = base64.b64decode(fields[1])
-    except (OSError, IndexError, binascii.Error):
+    except (OSError, IndexError, ValueError):
         return b""
     return key if kind(key) == fields[0] else b""
 

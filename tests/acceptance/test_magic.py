@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import re
 import time
+from pathlib import Path
 
 import pytest
 
@@ -15,8 +15,7 @@ PROMPT = 2.0
 def alive(pid: int) -> bool:
     """Whether a process runs; a zombie does not."""
     try:
-        with open(f"/proc/{pid}/stat") as file:
-            return file.read().rsplit(")", 1)[1].split()[0] != "Z"
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
     except FileNotFoundError:
         return False
 
@@ -26,7 +25,9 @@ def alive(pid: int) -> bool:
 
 def test_what_a_cell_reads_is_sent_along(kernel):
     """A variable, a function with its globals and a class of the notebook are there without a word."""
-    kernel.run("base = 10\ndef helper(x): return x + base\ndef f(x): return helper(x) * 2\nclass C:\n    n = 3\nc = C()")
+    kernel.run(
+        "base = 10\ndef helper(x): return x + base\ndef f(x): return helper(x) * 2\nclass C:\n    n = 3\nc = C()"
+    )
     cell = kernel.run("%%hpc\nprint(f(1), c.n, isinstance(c, C))")
     assert cell.text == "22 3 True\n"
     # It is the notebook's `base` no longer: the session has its own, as one namespace has.
@@ -113,7 +114,12 @@ def test_output_lands_in_the_cell_that_started_it(kernel):
     after = kernel.run("print('meanwhile')")
     assert after.text == "meanwhile\n"
     assert all(kernel.wait(cell).reply["status"] == "ok" for cell in cells.values())
-    kernel.hear_until(lambda: all(len(cell.outputs) > 4 and cell.outputs[-1][0] == "execute_result" and "done" not in str(cell.outputs[-1]) for cell in cells.values()))
+    kernel.hear_until(
+        lambda: all(
+            len(cell.outputs) > 4 and cell.outputs[-1][0] == "execute_result" and "done" not in str(cell.outputs[-1])
+            for cell in cells.values()
+        )
+    )
     for name, cell in cells.items():
         assert cell.text == "".join(f"{name} {i}\n" for i in range(8))
         results = [content["data"]["text/plain"] for kind, content in cell.outputs if kind != "stream"]
@@ -203,7 +209,7 @@ def test_a_child_of_an_earlier_cell_survives_an_interrupt_that_it_ignores(kernel
     kernel.wait(cell)
     assert kernel.run("%%hpc\nprint(earlier.poll())").text == "None\n"
     kernel.run("%%hpc\nearlier.kill(); earlier.wait()")
-    assert not os.path.exists(f"/proc/{pid}")
+    assert not alive(pid)
 
 
 def test_a_detached_cell_is_interrupted_by_its_handle(kernel):

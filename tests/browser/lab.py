@@ -4,103 +4,126 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import secrets
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import nbformat
-from playwright.sync_api import ConsoleMessage, Locator, Page
+from playwright.sync_api import ConsoleMessage, Locator, Page, expect
 
-from tests.site.account import Account, until
+from tests.isolation import Isolation
+from tests.site.account import until
 
 START = 60.0
 """Seconds that a server, a page or a kernel may take to come up on a busy machine."""
-SLACK = 1.0
-"""Seconds between something that happened and its sight in a busy browser."""
-
-RECORD = """cell => {
-    const history = [];
-    const note = () => {
-        const area = cell.querySelector('.jp-OutputArea');
-        const text = area ? area.textContent : '';
-        if (!history.length || history.at(-1).text !== text)
-            history.push({at: performance.now() / 1000, text, height: area ? area.offsetHeight : 0});
-    };
-    new MutationObserver(note).observe(cell, {subtree: true, childList: true, characterData: true});
-    cell.history = history;
-}"""
-
 
 IDLE = """() => {
     const kernel = window.jupyterapp?.shell.currentWidget?.sessionContext?.session?.kernel;
     return kernel?.connectionStatus === 'connected' && kernel.status === 'idle';
 }"""
 
+RECORD = """cell => {
+    const history = cell.history = [];
+    const note = () => {
+        const area = cell.querySelector('.jp-OutputArea');
+        const sight = {text: area.textContent, height: area.offsetHeight};
+        if (history.at(-1)?.text !== sight.text || history.at(-1)?.height !== sight.height) history.push(sight);
+    };
+    new MutationObserver(note).observe(cell, {subtree: true, childList: true, characterData: true});
+}"""
 
-class Lab:
-    """A JupyterLab server of an account, on a loopback port that the kernel chooses.
+
+class Lab(Isolation):
+    """A JupyterLab server on a loopback port that the kernel chooses, for a user without any settings.
 
     Parameters
     ----------
-    account : Account
-        Its places hold all that Jupyter writes, too.
+    folder : Path
+        Short, since it holds sockets; made and removed by the caller.
     """
 
-    def __init__(self, account: Account) -> None:
-        self.account = account
-        self.notebooks = account.folder / "notebooks"
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        self.notebooks = folder / "notebooks"
+        places = {name: folder / name.lower() for name in ("JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "IPYTHONDIR")}
+        places["JUPYTER_RUNTIME_DIR"] = runtime = folder / "run" / "jupyter"
+        settings = places["JUPYTER_CONFIG_DIR"] / "lab/user-settings/@jupyterlab/apputils-extension"
+        for path in (self.notebooks, runtime, settings):
+            path.mkdir(parents=True)
+        (settings / "notification.jupyterlab-settings").write_text('{"fetchNews": "false"}')
         self._token = secrets.token_hex(16)
-        jupyter = account.folder / "jupyter"
-        places = ("JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "JUPYTER_RUNTIME_DIR", "IPYTHONDIR")
-        environ = {name: str(jupyter / name.lower()) for name in places}
-        for folder in (self.notebooks, jupyter, *map(Path, environ.values())):
-            folder.mkdir(mode=0o700)
-        wishes = [
+        self._log = folder / "lab.log"
+        with self._log.open("wb") as log:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "jupyterlab", *self._options()],
+                env=os.environ | self.environ | {k: str(v) for k, v in places.items()} | {"JUPYTER_TOKEN": self._token},
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+            )
+        known = runtime / f"jpserver-{self._process.pid}.json"
+        until(lambda: known.exists() or self._process.poll() is not None, within=START)
+        assert self._process.poll() is None, self._log.read_text()
+        self.url = json.loads(until(known.read_text))["url"]
+
+    def _options(self) -> list[str]:
+        return [
+            "--no-browser",
+            *["--allow-root"] * (os.getuid() == 0),
             "--ServerApp.port=0",
             f"--ServerApp.root_dir={self.notebooks}",
             "--LabApp.expose_app_in_browser=True",
+            # What would ask the network, which tests do not have.
             "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate",
             "--LabApp.extension_manager=readonly",
         ]
-        settings = jupyter / "jupyter_config_dir/lab/user-settings/@jupyterlab/apputils-extension"
-        settings.mkdir(parents=True)
-        (settings / "notification.jupyterlab-settings").write_text('{"fetchNews": "false"}')
-        self._log = (account.folder / "lab.log").open("wb")
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "jupyterlab", "--no-browser", *["--allow-root"] * (os.getuid() == 0), *wishes],
-            env=os.environ | account.environ | environ | {"JUPYTER_TOKEN": self._token},
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        """Stop the server and hpcnb; nothing may be left of them."""
+        try:
+            self._process.terminate()
+            self._process.wait(START)
+            self.command("down", "--all")
+            self.command("agent", "stop")
+            until(lambda: self.processes() == [])
+        finally:
+            self.end()
+
+    def command(self, *words: str) -> str:
+        """Run the command `hpcnb`; what it says."""
+        code = "from hpcnb.cli import main; main()"
+        done = subprocess.run(
+            [sys.executable, "-c", code, *words],
+            env=os.environ | self.environ,
             stdin=subprocess.DEVNULL,
-            stdout=self._log,
-            stderr=subprocess.STDOUT,
+            capture_output=True,
+            text=True,
+            check=True,
         )
-        known = jupyter / "jupyter_runtime_dir" / f"jpserver-{self._process.pid}.json"
-        until(lambda: self._process.poll() is not None or known.exists(), within=START)
-        assert self._process.poll() is None, (account.folder / "lab.log").read_text()
-        self._url = until(lambda: json.loads(known.read_text() or "{}"))["url"]
+        return done.stdout
 
-    def open(self, page: Page, name: str, *cells: str, path: Path | None = None) -> Notebook:
-        """Open a notebook with these cells, or a copy of one, in a browser's page."""
-        there = self.notebooks / f"{name}.ipynb"
-        if path is None:
-            made = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])
-            made.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3"}
-            there.write_text(nbformat.writes(made))
-        else:
-            there.write_bytes(path.read_bytes())
-        page.goto(f"{self._url}lab/workspaces/{name}/tree/{there.name}?token={self._token}")
-        return Notebook(page, there)
+    def write(self, name: str, cells: tuple[str, ...]) -> Path:
+        """Make a notebook with these cells."""
+        made = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])
+        made.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3"}
+        path = self.notebooks / f"{name}.ipynb"
+        path.write_text(nbformat.writes(made))
+        return path
 
-    def close(self) -> None:
-        """Stop the server, and with it its kernels."""
-        self._process.terminate()
-        self._process.wait(START)
-        self._log.close()
+    def open(self, page: Page, path: Path) -> Notebook:
+        """Open one of its notebooks in a browser's page."""
+        page.goto(f"{self.url}lab/workspaces/{path.stem}/tree/{path.name}?token={self._token}")
+        return Notebook(page, path)
 
 
 class Notebook:
-    """A notebook on a page.
+    """A notebook on a page, when its kernel is ready.
 
     Parameters
     ----------
@@ -115,40 +138,54 @@ class Notebook:
         self.complaints: list[str] = []
         page.on("console", self._hear)
         page.on("pageerror", lambda error: self.complaints.append(str(error)))
-        self.panel = page.locator(".jp-NotebookPanel")
-        self.wait_until_idle()
+        self._panel = page.locator(".jp-NotebookPanel")
+        self.wait()
 
     def _hear(self, message: ConsoleMessage) -> None:
         if message.type == "error":
             self.complaints.append(message.text)
 
-    def wait_until_idle(self) -> None:
-        """Wait for the kernel."""
+    def wait(self) -> None:
+        """Wait until the kernel has nothing to do."""
         self.page.wait_for_function(IDLE, timeout=START * 1000)
 
-    def cells(self) -> list[Cell]:
-        """The code cells, from the top."""
-        return [Cell(found) for found in self.panel.locator(".jp-CodeCell").all()]
-
-    def cell(self, number: int) -> Cell:
+    def __getitem__(self, number: int) -> Cell:
         """One code cell; 0 is the first."""
-        return Cell(self.panel.locator(".jp-CodeCell").nth(number))
+        return Cell(self._panel.locator(".jp-CodeCell").nth(number))
 
-    def menu(self, *words: str) -> None:
-        """Choose an item of a menu."""
-        first, *others = words
-        self.page.locator(".lm-MenuBar-itemLabel", has_text=first).click()
-        for word in others:
-            self.page.locator(".lm-Menu-itemLabel", has_text=word).first.click()
+    def __len__(self) -> int:
+        return self._panel.locator(".jp-CodeCell").count()
+
+    def run_all(self) -> None:
+        """Choose Run All Cells."""
+        self.page.get_by_text("Run", exact=True).click()
+        self.page.get_by_text("Run All Cells", exact=True).click()
 
     def interrupt(self) -> None:
         """Press the stop button."""
-        self.panel.locator('[data-command="notebook:interrupt-kernel"]').click()
+        self._panel.locator('[data-command="notebook:interrupt-kernel"]').click()
 
     def save(self) -> dict[str, Any]:
-        """Save it, and return what is in the file."""
-        self.page.keyboard.press("Control+s")
+        """Save it; what is then in the file."""
+        before = self.path.stat().st_mtime_ns
+        self._panel.locator('[data-command="docmanager:save"]').click()
+        until(lambda: self.path.stat().st_mtime_ns > before)
         return json.loads(self.path.read_text())
+
+    def theme(self, name: str) -> None:
+        """Choose a theme."""
+        self.page.evaluate("theme => window.jupyterapp.commands.execute('apputils:change-theme', {theme})", name)
+        expect(self.page.locator("body")).to_have_attribute("data-jp-theme-name", name)
+
+    def picture(self, path: Path) -> None:
+        """Take a picture of the whole notebook."""
+        size = self.page.viewport_size
+        scrolled = self._panel.locator(".jp-WindowedPanel-outer")
+        height = scrolled.evaluate("outer => outer.scrollHeight") + 200
+        self.page.set_viewport_size({"width": 1280, "height": height})
+        scrolled.evaluate("outer => outer.scrollTo(0, 0)")
+        self.page.screenshot(path=path)
+        self.page.set_viewport_size(size)
 
 
 class Cell:
@@ -156,32 +193,43 @@ class Cell:
 
     def __init__(self, found: Locator) -> None:
         self._found = found
+        self._prompt = found.locator(".jp-InputPrompt")
 
     def record(self) -> None:
         """From now on, keep every sight of its output."""
         self._found.evaluate(RECORD)
 
     def history(self) -> list[dict[str, Any]]:
-        """What its output looked like, in order: each text once, with its time and its height."""
+        """What its output looked like, in order: the text and the height of each sight."""
         return self._found.evaluate("cell => cell.history")
 
-    def run(self) -> None:
+    def run(self) -> Cell:
         """Press Shift-Enter in it."""
         self._found.locator(".cm-content").click()
         self._found.page.keyboard.press("Shift+Enter")
-
-    def wait(self, within: float = START) -> Cell:
-        """Wait until it has a number instead of a star."""
-        number = self._found.locator(".jp-InputPrompt", has_text=r"[").filter(has_not_text="*")
-        number.filter(has_not_text="[ ]").wait_for(timeout=within * 1000)
+        expect(self._prompt).not_to_have_text("[ ]:")
         return self
 
+    def wait(self, within: float = START) -> Cell:
+        """Wait until it has ended."""
+        expect(self._prompt).to_have_text(re.compile(r"\[\d+\]:"), timeout=within * 1000)
+        return self
+
+    def wait_for(self, text: str | re.Pattern[str], within: float = START) -> Cell:
+        """Wait until its output contains a text."""
+        expect(self._found.locator(".jp-OutputArea")).to_contain_text(text, timeout=within * 1000)
+        return self
+
+    def outputs(self, kind: str = "") -> Locator:
+        """Each of its outputs, or those of a kind (as a CSS selector)."""
+        return self._found.locator(f".jp-OutputArea-output{kind}")
+
     @property
-    def outputs(self) -> Locator:
-        """Each of its outputs."""
-        return self._found.locator(".jp-OutputArea-output")
+    def errors(self) -> list[str]:
+        """What of its output is red."""
+        return self.outputs('[data-mime-type="application/vnd.jupyter.stderr"]').all_inner_texts()
 
     @property
     def text(self) -> str:
         """All that its output says."""
-        return self._found.locator(".jp-OutputArea").first.inner_text() if self.outputs.count() else ""
+        return self._found.locator(".jp-OutputArea").inner_text()

@@ -117,6 +117,12 @@ class Account(Isolation):
             text=True,
         )
 
+    def python(self, code: str) -> subprocess.CompletedProcess[str]:
+        """Run a program in a Python of its own: another notebook's kernel."""
+        command = [sys.executable, "-c", code]
+        environ = os.environ | self.environ
+        return subprocess.run(command, env=environ, capture_output=True, text=True, timeout=DEADLINE, check=False)
+
     def clusters(self) -> list[dict[str, Any]]:
         """The live clusters, as ``hpcnb status --json`` tells."""
         said = self.run("status", "--json")

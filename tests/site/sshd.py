@@ -162,6 +162,11 @@ class Sshd:
             pytest.fail(f"sshd does not start: {self.lines}")
 
     @property
+    def pid(self) -> int:
+        """Of the process that listens."""
+        return self._process.pid
+
+    @property
     def connections(self) -> int:
         """How many TCP connections the server has seen."""
         return sum(line.startswith("Connection from") for line in self.lines)

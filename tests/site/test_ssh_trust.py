@@ -36,7 +36,7 @@ async def accepts(sshd) -> bool:
     return await process.wait() == 0
 
 
-WORDS = {"unknown": "vouched", "changed": "changed", "revoked": "revoked"}
+SIGNS = {"unknown": "vouched", "changed": "changed", "revoked": "revoked"}
 
 
 async def ours(connect, sshd) -> str:
@@ -44,9 +44,7 @@ async def ours(connect, sshd) -> str:
     try:
         shell = await connect(sshd)
     except HostKeyMismatch as error:
-        return next(
-            word for word in ("unknown", "changed", "revoked") if word.replace("unknown", "vouched") in error.what
-        )
+        return next(word for word, sign in SIGNS.items() if sign in error.what)
     await shell.close()
     return "known"
 
@@ -90,7 +88,6 @@ async def test_the_verdict_on_a_key(sshd, connect, write_known_hosts, case):
 
 CERTIFIED = {
     "trusted": ("@cert-authority 127.0.0.1 {authority}", ["-n", "127.0.0.1"], "known"),
-    "by pattern": ("@cert-authority * {authority}", ["-n", "127.0.0.*"], "known"),
     "trusted, bare key changed": ("@cert-authority * {authority}\n{name} {other}", ["-n", "127.0.0.1"], "known"),
     "another authority": ("@cert-authority * {other}", ["-n", "127.0.0.1"], "unknown"),
     "another authority, bare key known": ("@cert-authority * {other}\n{name} {host}", ["-n", "127.0.0.1"], "known"),

@@ -1,0 +1,52 @@
+"""Fifty clusters one after the other leave nothing behind."""
+
+from __future__ import annotations
+
+import psutil
+import pytest
+
+from hpcnb import handle
+from hpcnb.model import Reason
+from tests.isolation import Isolation
+
+CYCLES = 50
+
+
+def _listening(processes: list[psutil.Process]) -> int:
+    return sum(c.status == psutil.CONN_LISTEN for p in processes for c in p.net_connections())
+
+
+async def _cycle() -> None:
+    cluster = handle.Handle.new(handle.spec_for("local", name="cycle"))
+    await cluster.request()
+    await cluster.ready()
+    await cluster.credentials()
+    await cluster.close()
+    ending = cluster.status.ending
+    assert ending is not None
+    assert ending.reason is Reason.COMPLETED
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_fifty_cycles_of_up_and_down_leak_no_process_port_descriptor_or_file(
+    isolated: Isolation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After fifty clusters there are as many processes, ports, descriptors and temporary files as after the first three."""
+    temporary = isolated.folder / "tmp"
+    temporary.mkdir()
+    monkeypatch.setenv("TMPDIR", str(temporary))
+    for _ in range(3):
+        handle.run(_cycle())
+    (agent,) = isolated.processes()
+    before = agent.num_fds(), psutil.Process().num_fds(), _listening([agent])
+    for _ in range(CYCLES - 3):
+        handle.run(_cycle())
+    (survivor,) = isolated.processes()
+    assert survivor == agent
+    after = agent.num_fds(), psutil.Process().num_fds(), _listening([agent])
+    assert after == before
+    assert list(temporary.iterdir()) == []
+    assert [path.name for path in isolated.runtime.iterdir() if path.is_dir()] == []
+    # Of each run its logs stay, for a while; its secrets do not.
+    assert list(isolated.home.glob("runs/*/tls")) == []
