@@ -95,6 +95,8 @@ class _Text:
         return len(text) <= self.chars_left and text.count("\n") <= self.lines_left
 
     def _cut(self, text: str) -> str:
+        if not self.lines_left:
+            return ""
         end = -1
         for _ in range(self.lines_left):
             found = text.find("\n", end + 1, self.chars_left)

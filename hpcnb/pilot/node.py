@@ -280,6 +280,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory(
         prefix="hpcnb-", dir=dask.config.get("temporary-directory"), ignore_cleanup_errors=True
     ) as local:
+        dask.config.set({"temporary-directory": local})  # the scheduler has a work space, too
         children = [worker_child(run, w, node=name, local_directory=local) for w in layout(run.spec, node)]
         if run.leads and int(os.environ.get("SLURM_NODEID", "0")) == 0:
             children = [scheduler_child(run, own_address(run.launcher)), *children, sessions_child(run)]

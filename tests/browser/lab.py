@@ -29,7 +29,7 @@ RECORD = """cell => {
     const history = cell.history = [];
     const note = () => {
         const area = cell.querySelector('.jp-OutputArea');
-        const sight = {text: area.textContent, height: area.offsetHeight};
+        const sight = {at: performance.now() / 1000, text: area.textContent, height: area.offsetHeight};
         if (history.at(-1)?.text !== sight.text || history.at(-1)?.height !== sight.height) history.push(sight);
     };
     new MutationObserver(note).observe(cell, {subtree: true, childList: true, characterData: true});
@@ -200,7 +200,7 @@ class Cell:
         self._found.evaluate(RECORD)
 
     def history(self) -> list[dict[str, Any]]:
-        """What its output looked like, in order: the text and the height of each sight."""
+        """What its output looked like, in order: the time, the text and the height of each sight."""
         return self._found.evaluate("cell => cell.history")
 
     def run(self) -> Cell:
@@ -233,3 +233,10 @@ class Cell:
     def text(self) -> str:
         """All that its output says."""
         return self._found.locator(".jp-OutputArea").inner_text()
+
+    def answer(self, question: str, answer: str) -> None:
+        """Answer the question that is asked under it."""
+        expect(self._found.locator(".jp-Stdin-prompt")).to_have_text(question, timeout=START * 1000)
+        box = self._found.locator(".jp-Stdin-input")
+        box.fill(answer)
+        box.press("Enter")

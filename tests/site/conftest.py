@@ -1,59 +1,24 @@
-"""Fixtures of the tests that need the real thing: a Slurm site, an sshd of their own, and shells on it."""
+"""Fixtures of the tests that need the real thing: an sshd of their own, and shells on it."""
 
 from __future__ import annotations
 
 import contextlib
-import shutil
-import tempfile
-from pathlib import Path
 
 import pytest
 
-from hpcnb.sandbox import Sandbox, missing_packages
 from hpcnb.site.ssh import SSHShell
-from tests.site.account import Account
 from tests.site.sshd import Sshd, User
 
 
-@pytest.fixture(scope="session")
-def debian():
-    """Skip where the programs of a Slurm site are missing."""
-    if missing := missing_packages():
-        pytest.skip(f"apt-get install {' '.join(missing)}")
-
-
-@pytest.fixture(scope="session")
-def short_path():
-    """Make directories whose names leave room for the name of a socket; all are gone in the end."""
-    made = []
-
-    def make():
-        made.append(Path(tempfile.mkdtemp(prefix="hpcnb-", dir="/tmp")))
-        return made[-1]
-
-    yield make
-    for path in made:
-        shutil.rmtree(path)
-
-
-@pytest.fixture(scope="session")
-def sandbox(debian, short_path):
-    """One Slurm site for all tests of a worker; each leaves it without jobs."""
-    with Sandbox(short_path()) as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
-def account(short_path):
-    """One user, without a cluster and an agent yet; nothing of him runs after the module."""
-    with Account(short_path()).entered() as account:
-        yield account
+@pytest.fixture(autouse=True)
+def no_agent(monkeypatch):
+    """The developer's own agent is no part of a test."""
+    monkeypatch.delenv("SSH_AUTH_SOCK", raising=False)
 
 
 @pytest.fixture
-def start_sshd(tmp_path, monkeypatch):
+def start_sshd(tmp_path):
     """Start servers with options of their own; all are gone after the test."""
-    monkeypatch.delenv("SSH_AUTH_SOCK", raising=False)
     with contextlib.ExitStack() as running:
 
         def start(*options, name="site", **kwargs):
@@ -70,13 +35,21 @@ def sshd(start_sshd):
     return start_sshd()
 
 
+@pytest.fixture(scope="module")
+def shared_sshd(tmp_path_factory):
+    """One plain server for all the tests of a module: what they change of it, they set."""
+    server = Sshd(tmp_path_factory.mktemp("sshd") / "site")
+    yield server
+    server.stop()
+
+
 @pytest.fixture
 async def connect():
     """Connect to a server; all shells are closed after the test."""
     async with contextlib.AsyncExitStack() as shells:
 
-        async def connect(server, *answers, user=None, host=None):
-            shell = await SSHShell.connect(host or server.name, ask=user or User(*answers), config_file=server.config)
+        async def connect(server, *answers, user=None):
+            shell = await SSHShell.connect(server.name, ask=user or User(*answers), config_file=server.config)
             shells.push_async_callback(shell.close)
             return shell
 

@@ -76,13 +76,13 @@ PLAIN = {
 
 
 @pytest.mark.parametrize("case", PLAIN)
-async def test_the_verdict_on_a_key(sshd, connect, write_known_hosts, case):
+async def test_the_verdict_on_a_key(shared_sshd, connect, write_known_hosts, case):
     """On every kind of line in known_hosts we say what OpenSSH says."""
     text, expected = PLAIN[case]
-    write_known_hosts(sshd, text)
+    write_known_hosts(shared_sshd, text)
     if case == "hashed":
-        hash_names(sshd.known_hosts)
-    assert await accepts(sshd) is (expected == "known")
+        hash_names(shared_sshd.known_hosts)
+    assert await accepts(shared_sshd) is (expected == "known")
     assert await ours(connect, sshd) == expected
 
 

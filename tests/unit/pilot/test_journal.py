@@ -6,7 +6,8 @@ import json
 import stat
 
 import pytest
-from hypothesis import given, settings, strategies as st
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from hpcnb.pilot import journal as journal_module
 from hpcnb.pilot.journal import HEAD_LINES, MEMORY, Journal
@@ -138,10 +139,10 @@ def test_a_line_without_end_is_bounded_too(journal):
 def test_carriage_returns_leave_the_last_state_in_the_tail(journal):
     """The end of a progress bar is its last state."""
     journal.text("c", "stdout", "x\n" * HEAD_LINES)
-    journal.text("c", "stdout", "\r10%\r50%\r100%")
+    journal.text("c", "stdout", "one more\n\r10%\r50%\r100%")
     journal.finish("c", b"{}")
     [flood] = [json.loads(m.content) for m in journal.since(0, PLENTY) if m.type == "flood"]
-    assert flood["tail"] == "100%"
+    assert flood["tail"] == "one more\n100%"
 
 
 def test_an_answer_keeps_to_its_budget_and_the_next_goes_on(journal):
@@ -189,7 +190,10 @@ def test_a_full_disk_loses_no_message(journal, monkeypatch, caplog):
 
 def test_files_are_the_users_alone(tmp_path, journal):
     """The directory is 0700 and the files 0600, whatever the umask."""
-    modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in [tmp_path / "session", *(tmp_path / "session").iterdir()]}
+    modes = {
+        path.name: stat.S_IMODE(path.stat().st_mode)
+        for path in [tmp_path / "session", *(tmp_path / "session").iterdir()]
+    }
     assert modes == {"session": 0o700, "journal": 0o600, "log": 0o600}
 
 

@@ -15,7 +15,7 @@ from hpcnb.pilot.values import pack, size, unpack
 def typed_in(source: str) -> dict:
     """What a notebook's namespace is after a cell."""
     namespace = {"__name__": "__main__", "__builtins__": builtins}
-    exec(source, namespace)  # noqa: S102
+    exec(source, namespace)
     return namespace
 
 

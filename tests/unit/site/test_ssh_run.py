@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from hpcnb.site.ssh_run import STARTER, Mark
 
-SHELLS = [path for name in ("sh", "bash", "zsh", "tcsh", "fish", "mksh") if (path := shutil.which(name))]
+SHELLS = [path for name in ("sh", "bash", "ash", "zsh", "tcsh", "fish", "mksh") if (path := shutil.which(name))]
 NASTY = [
     "'",
     '"',
@@ -42,25 +42,44 @@ raw = st.binary(max_size=20).map(lambda data: os.fsdecode(data.replace(b"\0", b"
 each_shell = pytest.mark.parametrize("shell", SHELLS)
 
 
-def run(shell: str, words: list[str], stdin: bytes = b"", before: str = "") -> tuple[Mark, subprocess.CompletedProcess]:
+def arrive(words, ran) -> None:
+    mark, done = ran
+    pid, out = mark.part(done.stdout)
+    assert out.split(b"\0")[:-1] == [os.fsencode(word) for word in [*words, "end"]]
+    assert pid > 0
+    assert mark.part(done.stderr)[1] == b""
+
+
+def run(shell, words, stdin=b"", *, before="", starter=STARTER):
     """Do what sshd does: hand the starter to a login shell, and the script and the input to its stdin."""
     mark = Mark()
-    command = [shell, "-c", before + STARTER]
+    command = [shell, "-c", before + starter]
     return mark, subprocess.run(command, input=mark.script(words) + stdin, capture_output=True, check=False)
 
 
 @each_shell
-@settings(max_examples=60)
+@settings(max_examples=40)
 @given(words=st.lists(word | raw, max_size=6))
 @example(words=NASTY)
 @example(words=[os.fsdecode(bytes(range(1, 256)))])
 def test_words_arrive_unchanged(shell, words):
     """Neither the login shell nor sh changes or runs anything that is in a word."""
-    mark, done = run(shell, ["printf", "%s\\0", *words, "end"])
-    pid, out = mark.part(done.stdout)
-    assert out.split(b"\0")[:-1] == [os.fsencode(word) for word in [*words, "end"]]
-    assert pid > 0
-    assert mark.part(done.stderr)[1] == b""
+    arrive(words, run(shell, ["printf", "%s\\0", *words, "end"]))
+
+
+@pytest.mark.parametrize("locale", ["C", "C.UTF-8"])
+@pytest.mark.parametrize("sh", [shell for shell in SHELLS if not shell.endswith(("tcsh", "fish", "zsh"))])
+@settings(max_examples=40)
+@given(words=st.lists(word | raw, max_size=6))
+@example(words=NASTY)
+@example(words=[os.fsdecode(bytes(range(1, 256)))])
+def test_words_arrive_through_any_sh(sh, locale, words):
+    """Whatever stands behind /bin/sh at a site, and whatever its locale takes for a character."""
+    starter = STARTER.replace("/bin/sh", sh)
+    arrive(
+        words,
+        run("sh", ["printf", "%s\\0", *words, "end"], before=f"LC_ALL={locale}; export LC_ALL; ", starter=starter),
+    )
 
 
 @each_shell
