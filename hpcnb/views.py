@@ -20,13 +20,14 @@ MARKS = {
     State.ENDED: "○",
 }
 
+# Each is legible on white as on the black of dark themes.
 COLOURS = {
-    State.READY: "#2e7d32",
-    State.UNREACHABLE: "#c77700",
-    State.ENDED: "#757575",
+    State.READY: "#388e3c",
+    State.UNREACHABLE: "#b86e00",
+    State.ENDED: "#787878",
 }
-WAITING = "#1565c0"
-FAILED = "#c62828"
+WAITING = "#1a78d6"
+FAILED = "#e53935"
 
 
 def status_line(status: ClusterStatus, now: float) -> str:
@@ -38,31 +39,25 @@ def status_line(status: ClusterStatus, now: float) -> str:
     """
     spec = status.spec
     head = f"{spec.name} on {spec.site}" if spec.name != spec.site else spec.name
-    line = f"{head}: {status.state} {', '.join(_facts(status, now))}".rstrip()
+    line = f"{head}: {_facts(status, now)}"
     # What a site says may hold what a terminal obeys.
     return "".join(character if character.isprintable() else "�" for character in line)
 
 
-def _facts(status: ClusterStatus, now: float) -> list[str]:
-    facts = []
-    if status.state in (State.REQUESTED, State.QUEUED, State.STARTING):
-        facts.append(clock(now - status.changed) if status.changed else "")
+def _facts(status: ClusterStatus, now: float) -> str:
+    waits = status.state in (State.REQUESTED, State.QUEUED, State.STARTING)
+    facts = [f"{status.state} {clock(now - status.changed)}" if waits and status.changed else str(status.state)]
     job = status.jobs[0] if status.jobs else None
     if job and status.state is not State.ENDED and len(job.job_id) < 32:
         facts.append(f"job {job.job_id}")
-    if job and status.state is State.QUEUED:
-        facts += (
-            [f"starts about {time.strftime('%H:%M', time.localtime(job.estimated_start))}"]
-            if job.estimated_start
-            else []
-        )
+    if job and status.state is State.QUEUED and job.estimated_start:
+        facts.append(f"starts about {_moment(job.estimated_start, now)}")
     if status.state in (State.READY, State.UNREACHABLE):
         facts += _loads(status)
-    text = ", ".join(fact for fact in facts if fact)
     detail = status.detail
     if status.unknown_since:
         detail = f"the batch system has not answered for {clock(now - status.unknown_since)}"
-    return [f"{text}: {detail}" if text and detail else text or detail]
+    return ", ".join(facts) + (f": {detail}" if detail else "")
 
 
 def _loads(status: ClusterStatus) -> list[str]:
@@ -70,9 +65,19 @@ def _loads(status: ClusterStatus) -> list[str]:
     facts = [f"{counts.workers} worker{'s' * (counts.workers != 1)}, {counts.cores} core{'s' * (counts.cores != 1)}"]
     busy = {k: n for k, n in counts.tasks.items() if n and k in ("processing", "queued", "waiting", "erred")}
     facts += [f"tasks: {', '.join(f'{n:,} {k}' for k, n in busy.items())}"] if busy else []
-    facts += [f"{format_duration(status.walltime_left // 60 * 60)} left"] if status.walltime_left else []
+    facts += [f"{_about(status.walltime_left)} left"] if status.walltime_left else []
     facts += [f"link {status.link}"] if status.link else []
     return facts
+
+
+def _moment(then: float, now: float) -> str:
+    day, today = time.localtime(then), time.localtime(now)
+    return time.strftime("%H:%M" if day[:3] == today[:3] else "%a %d %b %H:%M", day)
+
+
+def _about(seconds: float) -> str:
+    unit = 3600 if seconds >= 86400 else 60 if seconds >= 60 else 1
+    return format_duration(seconds // unit * unit)
 
 
 def clock(seconds: float) -> str:
@@ -82,10 +87,14 @@ def clock(seconds: float) -> str:
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
+def _mark(status: ClusterStatus) -> str:
+    return "✗" if status.error else MARKS[status.state]
+
+
 def status_html(status: ClusterStatus, now: float) -> str:
     """The same as `status_line`, with a mark in the colour of the state."""
     colour = FAILED if status.error else COLOURS.get(status.state, WAITING)
-    mark = f'<span style="color:{colour}">{MARKS[status.state]}</span>'
+    mark = f'<span style="color:{colour}">{_mark(status)}</span>'
     head, _, rest = status_line(status, now).partition(": ")
     return f'<div style="font-size:0.9em">{mark} <b>{escape(head)}</b> {escape(rest)}</div>'
 
@@ -97,7 +106,7 @@ def table_html(statuses: Sequence[ClusterStatus], now: float) -> str:
 
 def table_text(statuses: Sequence[ClusterStatus], now: float) -> str:
     """All clusters, a line each."""
-    return "\n".join(f"{MARKS[status.state]} {status_line(status, now)}" for status in statuses)
+    return "\n".join(f"{_mark(status)} {status_line(status, now)}" for status in statuses)
 
 
 def sites_text(sites: Sequence[dict[str, Any]]) -> str:

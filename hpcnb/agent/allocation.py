@@ -66,7 +66,7 @@ async def submit(site: Site, kept: ClusterRecord, run: Run) -> str:
             "the batch system gave no answer to the submission",
             where=f"site {site.name}",
             evidence=str(exc),
-            remedy=f"Try again when it does. If a job with the comment {run.token} exists, it ends as soon as it starts.",
+            remedy=f"Try again when it does. If a job with the comment {run.token} exists, it ends by itself.",
         ) from exc
     except Exception:
         await _remove(site, run)

@@ -21,6 +21,7 @@ from hpcnb.cli.face import redrawing
 from hpcnb.errors import ConfigError
 from hpcnb.handle import Handle, ask_with
 from hpcnb.model import ClusterStatus, State
+from hpcnb.notebook.remote_error import shown
 from hpcnb.site.shell import Prompt
 from hpcnb.views import status_html, status_line, table_html, table_text
 
@@ -53,6 +54,8 @@ def run_line(shell: InteractiveShell, line: str) -> None:
         raise ConfigError(
             f"%hpc {line.strip()}: {exc.format_message()}", remedy=f"`%hpc COMMAND --help` explains; commands: {known}."
         ) from None
+    except click.Abort:  # what click makes of an interrupt
+        raise shown(KeyboardInterrupt(), ["KeyboardInterrupt"]) from None
 
 
 class NotebookFace:

@@ -38,7 +38,7 @@ def emit(event: str, **fields: Any) -> None:
     Parameters
     ----------
     event : str
-        ``scheduler``, ``sessions``, ``load``, ``worker-exit`` or ``failed``.
+        ``scheduler``, ``load``, ``session``, ``worker-exit`` or ``failed``.
     **fields
         Plain values. A ``tail`` is cut from the front until the line fits.
     """

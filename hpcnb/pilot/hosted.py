@@ -13,6 +13,7 @@ from typing import Any
 
 from hpcnb.errors import HPCError, NotReady, TaskLost, TaskTimeout, error_from_json
 from hpcnb.pilot import processes
+from hpcnb.pilot.events import emit
 from hpcnb.pilot.journal import CELLS, Journal
 from hpcnb.pilot.kernel_process import KernelProcess, ending
 
@@ -183,10 +184,13 @@ class HostedSession:
                 self._waiting.clear()
                 continue
             self._current = cell = self._queue.popleft()
+            emit("session", name=self.name, busy=True)
             try:
                 reply = await self._run(cell, self._alive())
             except HPCError:
                 continue  # `_ended` has told everybody
+            finally:
+                emit("session", name=self.name, busy=False)
             if self._current is cell:
                 self._current = None
             self._finish(cell, reply)

@@ -15,8 +15,10 @@ from __future__ import annotations
 import asyncio
 import base64
 import contextlib
+import faulthandler
 import os
 import signal
+import sys
 import threading
 import warnings
 from collections.abc import Iterator, Sequence
@@ -229,6 +231,8 @@ class SessionApp(IPKernelApp):
     def initialize(self, argv: list[str] | None = None) -> None:
         """Set the kernel up, and let the cluster's client start when it is first asked for."""
         super().initialize(argv)  # type: ignore[no-untyped-call]
+        # Past the pipe that stands for stderr by now: a process that crashes reads it no more.
+        faulthandler.enable(sys.stderr._original_stdstream_copy)  # type: ignore[attr-defined]  # noqa: SLF001
         # The notebook warns by itself when the SystemExit arrives there.
         warnings.filterwarnings("ignore", message="To exit: use", category=UserWarning)
         if self.run_dir:

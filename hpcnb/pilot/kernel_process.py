@@ -156,10 +156,12 @@ class KernelProcess:
         return self._process.pid
 
     def last_words(self) -> str:
-        """The end of what the process wrote to stderr."""
+        """What the process wrote to stderr at last: how it crashed, if Python says so, else the end."""
         with self._log.open("rb") as file:
-            file.seek(max(0, file.seek(0, os.SEEK_END) - TAIL))
-            return file.read().decode("utf-8", "replace")
+            file.seek(max(0, file.seek(0, os.SEEK_END) - 20 * TAIL))
+            text = file.read().decode("utf-8", "replace")
+        crash = text.rfind("Fatal Python error")
+        return text[crash : crash + TAIL] if crash >= 0 else text[-TAIL:]
 
     # -- messages ------------------------------------------------------------------------------------------------
 

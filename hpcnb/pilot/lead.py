@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ctypes
 import json
 import logging
 import os
@@ -33,7 +32,6 @@ LONGEST_LINE = 16 << 20
 """Bytes of one line from the nodes: our own have 4 KiB, what others print past us may have more."""
 LAST_WARNING = 300.0
 """Seconds before an idle release at which it is announced."""
-PR_SET_PDEATHSIG = 1
 
 
 class Pilot:
@@ -55,6 +53,7 @@ class Pilot:
         self._listeners: set[asyncio.Queue[dict[str, Any]]] = set()
         self._ending: asyncio.Future[Ending] = asyncio.get_running_loop().create_future()
         self._attached = 0
+        self._busy: set[str] = set()  # sessions in which a cell runs
         self._idle_since = time.monotonic()
 
     async def lead(self) -> Ending:
@@ -62,15 +61,15 @@ class Pilot:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._end, Ending(reason=Reason.CANCELLED, message="told to end"))
-        async with contextlib.AsyncExitStack() as stack:
+        # The gateway ends last, so that whoever listens hears the reason before the link goes.
+        async with contextlib.AsyncExitStack() as last, contextlib.AsyncExitStack() as stack:
             # First of all, since they take longest to come up; what the link needs is imported meanwhile.
             nodes = await stack.enter_async_context(self._nodes())
             if self._run.leads:
-                await stack.enter_async_context(self._gateway())
+                await last.enter_async_context(self._gateway())
             async with asyncio.TaskGroup() as group:
                 tasks = [group.create_task(self._listen(nodes)), group.create_task(self._watch_idleness())]
                 ending = await self._ending
-                # Whoever listens hears the reason before the link goes.
                 self._tell({"event": "ended", **ending.to_json()})
                 for task in tasks:
                     task.cancel()
@@ -92,21 +91,14 @@ class Pilot:
     async def _nodes(self) -> AsyncIterator[asyncio.subprocess.Process]:
         process = await asyncio.create_subprocess_exec(
             *node_command(self._run),
-            stdin=asyncio.subprocess.DEVNULL,
+            stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             limit=LONGEST_LINE,
-            preexec_fn=_die_with_parent,
         )
         try:
             yield process
         finally:
-            if process.returncode is None:
-                process.terminate()
-                try:
-                    await asyncio.wait_for(process.wait(), GRACE)
-                except TimeoutError:
-                    process.kill()
-                    await process.wait()
+            await _end(process)
 
     async def _listen(self, nodes: asyncio.subprocess.Process) -> None:
         if nodes.stdout is None:
@@ -120,6 +112,9 @@ class Pilot:
         self._end(Ending(reason=Reason.FAILED, exit_code=code, message=f"the nodes' processes ended ({code})"))
 
     def _hear(self, event: dict[str, Any]) -> None:
+        if event["event"] == "session":
+            (self._busy.add if event["busy"] else self._busy.discard)(event["name"])
+            return
         if event["event"] != "load":
             log.info("%s", event)
         self._latest[event["event"]] = event
@@ -182,7 +177,8 @@ class Pilot:
 
     def _needed(self) -> bool:
         tasks = self._latest.get("load", {}).get("tasks", {})
-        return self._attached > 0 or any(tasks.get(state) for state in BUSY) or not self._run.leads
+        working = bool(self._busy) or any(tasks.get(state) for state in BUSY)
+        return self._attached > 0 or working or not self._run.leads
 
 
 def _event(line: bytes) -> dict[str, Any] | None:
@@ -213,8 +209,17 @@ def node_command(run: Run) -> list[str]:
     return [*srun, f"--cpus-per-task={cores}", "--kill-on-bad-exit=1", "--unbuffered", *command]
 
 
-def _die_with_parent() -> None:
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+async def _end(nodes: asyncio.subprocess.Process) -> None:
+    """End what runs on the nodes: their stdin ends, and so do they; told by a signal, srun would kill them on the spot."""
+    if nodes.stdin is not None:
+        nodes.stdin.close()
+    for last_resort in (nodes.terminate, nodes.kill):
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(nodes.wait(), GRACE)
+            return
+        with contextlib.suppress(ProcessLookupError):
+            last_resort()
+    await nodes.wait()
 
 
 def main(path: str) -> int:

@@ -11,10 +11,13 @@ from __future__ import annotations
 import argparse
 import contextlib
 import ctypes
+import fcntl
 import json
 import os
+import select
 import signal
 import socket
+import stat
 import sys
 import tempfile
 import time
@@ -32,7 +35,8 @@ from hpcnb.pilot.events import emit, fall_silent, take_stdout
 from hpcnb.pilot.layout import WorkerLayout, layout, node_from_environment
 from hpcnb.pilot.run import Run
 
-SIGNALS = {signal.SIGCHLD, signal.SIGTERM, signal.SIGINT}
+ENDS = {signal.SIGTERM, signal.SIGINT}
+SIGNALS = {signal.SIGCHLD, signal.SIGIO, *ENDS}
 CHECK = 0.5
 """Seconds between two looks at the workers' memory."""
 LIMIT = 0.95
@@ -84,16 +88,19 @@ class NodeSupervisor:
     def __init__(self, children: list[Child]) -> None:
         self._children = children
         self._alive: dict[int, Child] = {}
+        self._has_pilot = stat.S_ISFIFO(os.fstat(0).st_mode)
 
     def run(self) -> int:
         """Supervise until told to stop (0), or until going on makes no sense (1)."""
         signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+        if self._has_pilot:
+            _announce_end_of_stdin()
         for child in self._children:
             self._fork(child)
         while True:
             # Blocked signals wait in the kernel, so none is lost between two looks and no handler ever runs.
             caught = signal.sigtimedwait(SIGNALS, CHECK)
-            if caught is not None and caught.si_signo != signal.SIGCHLD:
+            if (caught is not None and caught.si_signo in ENDS) or (self._has_pilot and _stdin_has_ended()):
                 self._end()
                 return 0
             for child, status in self._reap():
@@ -167,6 +174,17 @@ class NodeSupervisor:
             os.waitpid(pid, 0)
 
 
+def _announce_end_of_stdin() -> None:
+    """Have the kernel send SIGIO when the pilot closes our stdin, which asks us to end, or dies."""
+    fcntl.fcntl(0, fcntl.F_SETOWN, os.getpid())
+    fcntl.fcntl(0, fcntl.F_SETFL, fcntl.fcntl(0, fcntl.F_GETFL) | os.O_ASYNC)
+
+
+def _stdin_has_ended() -> bool:
+    readable, _, _ = select.select([0], [], [], 0)
+    return bool(readable) and os.read(0, 1) == b""
+
+
 def _kill_group(pid: int) -> None:
     # A child leads a group of its own, so that what a task has started goes with its worker.
     with contextlib.suppress(ProcessLookupError):
@@ -182,6 +200,7 @@ def _become(child: Child, parent: int) -> None:
         if os.getppid() != parent:  # it died before the line above
             os._exit(1)
         log = os.open(child.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
         os.dup2(log, 1)
         os.dup2(log, 2)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
@@ -13,6 +14,8 @@ from distributed.protocol.serialize import Serialized
 from hpcnb.errors import HPCError, Unreachable, error_from_json
 
 __all__ = ["Peer", "frames_of", "in_frames", "serve"]
+
+log = logging.getLogger(__name__)
 
 Handler = Callable[..., Awaitable[dict[str, Any]]]
 Frame = bytes | bytearray | memoryview
@@ -44,6 +47,9 @@ def _answering(handler: Handler) -> Handler:
             return await handler(**request)
         except HPCError as error:
             return {"error": error.to_json()}
+        except Exception as error:  # a fault of ours; the server goes on, and who asked is told
+            log.exception("while serving %s", handler.__name__)
+            return {"error": HPCError(f"the session host failed: {type(error).__name__}: {error}").to_json()}
 
     return answer
 

@@ -84,7 +84,7 @@ class _Login:
             self._agent.close()
 
     async def _attempt(self, label: str, function: Callable[..., list[str]], *args: Any) -> list[str] | None:
-        note = "refused"
+        note, over = "refused", False
         try:
             return await self._transport.call(function, *args)
         except paramiko.BadAuthenticationType as error:
@@ -92,11 +92,11 @@ class _Login:
         except (paramiko.SSHException, EOFError, OSError) as error:
             if self._unanswered is not None:
                 raise self._unanswered from None
-            if not isinstance(error, paramiko.AuthenticationException):
-                note = str(error)
+            if str(error) != "Authentication failed.":  # paramiko's words for a plain no
+                note, over = str(error), True
         if label:
             self._tried.append(f"{label}: {note}")
-        if not self._transport.is_active():
+        if over or not self._transport.is_active():
             raise self._failure()
         return None
 
@@ -156,6 +156,7 @@ class _Login:
         return None
 
     async def _interactive(self) -> list[str] | None:
+        self._transport.auth_timeout = float("inf")  # a user may look for his phone; the server has its own limit
         while self._allows("keyboard-interactive"):
             self._asked = False
             left = await self._attempt(

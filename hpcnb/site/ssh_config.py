@@ -35,9 +35,7 @@ class Endpoint:
         What the user calls it.
     host, port, user : str, int, str
     identities, certificates : tuple of Path
-        Files of keys to offer, in order.
-    named : bool
-        The identities were named by the user; otherwise they are the usual ones.
+        Files of keys to offer, in order; where none is named, the usual ones that there are.
     identities_only : bool
         Offer no other key, even if the agent holds it.
     jumps : tuple of str
@@ -56,7 +54,6 @@ class Endpoint:
     user: str
     identities: tuple[Path, ...] = ()
     certificates: tuple[Path, ...] = ()
-    named: bool = False
     identities_only: bool = False
     jumps: tuple[str, ...] = ()
     key_alias: str = ""
@@ -295,7 +292,6 @@ def _endpoint(alias: str, found: dict[str, list[str]]) -> Endpoint:
         user=_expand(found.get("user", [getpass.getuser()])[0], tokens),
         identities=files("identityfile", *usual),
         certificates=files("certificatefile"),
-        named="identityfile" in found,
         identities_only=yes("identitiesonly"),
         jumps=_jumps(found, tokens),
         key_alias=key_alias,

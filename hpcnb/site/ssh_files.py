@@ -79,7 +79,12 @@ class Files:
             try:
                 return await self._call(function, path, *args)
             except EOFError:
+                if not self._transport.is_active():
+                    raise
+            try:
                 return await self._call(function, path, *args)
+            except EOFError as error:
+                raise (self._missing(error) if self._transport.is_active() else error) from None
 
     async def _call(self, function: Callable[..., T], path: str, *args: Any) -> T:
         sftp = await self.open()
@@ -92,7 +97,7 @@ class Files:
         return ConnectionFailed(
             f"{self._transport.where} offers no SFTP",
             where=self._transport.where,
-            evidence=str(error),
+            evidence=str(error) or "the session ended at once",
             remedy="Its sshd needs `Subsystem sftp internal-sftp`; a login shell that prints at start breaks it too.",
         )
 

@@ -88,13 +88,14 @@ class Commands:
         running = True
         try:
             await call(channel.exec_command, STARTER)
-            async with asyncio.TaskGroup() as tasks:
-                tasks.create_task(call(_pull, channel.recv, out))
-                tasks.create_task(call(_pull, channel.recv_stderr, err))
-                tasks.create_task(call(_push, channel, mark.script(words) + stdin))
+            await asyncio.gather(
+                call(_pull, channel.recv, out),
+                call(_pull, channel.recv_stderr, err),
+                call(_push, channel, mark.script(words) + stdin),
+            )
             code = await call(channel.recv_exit_status)
             running = False
-        except* _Flooded:
+        except _Flooded:
             raise command.flood(words, self._transport.where) from None
         finally:
             if running and (pid := mark.part(out)[0]):

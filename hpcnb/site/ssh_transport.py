@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 import queue
+import signal
 import socket
 import struct
 import threading
@@ -17,6 +18,7 @@ import paramiko
 from paramiko.common import (
     MSG_CHANNEL_CLOSE,
     MSG_CHANNEL_FAILURE,
+    MSG_CHANNEL_REQUEST,
     MSG_CHANNEL_WINDOW_ADJUST,
     cMSG_CHANNEL_CLOSE,
 )
@@ -43,6 +45,7 @@ PIECE = 32704
 _LOG = "hpcnb.site.ssh"
 _THREADS = 64
 _OPEN_TIMEOUT = 30.0
+_AUTH_TIMEOUT = 120.0
 _JOIN_TIMEOUT = 2.0
 
 logging.getLogger(_LOG).addHandler(logging.NullHandler())
@@ -60,6 +63,18 @@ class _Listener(Packetizer):
         line = super().readline(timeout)
         self.heard += f"{line}\n"
         return line
+
+
+def _handle_request(channel: paramiko.Channel, m: paramiko.Message) -> None:
+    kind = m.get_text()
+    if kind == "exit-signal":  # which paramiko does not know
+        m.get_boolean()
+        channel.exit_status = -getattr(signal, f"SIG{m.get_text()}", 1)
+        channel.status_event.set()
+        return
+    m.rewind()
+    m.get_int()  # the channel's number, taken before us
+    channel._handle_request(m)  # type: ignore[attr-defined]
 
 
 class Transport(paramiko.Transport):
@@ -101,7 +116,7 @@ class Transport(paramiko.Transport):
         super().__init__(sock, packetizer_class=_Listener)
         self.where = where
         self.banner_timeout = self.handshake_timeout = timeout
-        self.auth_timeout = float("inf")  # a user may look for his phone; the server has its own limit
+        self.auth_timeout = _AUTH_TIMEOUT
         self.set_log_channel(_LOG)
         self._algorithms = tuple(algorithms)
         self.farewell = ""
@@ -139,7 +154,7 @@ class Transport(paramiko.Transport):
 
     def failure(self, error: Exception | None = None) -> ConnectionFailed:
         """Say why the connection cannot be used."""
-        if self.is_active():
+        if self.is_active() and not isinstance(error, EOFError):
             what, remedy = "the SSH server did not do as asked", "Try the same with `ssh`: the server may not allow it."
         else:
             what, remedy = "the SSH connection is lost", "Connect again."
@@ -190,6 +205,9 @@ class Transport(paramiko.Transport):
 
     def close(self) -> None:
         """End the connection and all its channels."""
+        if isinstance(self.sock, socket.socket):
+            with contextlib.suppress(OSError):  # it may be gone already
+                self.sock.shutdown(socket.SHUT_RDWR)  # wakes the transport's thread
         super().close()
         self.sock.close()
         self.packetizer.complete_handshake()  # its timer would keep the interpreter alive
@@ -198,6 +216,11 @@ class Transport(paramiko.Transport):
             self.join(_JOIN_TIMEOUT)
 
     # What follows overrides paramiko's internals.
+
+    _channel_handler_table = {
+        **paramiko.Transport._channel_handler_table,  # type: ignore[attr-defined]
+        MSG_CHANNEL_REQUEST: _handle_request,
+    }
 
     @property
     def preferred_keys(self) -> Sequence[str]:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from jupyter_client.manager import start_new_kernel
 
-from tests.unit.pilot.host import HostProcess, make_run_dir
+from tests.unit.pilot.host import HostProcess, environment, make_run_dir
 
 DEADLINE = 20.0
 
@@ -40,7 +40,7 @@ class Kernel:
     """A notebook's kernel with `%%hpc`, driven as a front end does it."""
 
     def __init__(self, host: HostProcess) -> None:
-        self.manager, self.client = start_new_kernel(kernel_name="python3")
+        self.manager, self.client = start_new_kernel(kernel_name="python3", env=environment())
         self._cells: dict[str, Executed] = {}
         self.run(f"from tests.acceptance.plug import plug; plug({host.address!r}, {str(host.run_dir)!r})")
 

@@ -9,6 +9,8 @@ import nbformat
 import pytest
 from nbclient import NotebookClient
 
+from tests.unit.pilot.host import environment
+
 SAMPLES = {
     "print and stderr": """
         import sys
@@ -112,7 +114,8 @@ def notebook(cells: list[str]) -> Any:
 def execute(cells: list[str], path: Any) -> list[list[dict[str, Any]]]:
     """Run the cells in a new kernel; return what each of them shows."""
     made = notebook(cells)
-    NotebookClient(made, timeout=60, allow_errors=True, resources={"metadata": {"path": str(path)}}).execute()
+    client = NotebookClient(made, timeout=60, allow_errors=True, resources={"metadata": {"path": str(path)}})
+    client.execute(env=environment())
     return [[dict(output) for output in cell.outputs] for cell in made.cells]
 
 

@@ -95,14 +95,10 @@ class Account(Isolation):
     def run(self, *words: str) -> Said:
         """Run the command `hpcnb`, within this process."""
         out, err = io.StringIO(), io.StringIO()
-        with (
-            pytest.MonkeyPatch.context() as patch,
-            contextlib.redirect_stdout(out),
-            contextlib.redirect_stderr(err),
-            pytest.raises(SystemExit) as ended,
-        ):
+        with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
             patch.setattr(sys, "argv", ["hpcnb", *words])
-            cli.main()
+            with pytest.raises(SystemExit) as ended:
+                cli.main()
         return Said(status=int(ended.value.code or 0), out=out.getvalue(), err=err.getvalue())
 
     def start(self, *words: str) -> subprocess.Popen[str]:
@@ -161,7 +157,7 @@ class Account(Isolation):
         """End the agent, and wait until it has gone."""
         agents = self.agents()
         self.run("agent", "stop")
-        gone, left = psutil.wait_procs(agents, timeout=DEADLINE)
+        _, left = psutil.wait_procs(agents, timeout=DEADLINE)
         assert not left, f"the agent did not end: {left}"
 
     def end(self) -> None:

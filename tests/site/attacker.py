@@ -102,7 +102,7 @@ def opened(path: str) -> str:
     """Read a file, list a directory, or put something into it."""
     got = []
     with contextlib.suppress(OSError):
-        got.append(f"listed {os.listdir(path)[:3]}")
+        got.append(f"listed {list(Path(path).iterdir())[:3]}")
     with contextlib.suppress(OSError):
         got.append(f"read {Path(path).read_bytes()[:40]!r}")
     with contextlib.suppress(OSError):
@@ -115,11 +115,10 @@ def process(pid: int) -> str:
     """Look into a process, or signal it."""
     got = []
     for name in ("environ", "mem", "maps", "io"):
-        with contextlib.suppress(OSError):
-            with open(f"/proc/{pid}/{name}", "rb") as file:
-                got.append(f"{name}: {file.read(40)!r}")
+        with contextlib.suppress(OSError), open(f"/proc/{pid}/{name}", "rb") as file:
+            got.append(f"{name}: {file.read(40)!r}")
     with contextlib.suppress(OSError):
-        got.append(f"fd: {os.listdir(f'/proc/{pid}/fd')}")
+        got.append(f"fd: {list(Path(f'/proc/{pid}/fd').iterdir())}")
     with contextlib.suppress(OSError):
         os.kill(pid, 0)
         got.append("signal")

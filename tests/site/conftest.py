@@ -1,13 +1,53 @@
-"""Fixtures of the tests that need the real thing: an sshd of their own, and shells on it."""
+"""Fixtures of the tests that need the real thing: a Slurm site, an sshd of their own, and shells on it."""
 
 from __future__ import annotations
 
 import contextlib
+import shutil
+import tempfile
+from pathlib import Path
 
 import pytest
 
+from hpcnb.sandbox import Sandbox, missing_packages
 from hpcnb.site.ssh import SSHShell
+from tests.site.account import Account
 from tests.site.sshd import Sshd, User
+
+
+@pytest.fixture(scope="session")
+def debian():
+    """Skip where the programs of a Slurm site are missing."""
+    if missing := missing_packages():
+        pytest.skip(f"apt-get install {' '.join(missing)}")
+
+
+@pytest.fixture(scope="session")
+def short_path():
+    """Make directories whose names leave room for the name of a socket; all are gone in the end."""
+    made = []
+
+    def make():
+        made.append(Path(tempfile.mkdtemp(prefix="hpcnb-", dir="/tmp")))
+        return made[-1]
+
+    yield make
+    for path in made:
+        shutil.rmtree(path)
+
+
+@pytest.fixture(scope="session")
+def sandbox(debian, short_path):
+    """One Slurm site for all tests of a worker; each leaves it without jobs."""
+    with Sandbox(short_path()) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def account(short_path):
+    """One user, without a cluster and an agent yet; nothing of him runs after the module."""
+    with Account(short_path()).entered() as account:
+        yield account
 
 
 @pytest.fixture(autouse=True)

@@ -97,7 +97,7 @@ def ours(clusters, account):
 
 
 def pem(identity):
-    path = Path("/tmp") / f"identity-{os.urandom(8).hex()}.pem"  # noqa: S108 - where another user can read it
+    path = Path("/tmp") / f"identity-{os.urandom(8).hex()}.pem"  # where another user can read it
     made.append(path)
     path.touch(0o644)
     path.write_text(identity.certificate + identity.key)
@@ -122,8 +122,8 @@ def test_no_port_serves_another_user(clusters, account, foreign, ours):
     listeners = account.listeners()
     kinds = {kind for listener in listeners for kind in ("node", "pilot", "srun") if kind in listener.process}
     assert kinds == {"node", "pilot", "srun"}  # all that listens was found
-    assert [l for l in listeners if "hpcnb.agent" in l.process or "hpcnb.pilot.kernel" in l.process] == []
-    ports = sorted({(l.host.replace("0.0.0.0", "127.0.0.1"), l.port) for l in listeners})  # noqa: S104
+    assert [one for one in listeners if "hpcnb.agent" in one.process or "hpcnb.pilot.kernel" in one.process] == []
+    ports = sorted({(one.host.replace("0.0.0.0", "127.0.0.1"), one.port) for one in listeners})
     got = attack(ports=ports, identities=[foreign], foreign=[foreign])
     assert got == []
     # The same with a certificate of the cluster's own: the attack does find what it looks for.
@@ -173,7 +173,7 @@ def test_no_file_can_be_read(clusters, account):
     """Nothing of ours can be listed, read or written by another user; every mode says so by itself."""
     kernels = [path.parent for path in kernel_files(account)]
     mine = [account.folder, *account.folder.rglob("*"), *kernels, *(p for k in kernels for p in k.rglob("*"))]
-    theirs = [path for path in Path("/tmp").glob("hpcnb-*") if path not in mine]  # noqa: S108 - what else we left
+    theirs = [path for path in Path("/tmp").glob("hpcnb-*") if path not in mine]  # what else we left
     assert attack(files=list(map(str, [*mine, *theirs]))) == []
     open_ones = [path for path in mine if not path.is_symlink() and path.lstat().st_mode & 0o077]
     assert [path for path in open_ones if not path.is_relative_to(account.folder / "config")] == []
@@ -190,21 +190,23 @@ def test_no_process_can_be_looked_into(clusters, account):
 def test_what_everybody_sees_holds_no_secret(clusters, account, sandbox, secrets):
     """Arguments, variables, Slurm's view of the job, its script, all logs: not one secret."""
     processes = account.processes()
-    places_ = {f"arguments of {p.pid}": " ".join(p.cmdline()) for p in processes}
-    places_ |= {f"variables of {p.pid}": str(p.environ()) for p in processes}
-    places_ |= {command: slurm(sandbox, command) for command in ("scontrol show job", "squeue --json", "scontrol show step")}
-    places_["squeue"] = slurm(sandbox, "squeue --format=%all")
-    places_["script"] = slurm(sandbox, f"scontrol write batch_script {clusters[0].jobs[0].job_id} -")
+    seen = {f"arguments of {p.pid}": " ".join(p.cmdline()) for p in processes}
+    seen |= {f"variables of {p.pid}": str(p.environ()) for p in processes}
+    commands = "scontrol show job", "scontrol show step", "squeue --json", "squeue --format=%all"
+    seen |= {command: slurm(sandbox, command) for command in commands}
+    seen["script"] = slurm(sandbox, f"scontrol write batch_script {clusters[0].jobs[0].job_id} -")
     logs = [*account.folder.rglob("*.log"), *(sandbox.directory / "log").iterdir()]
-    places_ |= {str(path): path.read_text(errors="replace") for path in logs}
-    places_["credentials"] = repr(handle.run(clusters[0].handle.credentials()))
-    assert "exec " in places_["script"]
+    seen |= {str(path): path.read_text(errors="replace") for path in logs}
+    seen["credentials"] = repr(handle.run(clusters[0].handle.credentials()))
+    assert "exec " in seen["script"]
     assert len(logs) > 8
-    assert [(place, secret) for place, text in places_.items() for secret in secrets if secret in text] == []
+    assert [(place, secret) for place, text in seen.items() for secret in secrets if secret in text] == []
 
 
 def slurm(sandbox, command):
-    done = subprocess.run(command.split(), env=os.environ | sandbox.slurm_env, capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        command.split(), env=os.environ | sandbox.slurm_env, capture_output=True, text=True, check=True
+    )
     return done.stdout
 
 

@@ -129,6 +129,11 @@ async def test_a_command_tells_its_end(shell):
     assert (done.returncode, done.out, done.err) == (3, "out\n", "err\n")
 
 
+async def test_a_command_that_a_signal_ended_tells_which(shell):
+    """As in Python, the status of a command that was killed is the signal's number, negative."""
+    assert (await shell.run(["sh", "-c", "kill -9 $$"])).returncode == -9
+
+
 async def test_a_missing_program_is_an_exit_status(shell):
     """As in every shell, 127 says that there is no such program, and 126 that it cannot be run."""
     missing, barred = await asyncio.gather(shell.run(["hpcnb-no-such-program"]), shell.run(["/etc/passwd"]))

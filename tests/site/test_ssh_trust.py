@@ -83,7 +83,7 @@ async def test_the_verdict_on_a_key(shared_sshd, connect, write_known_hosts, cas
     if case == "hashed":
         hash_names(shared_sshd.known_hosts)
     assert await accepts(shared_sshd) is (expected == "known")
-    assert await ours(connect, sshd) == expected
+    assert await ours(connect, shared_sshd) == expected
 
 
 CERTIFIED = {

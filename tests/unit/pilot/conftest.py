@@ -22,8 +22,15 @@ def loop():
         yield loop
 
 
+@pytest.fixture(scope="module")
+def session(host, loop):
+    """A session that the tests of a module share."""
+    with connected(host, loop) as session:
+        yield session
+
+
 @pytest.fixture
-def session(host, loop, request):
-    """A session of its own for each test."""
+def own(host, loop, request):
+    """A session of the test's own, with a kernel that has run nothing."""
     with connected(host, loop, request.node.name.replace("[", ".").strip("]")[:60]) as session:
         yield session

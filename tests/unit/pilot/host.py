@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -51,15 +52,19 @@ def security(run_dir: Path, role: Role = Role.CLIENT) -> Security:
     )
 
 
+def environment() -> dict[str, str]:
+    """The environment of a kernel's parent: ipykernel leaves stdout alone where it finds that it is under test."""
+    return {name: value for name, value in os.environ.items() if name != "PYTEST_CURRENT_TEST"}
+
+
 class HostProcess:
     """``python -m hpcnb.pilot.sessions``, listening."""
 
     def __init__(self, run_dir: Path) -> None:
         self.run_dir = run_dir
+        command = [sys.executable, "-m", "hpcnb.pilot.sessions", "--run-dir", str(run_dir)]
         with (run_dir / "host.log").open("ab") as log:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "hpcnb.pilot.sessions", "--run-dir", str(run_dir)], stderr=log, cwd=run_dir
-            )
+            self.process = subprocess.Popen(command, stderr=log, cwd=run_dir, env=environment())
         wait_for(lambda: (run_dir / "sessions.json").exists() or self.process.poll() is not None)
         assert self.process.poll() is None, self.said()
         self.address = json.loads((run_dir / "sessions.json").read_text())["address"]

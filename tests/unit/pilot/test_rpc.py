@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
+import dask
 import numpy as np
 import pytest
 
@@ -89,10 +90,11 @@ async def test_an_error_of_ours_arrives_as_itself(peer):
     assert (caught.value.what, caught.value.where, caught.value.remedy) == ("not now", "here", "Come again.")
 
 
-async def test_a_fault_is_an_error_too_and_the_connection_goes_on(peer):
-    """Any other exception reaches the caller as text, and ends nothing."""
-    with pytest.raises(HPCError, match="a fault of ours"):
+async def test_a_fault_is_an_error_too_and_the_connection_goes_on(peer, caplog):
+    """Any other exception reaches the caller as text, is logged, and ends nothing."""
+    with pytest.raises(HPCError, match="the session host failed: ZeroDivisionError: a fault of ours"):
         await peer.call("break_down")
+    assert "while serving break_down" in caplog.text
     assert await peer.call("echo") == {"request": {}}
 
 
@@ -111,8 +113,8 @@ async def test_a_server_that_ends_is_unreachable(peer, server):
     """A cut connection is told as such."""
     await peer.call("echo")
     await server.close()
-    with pytest.raises(Unreachable, match="does not answer"):
-        await asyncio.wait_for(peer.call("echo"), 40)
+    with dask.config.set({"distributed.comm.timeouts.connect": "1s"}), pytest.raises(Unreachable, match="not answer"):
+        await asyncio.wait_for(peer.call("echo"), 10)
 
 
 @pytest.mark.parametrize("who", ["another cluster", "nobody"])

@@ -255,6 +255,6 @@ def test_the_usual_files_are_read(tmp_path, monkeypatch):
     (tmp_path / ".ssh" / "config").write_text("Host site\n  HostName site.example.org\n")
     (tmp_path / ".ssh" / "id_rsa").touch()
     found = Config().lookup("site")
-    assert (found.host, found.named) == ("site.example.org", False)
+    assert found.host == "site.example.org"
     assert found.identities == (tmp_path / ".ssh" / "id_rsa",)
     assert found.user_known_hosts[0] == tmp_path / ".ssh" / "known_hosts"

@@ -1,0 +1,143 @@
+"""A node whose processes are a few lines of Python each, in place of Dask's: run as a program by `TinyNode`."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import queue
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+import psutil
+
+ROOT = Path(__file__).parents[3]
+DEADLINE = 20.0
+
+STAY = "import signal; signal.pause()"
+"""A process that stays until it is ended."""
+
+
+class TinyNode:
+    """A supervisor in a process of its own.
+
+    Parameters
+    ----------
+    folder : Path
+        Where logs and pids are.
+    children : dict
+        Name → code, or a dict with ``code`` and ``memory`` (bytes), ``asked`` (it is told to end, not killed), ``log``.
+    constants : dict
+        Constants of `hpcnb.pilot.node` with other values.
+    """
+
+    def __init__(self, folder: Path, children: Mapping[str, object], **constants: float) -> None:
+        self.folder = folder
+        plan = {"folder": str(folder), "children": children, "constants": constants}
+        with (folder / "node.log").open("wb") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "tests.unit.pilot.tiny", json.dumps(plan)],
+                cwd=ROOT,
+                env={**os.environ, "TINY": str(folder)},
+                stdout=subprocess.PIPE,
+                stderr=log,
+                start_new_session=True,
+            )
+        self._events: queue.Queue[dict[str, object] | None] = queue.Queue()
+        threading.Thread(target=self._read, daemon=True).start()
+
+    def _read(self) -> None:
+        for line in self.process.stdout:
+            self._events.put(json.loads(line))
+        self._events.put(None)
+
+    def event(self) -> dict[str, object] | None:
+        """The next event; None when no more can come."""
+        return self._events.get(timeout=DEADLINE)
+
+    def pid(self, name: str, *, other_than: int = 0) -> int:
+        """The pid of a child, once it runs."""
+        return wait_for(lambda: (pid := self._pid(name)) != other_than and pid)
+
+    def _pid(self, name: str) -> int:
+        with contextlib.suppress(FileNotFoundError, ValueError):
+            return int((self.folder / f"{name}.pid").read_text())
+        return 0
+
+    def log(self, name: str) -> str:
+        """What a child has written."""
+        return (self.folder / f"{name}.log").read_text()
+
+    def wait(self) -> int:
+        """The supervisor's exit status."""
+        return self.process.wait(DEADLINE)
+
+    def close(self) -> None:
+        """End whatever is left."""
+        mark = str(self.folder)
+        for process in psutil.process_iter():
+            with contextlib.suppress(psutil.Error):
+                if process.environ().get("TINY") == mark:
+                    process.kill()
+        self.process.wait(DEADLINE)
+        self.process.stdout.close()
+
+
+def wait_for(condition):
+    """Wait until a condition holds, and return what it gave."""
+    deadline = time.monotonic() + DEADLINE
+    while not (found := condition()):
+        assert time.monotonic() < deadline, "it did not happen in time"
+        threading.Event().wait(0.01)
+    return found
+
+
+def gone(*pids):
+    """Wait until none of these processes is left."""
+    wait_for(lambda: not any(alive(pid) for pid in pids))
+
+
+def alive(pid):
+    """Whether a process runs; one that only waits for its parent to take notice does not."""
+    with contextlib.suppress(psutil.NoSuchProcess):
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    return False
+
+
+def _main(plan: dict) -> int:
+    import signal
+
+    from hpcnb.pilot import node
+    from hpcnb.pilot.events import take_stdout
+
+    folder = Path(plan["folder"])
+    for name, value in plan["constants"].items():
+        setattr(node, name, value)
+
+    def child(name, wish):
+        wish = {"code": wish} if isinstance(wish, str) else wish
+
+        def main():
+            aside = folder / f"{name}.new"
+            aside.write_text(str(os.getpid()))
+            aside.rename(folder / f"{name}.pid")
+            exec(wish["code"], {"folder": folder})
+
+        return node.Child(
+            name=name,
+            main=main,
+            log=Path(wish.get("log", folder / f"{name}.log")),
+            memory=wish.get("memory", 0),
+            last_words=signal.SIGTERM if wish.get("asked") else signal.SIGKILL,
+        )
+
+    take_stdout()
+    return node.NodeSupervisor([child(name, wish) for name, wish in plan["children"].items()]).run()
+
+
+if __name__ == "__main__":
+    sys.exit(_main(json.loads(sys.argv[1])))
