@@ -232,7 +232,8 @@ class SessionApp(IPKernelApp):
         """Set the kernel up, and let the cluster's client start when it is first asked for."""
         super().initialize(argv)  # type: ignore[no-untyped-call]
         # Past the pipe that stands for stderr by now: a process that crashes reads it no more.
-        faulthandler.enable(sys.stderr._original_stdstream_copy)  # type: ignore[attr-defined]  # noqa: SLF001
+        stderr: Any = sys.stderr
+        faulthandler.enable(stderr._original_stdstream_copy, all_threads=False)
         # The notebook warns by itself when the SystemExit arrives there.
         warnings.filterwarnings("ignore", message="To exit: use", category=UserWarning)
         if self.run_dir:

@@ -13,6 +13,7 @@ import contextlib
 import ctypes
 import fcntl
 import json
+import math
 import os
 import select
 import signal
@@ -45,6 +46,8 @@ PATIENCE = 60
 """Seconds that a worker looks for its scheduler."""
 SHORT_LIFE = 1.5 * PATIENCE
 """Seconds; a worker that fails sooner, `HOPELESS` times in a row, would fail for ever: its scheduler has gone, say."""
+PACE = 1.0
+"""Seconds between two starts of a worker."""
 HOPELESS = 3
 GRACE = 5.0
 """Seconds between the polite and the other signal."""
@@ -62,7 +65,7 @@ class Child:
     memory: int = 0  # bytes; 0: no limit
     last_words: signal.Signals = signal.SIGKILL  # what it gets when we die first
     pid: int = 0
-    started: float = 0.0
+    started: float = -math.inf
     failures: int = 0
     verdict: str = field(default="", compare=False)  # why we ended it ourselves
 
@@ -95,19 +98,24 @@ class NodeSupervisor:
         signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
         if self._has_pilot:
             _announce_end_of_stdin()
-        for child in self._children:
-            self._fork(child)
         while True:
+            self._start()
             # Blocked signals wait in the kernel, so none is lost between two looks and no handler ever runs.
             caught = signal.sigtimedwait(SIGNALS, CHECK)
             if (caught is not None and caught.si_signo in ENDS) or (self._has_pilot and _stdin_has_ended()):
                 self._end()
                 return 0
             for child, status in self._reap():
-                if not self._replace(child, status):
+                if not self._bury(child, status):
                     self._end()
                     return 1
             self._check_memory()
+
+    def _start(self) -> None:
+        """Start who does not run; one that died at its birth a little later, or it would keep a core busy."""
+        for child in self._children:
+            if child.pid not in self._alive and time.monotonic() > child.started + PACE:
+                self._fork(child)
 
     def _fork(self, child: Child) -> None:
         child.verdict = ""
@@ -130,8 +138,8 @@ class NodeSupervisor:
                 ended.append((child, os.waitstatus_to_exitcode(status)))
         return ended
 
-    def _replace(self, child: Child, code: int) -> bool:
-        """Restart a worker that ended; False if that, or the end of anything else, ends the node."""
+    def _bury(self, child: Child, code: int) -> bool:
+        """Say who ended; False if the node ends with it, as with anything but a worker that may be restarted."""
         _kill_group(child.pid)
         if not child.name.startswith("worker-"):
             emit("failed", what=f"the {child.name} process {_ended(code)}", tail=child.tail())
@@ -143,7 +151,6 @@ class NodeSupervisor:
         if child.failures >= HOPELESS:
             emit("failed", what=f"{child.name} {_ended(code)} {HOPELESS} times in a row", tail=child.tail())
             return False
-        self._fork(child)
         return True
 
     def _check_memory(self) -> None:

@@ -65,18 +65,6 @@ class _Listener(Packetizer):
         return line
 
 
-def _handle_request(channel: paramiko.Channel, m: paramiko.Message) -> None:
-    kind = m.get_text()
-    if kind == "exit-signal":  # which paramiko does not know
-        m.get_boolean()
-        channel.exit_status = -getattr(signal, f"SIG{m.get_text()}", 1)
-        channel.status_event.set()
-        return
-    m.rewind()
-    m.get_int()  # the channel's number, taken before us
-    channel._handle_request(m)  # type: ignore[attr-defined]
-
-
 class Transport(paramiko.Transport):
     """A client's transport that survives re-keying.
 
@@ -94,6 +82,7 @@ class Transport(paramiko.Transport):
 
     packetizer: _Listener
     server_extensions: dict[str, bytes]
+    _channel_handler_table: dict[int, Callable[[paramiko.Channel, paramiko.Message], None]]
 
     # Fastest first; neither CBC and 3DES nor MD5 and SHA-1.
     _preferred_ciphers = (
@@ -118,9 +107,14 @@ class Transport(paramiko.Transport):
         self.banner_timeout = self.handshake_timeout = timeout
         self.auth_timeout = _AUTH_TIMEOUT
         self.set_log_channel(_LOG)
+        self._parse_other_request = self._channel_handler_table[MSG_CHANNEL_REQUEST]
+        self._channel_handler_table = {
+            **self._channel_handler_table,
+            MSG_CHANNEL_REQUEST: self._parse_channel_request,
+        }
         self._algorithms = tuple(algorithms)
         self.farewell = ""
-        self._closed: set[int] = set()  # the server's numbers of channels that we closed
+        self._ended: set[int] = set()  # the server's numbers of channels that we closed
         self._refusals: dict[int, paramiko.ChannelException] = {}
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix=f"ssh {where}")
         # Not bounded, as the transport's thread must never wait; it holds answers to the server's messages only.
@@ -217,11 +211,6 @@ class Transport(paramiko.Transport):
 
     # What follows overrides paramiko's internals.
 
-    _channel_handler_table = {
-        **paramiko.Transport._channel_handler_table,  # type: ignore[attr-defined]
-        MSG_CHANNEL_REQUEST: _handle_request,
-    }
-
     @property
     def preferred_keys(self) -> Sequence[str]:
         return self._algorithms
@@ -246,10 +235,10 @@ class Transport(paramiko.Transport):
         # connection over a message for a channel that is gone.
         kind, recipient = struct.unpack_from(">BI", data.asbytes().ljust(5))
         if MSG_CHANNEL_WINDOW_ADJUST <= kind <= MSG_CHANNEL_FAILURE:
-            if recipient in self._closed:
+            if recipient in self._ended:
                 return
             if kind == MSG_CHANNEL_CLOSE:
-                self._closed.add(recipient)
+                self._ended.add(recipient)
         super()._send_message(data)  # type: ignore[misc]
 
     def _send_outbox(self) -> None:
@@ -266,6 +255,16 @@ class Transport(paramiko.Transport):
         m.get_int()
         self.farewell = m.get_text()
 
+    def _parse_channel_request(self, channel: paramiko.Channel, m: paramiko.Message) -> None:
+        if m.get_text() == "exit-signal":  # which paramiko does not know
+            m.get_boolean()
+            channel.exit_status = -getattr(signal, f"SIG{m.get_text()}", 1)
+            channel.status_event.set()
+            return
+        m.rewind()
+        m.get_int()  # the channel's number, which was taken before
+        self._parse_other_request(channel, m)
+
     def _parse_channel_open_success(self, m: paramiko.Message) -> None:
         chanid, remote = m.get_int(), m.get_int()
         if self._channels.get(chanid) is None:  # type: ignore[attr-defined]
@@ -275,7 +274,7 @@ class Transport(paramiko.Transport):
             answer.add_int(remote)
             self._send_user_message(answer)
             return
-        self._closed.discard(remote)
+        self._ended.discard(remote)
         m.rewind()
         super()._parse_channel_open_success(m)  # type: ignore[misc]
 

@@ -11,6 +11,7 @@ import re
 import stat
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -85,59 +86,45 @@ def attack(**targets):
 
 
 @pytest.fixture
-def foreign(tmp_path_factory):
-    """A certificate of a role and a name as ours have them, but of another authority; anybody can read it."""
-    return pem(Authority.create("foreign").issue(Role.CLIENT, lifetime=3600))
+def shown():
+    """Write an identity where everybody can read it."""
+    with tempfile.TemporaryDirectory(dir="/tmp") as folder:
+        Path(folder).chmod(0o755)
 
+        def write(name, identity):
+            path = Path(folder, f"{name}.pem")
+            path.write_text(identity.certificate + identity.key)
+            return str(path)
 
-@pytest.fixture
-def ours(clusters, account):
-    """A certificate of a cluster's own authority, in the wrong hands."""
-    return pem(handle.run(clusters[0].handle.credentials()))
-
-
-def pem(identity):
-    path = Path("/tmp") / f"identity-{os.urandom(8).hex()}.pem"  # where another user can read it
-    made.append(path)
-    path.touch(0o644)
-    path.write_text(identity.certificate + identity.key)
-    return str(path)
-
-
-made: list[Path] = []
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _removed():
-    yield
-    for path in made:
-        path.unlink(missing_ok=True)
+        yield write
 
 
 # -- ports and sockets -------------------------------------------------------------------------------------------
 
 
-def test_no_port_serves_another_user(clusters, account, foreign, ours):
+def test_no_port_serves_another_user(clusters, account, shown):
     """Every TCP port of every process of ours turns away noise, HTTP, TLS without or with a foreign certificate, Dask."""
     listeners = account.listeners()
-    kinds = {kind for listener in listeners for kind in ("node", "pilot", "srun") if kind in listener.process}
-    assert kinds == {"node", "pilot", "srun"}  # all that listens was found
+    ports = {(one.host.replace("0.0.0.0", "127.0.0.1"), one.port) for one in listeners}
+    ours = {address for cluster in clusters for address in addresses(cluster, account)}
+    assert ours <= ports
+    assert any(one.process.startswith("srun ") for one in listeners)
     assert [one for one in listeners if "hpcnb.agent" in one.process or "hpcnb.pilot.kernel" in one.process] == []
-    ports = sorted({(one.host.replace("0.0.0.0", "127.0.0.1"), one.port) for one in listeners})
-    got = attack(ports=ports, identities=[foreign], foreign=[foreign])
-    assert got == []
-    # The same with a certificate of the cluster's own: the attack does find what it looks for.
-    scheduler, session, gateway = addresses(clusters[0], account)
-    heard = {tuple(port) for _, port, _ in attack(ports=[scheduler, session, gateway], identities=[ours])}
-    assert {scheduler, session} <= heard <= {scheduler, session, gateway}
-    assert {scheduler, session, gateway} <= set(ports)
+    foreign = shown("foreign", Authority.create("foreign").issue(Role.CLIENT, lifetime=3600))
+    assert attack(ports=sorted(ports), identities=[foreign], foreign=[foreign]) == []
+    # The attack does find what it looks for: the same, with a certificate of the cluster's own.
+    stolen = shown("stolen", handle.run(clusters[0].handle.credentials()))
+    scheduler, *_ = addresses(clusters[0], account)
+    assert [name for name, _, _ in attack(ports=[scheduler], identities=[stolen])] == [f"TLS with {stolen}"]
 
 
 def addresses(cluster, account):
+    """Where the scheduler, the session host, the gateway and the workers of a cluster listen."""
     run = account.home / "runs" / cluster.handle.id
     found = [json.loads((run / f"{name}.json").read_text())["address"] for name in ("scheduler", "sessions")]
-    split = [address.removeprefix("tls://").rsplit(":", 1) for address in found]
-    return *((host, int(port)) for host, port in split), tuple(json.loads((run / "pilot.json").read_text())["gateway"])
+    split = [address.removeprefix("tls://").rsplit(":", 1) for address in [*found, *cluster.scheduler_info["workers"]]]
+    gateway = json.loads((run / "pilot.json").read_text())["gateway"]
+    return [(host, int(port)) for host, port in [*split, gateway]]
 
 
 def test_no_unix_socket_serves_another_user(clusters, account):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
 import signal
@@ -143,7 +142,7 @@ def test_a_child_s_last_words_belong_to_its_cell(session):
 
 
 def test_a_forked_child_s_output_arrives(session):
-    """multiprocessing with fork prints into the cell, over no port."""
+    """What a forked child prints is output of the cell, over no port."""
     _, output = run(
         session,
         "import multiprocessing as mp\np = mp.get_context('fork').Process(target=print, args=['forked'])\n"
@@ -251,7 +250,7 @@ def test_answers_keep_to_their_budget(host, loop, own):
         peer = Peer(host.address, security(host.run_dir).get_connection_args("client"))
         seen, answers = 0, []
         while True:
-            answer = await peer.call("messages", own=own.name, since=seen, wait=0.01, max_bytes=450_000)
+            answer = await peer.call("messages", session=own.name, since=seen, wait=0.01, max_bytes=450_000)
             if not answer["messages"]:
                 await peer.close()
                 return answers
@@ -406,30 +405,31 @@ def test_who_waits_is_told_when_the_host_is_gone(tmp_path, loop, monkeypatch):
 # -- the cluster's client --------------------------------------------------------------------------------------------
 
 
+SCHEDULER = """
+import asyncio, sys
+from pathlib import Path
+from distributed import Scheduler, Worker
+from hpcnb.site.authority import Role
+from tests.unit.pilot.host import security
+
+run_dir = Path(sys.argv[1])
+
+async def main():
+    quiet = {"protocol": "tls", "host": "127.0.0.1", "dashboard": False}
+    secure = {role: security(run_dir, role) for role in Role if role in ("scheduler", "worker")}
+    s = Scheduler(**quiet, scheduler_file=str(run_dir / "scheduler.json"), security=secure["scheduler"])
+    async with s, Worker(s.address, nthreads=1, dashboard=False, security=secure["worker"]):
+        await asyncio.sleep(1000)
+
+asyncio.run(main())
+"""
+
+
 @pytest.fixture(scope="module")
 def scheduler(host):
     """A Dask scheduler with one worker thread, over TLS, and its scheduler file in the run directory."""
-    process = subprocess.Popen(
-        [
-            sys.executable,
-            "-c",
-            "import asyncio, sys\n"
-            "from pathlib import Path\n"
-            "from distributed import Scheduler, Worker\n"
-            "from tests.unit.pilot.host import security\n"
-            "from hpcnb.site.authority import Role\n"
-            "run_dir = Path(sys.argv[1])\n"
-            "async def main():\n"
-            "    path = str(run_dir / 'scheduler.json')\n"
-            "    s = Scheduler(protocol='tls', host='127.0.0.1', dashboard=False, scheduler_file=path,\n"
-            "                  security=security(run_dir, Role.SCHEDULER))\n"
-            "    async with s, Worker(s.address, nthreads=1, dashboard=False, security=security(run_dir, Role.WORKER)):\n"
-            "        await asyncio.sleep(1000)\n"
-            "asyncio.run(main())",
-            str(host.run_dir),
-        ],
-        stderr=subprocess.DEVNULL,
-    )
+    command = [sys.executable, "-c", SCHEDULER, str(host.run_dir)]
+    process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
     wait_for((host.run_dir / "scheduler.json").exists)
     yield process
     process.kill()
@@ -438,7 +438,7 @@ def scheduler(host):
 
 def test_the_clusters_client_is_the_default_one(own, scheduler):
     """Dask uses the cluster without a word, nothing is in the namespace, and nothing is printed."""
-    before, _ = run(own, "import sys; names = set(globals()); 'distributed' in sys.modules")
+    run(own, "names = set(globals())")
     _, output = run(own, "import dask; print(dask.delayed(lambda: __import__('os').getpid())().compute())")
     assert int(output.text) == scheduler.pid
     code = "from distributed import get_client, default_client\n"

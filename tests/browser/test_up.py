@@ -1,0 +1,95 @@
+"""What a user sees of a cluster, from `%hpc up` to `%hpc down`."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+
+import pytest
+
+from hpcnb.sandbox import Sandbox, missing_packages
+
+pytestmark = pytest.mark.slow
+
+QUICKSTART = Path(__file__).parents[2] / "notebooks" / "quickstart.ipynb"
+UP, CLUSTER, PLOT, DOWN = 1, 5, 7, 9
+"""Which of its code cells are which."""
+
+
+def states(sights):
+    """The state of a cluster in each sight of its line."""
+    return [re.match(r"\S [\w ]+? (requested|queued|starting|ready|ended)\b", sight["text"])[1] for sight in sights]
+
+
+@pytest.mark.timeout(180)
+def test_the_quickstart(notebook, tmp_path):
+    """Run All Cells: the status is true from the start, the thresholds tighten, the plot is there, and no error."""
+    page = notebook(path=QUICKSTART)
+    page[UP].record()
+    page[CLUSTER].record()
+    page.run_all()
+    page[UP].wait_for("requested", within=10)
+    page[DOWN].wait(120)
+
+    status = page[UP].history()
+    assert states(status)[0] == "requested"
+    assert states(status).index("ready") == len(status) - 1
+    assert len({sight["height"] for sight in status}) == 1
+
+    thresholds = r"([\d,]+) of 1,000 permutations +67 %: \d\.\d\d +95 %: \d\.\d\d$"
+    found = [re.search(thresholds, sight["text"]) for sight in page[CLUSTER].history()]
+    counts = [int(match[1].replace(",", "")) for match in found if match]
+    assert len(counts) > 2
+    assert counts == sorted(counts)
+    assert counts[-1] == 1000
+
+    assert page[PLOT].outputs(" img").count() == 1
+    assert page[DOWN].text == "○ quickstart on local ended: closed"
+    assert [page[i].errors for i in range(len(page))] == [[]] * len(page)
+    page.theme("JupyterLab Dark")
+    page.picture(tmp_path / "dark.png")
+
+
+@pytest.fixture
+def site(lab):
+    """A Slurm site called box."""
+    if missing := missing_packages():
+        pytest.skip(f"apt-get install {' '.join(missing)}")
+    folder = Path(tempfile.mkdtemp(prefix="hpcnb-", dir="/tmp"))
+    try:
+        with Sandbox(folder) as running:
+            lab.configure(json.dumps({"hpcnb": {"sites": {"box": running.site_entry()}}}))
+            yield running
+            lab.command("down", "--all")
+    finally:
+        shutil.rmtree(folder)
+
+
+def slurm(site, *command):
+    done = subprocess.run(command, env=os.environ | site.slurm_env, cwd="/", capture_output=True, text=True, check=True)
+    return done.stdout.strip()
+
+
+@pytest.mark.site
+def test_the_queue(site, notebook):
+    """While others have the nodes, the line says what is waited for; the stop button gives up, without a traceback."""
+    page = notebook("%load_ext hpcnb", "%hpc up box --nodes 2", "%hpc up box --option=--begin=now+1hour")
+    job = slurm(site, "sbatch", "--parsable", "--exclusive", "--nodes=2", "--output=/dev/null", "--wrap=sleep 600")
+    page[1].record()
+    page[0].run()
+    page[1].run().wait_for("0:02, job ").wait_for("1st in its partition; waits for nodes to become free")
+    slurm(site, "scancel", job)
+    page[1].wait()
+    seen = states(page[1].history())
+    assert list(dict.fromkeys(seen)) == ["requested", "queued", "starting", "ready"]
+    assert seen.count("ready") == 1
+    assert page[1].errors == []
+
+    lab_queue = slurm(site, "squeue", "--noheader", "--format=%i")
+    assert lab_queue
+    page[2].run()
