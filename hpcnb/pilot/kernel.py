@@ -16,6 +16,7 @@ import asyncio
 import base64
 import contextlib
 import faulthandler
+import io
 import os
 import signal
 import sys
@@ -231,9 +232,9 @@ class SessionApp(IPKernelApp):
     def initialize(self, argv: list[str] | None = None) -> None:
         """Set the kernel up, and let the cluster's client start when it is first asked for."""
         super().initialize(argv)  # type: ignore[no-untyped-call]
-        # Past the pipe that stands for stderr by now: a process that crashes reads it no more.
-        stderr: Any = sys.stderr
-        faulthandler.enable(stderr._original_stdstream_copy, all_threads=False)
+        with contextlib.suppress(io.UnsupportedOperation):  # it stands for no descriptor where the parent is under test
+            # Past the pipe that stands for stderr by now: a process that crashes reads it no more.
+            faulthandler.enable(sys.stderr.fileno(), all_threads=False)
         # The notebook warns by itself when the SystemExit arrives there.
         warnings.filterwarnings("ignore", message="To exit: use", category=UserWarning)
         if self.run_dir:

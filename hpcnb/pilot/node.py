@@ -74,7 +74,7 @@ class Child:
         try:
             with self.log.open("rb") as file:
                 file.seek(max(0, file.seek(0, os.SEEK_END) - TAIL))
-                return file.read().decode("utf-8", "replace")
+                return file.read(TAIL).decode("utf-8", "replace")
         except OSError:
             return ""
 

@@ -55,7 +55,7 @@ def test_the_quickstart(notebook, tmp_path):
     page.picture(tmp_path / "dark.png")
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def site(lab):
     """A Slurm site called box."""
     if missing := missing_packages():
@@ -65,7 +65,6 @@ def site(lab):
         with Sandbox(folder) as running:
             lab.configure(json.dumps({"hpcnb": {"sites": {"box": running.site_entry()}}}))
             yield running
-            lab.command("down", "--all")
     finally:
         shutil.rmtree(folder)
 
@@ -77,12 +76,12 @@ def slurm(site, *command):
 
 @pytest.mark.site
 def test_the_queue(site, notebook):
-    """While others have the nodes, the line says what is waited for; the stop button gives up, without a traceback."""
-    page = notebook("%load_ext hpcnb", "%hpc up box --nodes 2", "%hpc up box --option=--begin=now+1hour")
+    """While others have the nodes, the line says what is waited for; then the cluster is ready."""
     job = slurm(site, "sbatch", "--parsable", "--exclusive", "--nodes=2", "--output=/dev/null", "--wrap=sleep 600")
+    page = notebook("%load_ext hpcnb", "%hpc up box --nodes 2")
     page[1].record()
     page[0].run()
-    page[1].run().wait_for("0:02, job ").wait_for("1st in its partition; waits for nodes to become free")
+    page[1].run().wait_for("queued 0:02, job ").wait_for("1st in its partition; waits for nodes to become free")
     slurm(site, "scancel", job)
     page[1].wait()
     seen = states(page[1].history())
@@ -90,6 +89,14 @@ def test_the_queue(site, notebook):
     assert seen.count("ready") == 1
     assert page[1].errors == []
 
-    lab_queue = slurm(site, "squeue", "--noheader", "--format=%i")
-    assert lab_queue
-    page[2].run()
+
+@pytest.mark.site
+def test_giving_up(site, notebook):
+    """The stop button takes a job that waits out of the queue, and says so without a traceback."""
+    page = notebook("%load_ext hpcnb", "%hpc up box --option=--begin=now+1hour")
+    page[0].run()
+    page[1].run().wait_for("is not to start yet")
+    page.interrupt()
+    page[1].wait()
+    assert slurm(site, "squeue", "--noheader") == ""
+    assert "".join(page[1].errors).split("\n") == ["box was given up; no job of it is left", "", "KeyboardInterrupt"]

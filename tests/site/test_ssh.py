@@ -88,9 +88,9 @@ async def test_small_answers_are_not_held_back(sshd, connect):
 
     async def serve(reader, writer):
         while await reader.read(100):
-            for piece in b"a", b"b":
-                writer.write(piece)
-                await writer.drain()
+            writer.write(b"a")
+            await asyncio.sleep(0.001)  # or both would travel in one packet
+            writer.write(b"b")
         writer.close()
 
     shell, loop = await connect(sshd), asyncio.get_running_loop()
