@@ -181,6 +181,16 @@ class Session:
             running.cancel()
             raise
 
+    def start(self, cell: Running) -> None:
+        """Send a cell that needs nothing from here, without waiting; should that fail, the cell ends so."""
+
+        def sent(sending: concurrent.futures.Future[list[str]]) -> None:
+            error = sending.exception()
+            if error is not None and not cell.reply.done():
+                cell.reply.set_exception(error)
+
+        asyncio.run_coroutine_threadsafe(self.submit(cell), self.loop).add_done_callback(sent)
+
     def push(self, values: Mapping[str, Any]) -> None:
         """Bind variables in the session, whatever their size.
 

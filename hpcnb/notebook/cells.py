@@ -109,6 +109,9 @@ class _Cell:
 
     def _send(self, cell: Running, inputs: Sequence[str], candidates: Sequence[str]) -> None:
         session, own = self._session, self._shell.user_ns
+        if not inputs and not candidates:
+            session.start(cell)
+            return
         if inputs:  # they travel once, so the question comes first
             missing = session.missing(candidates) if candidates else []
         else:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -45,7 +46,8 @@ def analyse(cell: str) -> Names:
     """
     flow = _Flow()
     try:
-        flow.cell(cell)
+        with warnings.catch_warnings(action="ignore"):
+            flow.cell(cell)
     except (SyntaxError, ValueError, RecursionError):
         return Names()  # the session says what is wrong with it, in its own words
     return Names(reads=frozenset(flow.finish()), binds=frozenset(flow.binds))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import shlex
 from dataclasses import dataclass
 from typing import NoReturn
@@ -51,6 +52,7 @@ class _Parser(argparse.ArgumentParser):
         raise UsageError(f"%%hpc: {message}\n{self.format_usage().strip()}")
 
 
+@functools.cache
 def _parser() -> _Parser:
     parser = _Parser(prog="%%hpc", add_help=False, allow_abbrev=False)
     parser.add_argument("-i", dest="inputs", metavar="a,b", type=_names, action="extend", default=[])

@@ -21,6 +21,7 @@ __all__ = ["Journal", "Message"]
 TEXT_INTERVAL = 0.1
 """Seconds between two publications of text, so that a printing loop makes ten messages a second, not thousands."""
 FLOOD_INTERVAL = 0.5
+MOMENT = 0.005
 HEAD_LINES = 1000
 HEAD_CHARS = 256 << 10
 """How much text of one cell is journalled; the rest is counted. The log has it all."""
@@ -169,6 +170,7 @@ class Journal:
         self._flood_throttle = _Throttle(clock, FLOOD_INTERVAL, self._publish_floods)
         self._full = False
         self._news = asyncio.Event()
+        self._ended = 0
         self.seq = 0
         self.read = 0
         """The greatest number up to which some reader has had everything."""
@@ -200,6 +202,8 @@ class Journal:
         if flood := self._floods.pop(cell, None):
             self._flush()
             self._store(self._message(cell, "flood", flood.content))
+        self._flush()
+        self._ended = self.seq + 1
         self.add(cell, "reply", reply)
 
     def close(self) -> None:
@@ -221,10 +225,17 @@ class Journal:
         return _within(iter(sorted([*kept, *floods], key=lambda message: message.seq)), max_bytes)[0]
 
     async def wait(self, seq: int, timeout: float) -> None:
-        """Wait until there is a message after `seq`, at most `timeout` seconds."""
+        """Wait until there is a message after `seq`, at most `timeout` seconds.
+
+        A moment is given to what mostly follows, so that a short cell's output and its end are one answer.
+        """
+        await self._until(lambda: self.seq > seq, timeout)
+        await self._until(lambda: self.seq <= seq or self._ended > seq, MOMENT)
+
+    async def _until(self, condition: Callable[[], bool], timeout: float) -> None:
         try:
             async with asyncio.timeout(timeout):
-                while self.seq <= seq:
+                while not condition():
                     await self._news.wait()
         except TimeoutError:
             pass  # nothing new is an answer too

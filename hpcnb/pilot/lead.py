@@ -219,7 +219,8 @@ async def _end(nodes: asyncio.subprocess.Process) -> None:
             return
         with contextlib.suppress(ProcessLookupError):
             last_resort()
-    await nodes.wait()
+    with contextlib.suppress(TimeoutError):  # whoever else holds the nodes' pipe must not hold us
+        await asyncio.wait_for(nodes.wait(), GRACE)
 
 
 def main(path: str) -> int:

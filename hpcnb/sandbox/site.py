@@ -193,17 +193,21 @@ class Sandbox:
     def _bring_up(self, wanted: list[Daemon], ready: Callable[[], bool], plan: Plan) -> None:
         """Start those that do not run, once, and wait until they are ready."""
         started: list[Daemon] = []
+        missed: list[Daemon] = []
         deadline = time.monotonic() + _READY
         while True:
             here = self._owned()
             missing = [daemon for daemon in wanted if daemon.find(here) is None]
             if not missing and ready():
                 return
-            dead = next((daemon for daemon in missing if daemon in started), None)
+            # Missing twice: one look at /proc does not find a process that is being replaced by its child.
+            dead = next((daemon for daemon in missing if daemon in missed), None)
             if dead is not None or time.monotonic() > deadline:
                 raise failure(dead or wanted[0], plan)
-            start(missing, plan)
-            started += missing
+            missed = [daemon for daemon in missing if daemon in started]
+            fresh = [daemon for daemon in missing if daemon not in started]
+            start(fresh, plan)
+            started += fresh
             time.sleep(0.02)
 
     def _nodes_ready(self, plan: Plan) -> bool:

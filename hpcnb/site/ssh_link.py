@@ -38,7 +38,7 @@ async def reach(route: Sequence[Endpoint], ask: Ask) -> list[Transport]:
 
 
 async def _link(end: Endpoint, via: Transport | None, ask: Ask) -> Transport:
-    known = ssh_trust.read(end)
+    known = await asyncio.to_thread(ssh_trust.read, end)
     transport = Transport(
         await _socket(end, via),
         where=end.alias,

@@ -7,6 +7,7 @@ import contextlib
 import os
 import secrets
 import shlex
+import time
 from collections.abc import Callable, Sequence
 
 import paramiko
@@ -21,6 +22,8 @@ STARTER = """exec /bin/sh -c 'IFS= read -r s; eval "$s"'"""
 
 _RECEIVE = 1 << 18
 _KILL_TIMEOUT = 10.0
+_MOMENT = 0.5
+_UNKNOWN = -1  # paramiko's exit status of a command whose server did not tell
 _AT_ONCE = 8  # a server allows ten sessions by default
 
 
@@ -98,12 +101,16 @@ class Commands:
         except _Flooded:
             raise command.flood(words, self._transport.where) from None
         finally:
-            if running and (pid := mark.part(out)[0]):
-                self._transport.submit(_kill, self._transport, pid)
-            self._sessions.end(channel)
+            self._sessions.end(channel, (lambda: _kill(self._transport, channel, mark, out)) if running else None)
+        if code == _UNKNOWN:
+            await self._check_connection()
+        return Completed(returncode=code, stdout=mark.part(out)[1], stderr=mark.part(err)[1])
+
+    async def _check_connection(self) -> None:
+        # Channels end a moment before their transport says that it is lost.
+        await self._transport.call(self._transport.join, _MOMENT)
         if not self._transport.is_active():
             raise self._transport.failure()
-        return Completed(returncode=code, stdout=mark.part(out)[1], stderr=mark.part(err)[1])
 
 
 class _Flooded(Exception):
@@ -124,13 +131,14 @@ def _push(channel: paramiko.Channel, data: bytes) -> None:
     channel.shutdown_write()
 
 
-def _kill(transport: Transport, pid: int) -> None:
-    """End a command that nobody waits for any more: the server would let it run on."""
-    with (
-        contextlib.suppress(paramiko.SSHException, EOFError, OSError),
-        transport.open_blocking("session", None, _KILL_TIMEOUT) as channel,
-    ):
-        channel.exec_command(STARTER)
-        channel.sendall(f"kill -9 -{pid} || kill -9 {pid}\n".encode())
-        channel.shutdown_write()
-        channel.status_event.wait(_KILL_TIMEOUT)
+def _kill(transport: Transport, channel: paramiko.Channel, mark: Mark, out: bytearray) -> None:
+    """End a command that nobody waits for any more, with its children: the server would let it run on."""
+    deadline = time.monotonic() + _KILL_TIMEOUT
+    while not (pid := mark.part(out)[0]) and time.monotonic() < deadline:
+        if channel.status_event.wait(0.05):  # it has ended; otherwise its process id is on the way
+            return
+    with transport.open_blocking("session", None, _KILL_TIMEOUT) as other:
+        other.exec_command(STARTER)
+        other.sendall(f"kill -9 -{pid}\n".encode())  # sshd makes each command the leader of a group
+        other.shutdown_write()
+        other.status_event.wait(_KILL_TIMEOUT)

@@ -60,14 +60,18 @@ class Sessions:
                 self._refusals = _LATER
                 return channel
 
-    def end(self, channel: paramiko.Channel) -> None:
-        """Close a session, without waiting for it."""
+    def end(self, channel: paramiko.Channel, first: Callable[[], None] | None = None) -> None:
+        """Close a session, without waiting for it; do something else in a thread first."""
         self._count -= 1
         with contextlib.suppress(ConnectionFailed):  # closed with its connection
-            self._transport.submit(self._close, channel)
+            self._transport.submit(self._end, channel, first)
 
-    def _close(self, channel: paramiko.Channel) -> None:
-        with contextlib.suppress(paramiko.SSHException, EOFError, OSError):  # lost with its connection
+    def _end(self, channel: paramiko.Channel, first: Callable[[], None] | None) -> None:
+        lost = (paramiko.SSHException, EOFError, OSError)
+        with contextlib.suppress(*lost):
+            if first is not None:
+                first()
+        with contextlib.suppress(*lost):
             channel.close()
             self._transport.flush()
         with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more

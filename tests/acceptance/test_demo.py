@@ -16,7 +16,9 @@ THRESHOLDS = re.compile(r"95 % threshold: [0-9.]+ +67 % threshold: [0-9.]+ +\(1,
 
 
 def _make(clone: Path, target: str) -> str:
-    environ = {name: value for name, value in os.environ.items() if not name.startswith(("VIRTUAL_ENV", "PYTHON", "PYTEST"))}
+    environ = {
+        name: value for name, value in os.environ.items() if not name.startswith(("VIRTUAL_ENV", "PYTHON", "PYTEST"))
+    }
     done = subprocess.run(["make", target], cwd=clone, env=environ, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout

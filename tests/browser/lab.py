@@ -30,7 +30,7 @@ RECORD = """cell => {
     const note = () => {
         const area = cell.querySelector('.jp-OutputArea');
         const sight = {at: performance.now() / 1000, text: area.textContent, height: area.offsetHeight};
-        if (history.at(-1)?.text !== sight.text || history.at(-1)?.height !== sight.height) history.push(sight);
+        if (sight.text && history.at(-1)?.text !== sight.text) history.push(sight);
     };
     new MutationObserver(note).observe(cell, {subtree: true, childList: true, characterData: true});
 }"""

@@ -65,6 +65,7 @@ def site(lab):
         with Sandbox(folder) as running:
             lab.configure(json.dumps({"hpcnb": {"sites": {"box": running.site_entry()}}}))
             yield running
+            lab.command("down", "--all")
     finally:
         shutil.rmtree(folder)
 
@@ -76,7 +77,7 @@ def slurm(site, *command):
 
 @pytest.mark.site
 def test_the_queue(site, notebook):
-    """While others have the nodes, the line says what is waited for; then the cluster is ready."""
+    """While others have the nodes, the line says what is waited for; then the cluster is ready, and not before."""
     job = slurm(site, "sbatch", "--parsable", "--exclusive", "--nodes=2", "--output=/dev/null", "--wrap=sleep 600")
     page = notebook("%load_ext hpcnb", "%hpc up box --nodes 2")
     page[1].record()
@@ -93,10 +94,10 @@ def test_the_queue(site, notebook):
 @pytest.mark.site
 def test_giving_up(site, notebook):
     """The stop button takes a job that waits out of the queue, and says so without a traceback."""
-    page = notebook("%load_ext hpcnb", "%hpc up box --option=--begin=now+1hour")
+    page = notebook("%load_ext hpcnb", "%hpc up box --name later --option=--begin=now+1hour")
     page[0].run()
     page[1].run().wait_for("is not to start yet")
     page.interrupt()
     page[1].wait()
-    assert slurm(site, "squeue", "--noheader") == ""
-    assert "".join(page[1].errors).split("\n") == ["box was given up; no job of it is left", "", "KeyboardInterrupt"]
+    assert slurm(site, "squeue", "--noheader", "--name=later") == ""
+    assert "".join(page[1].errors).split("\n") == ["later was given up; no job of it is left", "", "KeyboardInterrupt"]

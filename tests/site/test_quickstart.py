@@ -67,10 +67,10 @@ async def test_the_quickstart_runs_in_an_allocation_over_one_connection(
     assert code == 0, output
     assert "95 % threshold" in output
     assert max(seen) == 1
-    queue = subprocess.run(
-        ["squeue", "--noheader"], env=sandbox.slurm_env, capture_output=True, text=True, check=True
+    queue = await asyncio.create_subprocess_exec(
+        "squeue", "--noheader", env=sandbox.slurm_env, stdout=subprocess.PIPE, stderr=subprocess.PIPE
     )
-    assert queue.stdout == ""
+    assert await queue.communicate() == (b"", b"")
     stop = await asyncio.create_subprocess_exec(sys.executable, "-m", "hpcnb.cli", "agent", "stop")
     assert await stop.wait() == 0
     async with asyncio.timeout(10):

@@ -137,6 +137,8 @@ def test_an_agent_that_is_killed(site, account, fit):
     )
     assert kernel.stdout == "3 {'a': 1}\n", kernel.stderr
     until(lambda: account.clusters()[0]["state"] == "ready")
+    assert fit.client.submit(sum, [1, 2]).result(30) == 3  # and this kernel's own connection is made again
+    assert fit.session.pull(["a"]) == {"a": 1}
     assert agent not in account.agents()
     assert len(account.agents()) == 1
 

@@ -239,7 +239,7 @@ def tiny(tmp_path):
         where = tmp_path / "tiny"
         where.mkdir()
         done = subprocess.run(
-            ["mount", "-t", "tmpfs", "-o", f"size={size}", "tiny", where], capture_output=True, check=False
+            ["mount", "-t", "tmpfs", "-o", f"size={size},mode=700", "tiny", where], capture_output=True, check=False
         )
         if done.returncode:
             pytest.skip(f"needs root to mount a file system: {done.stderr.decode().strip()}")
@@ -280,6 +280,15 @@ def fill(where):
     with contextlib.suppress(OSError), (where / "filling").open("wb", buffering=0) as file:
         while True:
             file.write(bytes(4096))
+
+
+def test_a_home_that_others_can_write(site, refused, account):
+    """Where others could put code that runs as the user, nothing is put; the command that mends it is named."""
+    where = account.folder / "shared"
+    where.mkdir()
+    where.chmod(0o777)
+    refused(site(home=str(where)), hpc.SiteError, f"others can write to {where}", f"chmod go-w {where}")
+    assert list(where.iterdir()) == []
 
 
 # -- Slurm says no -----------------------------------------------------------------------------------------------

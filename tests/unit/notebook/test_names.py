@@ -5,7 +5,8 @@ from __future__ import annotations
 import builtins
 
 import pytest
-from hypothesis import given, strategies as st
+from hypothesis import given
+from hypothesis import strategies as st
 
 from hpcnb.notebook.names import Names, analyse
 

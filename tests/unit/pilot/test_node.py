@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 import signal
+import subprocess
 
 import pytest
 
@@ -142,6 +143,15 @@ def test_a_polite_signal_ends_everything(node, number):
     assert tiny.event() is None
 
 
+def test_the_end_of_the_pilot_ends_everything(node):
+    """A node whose pilot is gone, wherever that was, sees its stdin end, and ends."""
+    tiny = node({"worker-0": OWN_CHILD, "scheduler": STAY}, stdin=subprocess.PIPE)
+    pids = [own_child(tiny), tiny.pid("worker-0"), tiny.pid("scheduler")]
+    tiny.process.stdin.close()
+    assert tiny.wait() == 0
+    gone(*pids)
+
+
 def test_who_is_deaf_is_killed_after_the_grace(node):
     """A process that does not obey the polite signal gets the other one."""
     tiny = node({"sessions": {"code": STUBBORN, "asked": True}, "worker-0": STAY}, GRACE=0.3)
@@ -184,7 +194,7 @@ def test_output_goes_to_the_log(node):
 
 def test_a_full_disk_makes_no_second_supervisor(node):
     """A process that cannot write its last words ends all the same, and nobody else restarts workers."""
-    code = "print('x', flush=False); (folder / str(__import__('os').getppid())).touch(); raise SystemExit(3)"
+    code = "import os; (folder / str(os.getppid())).touch(); print('x'); raise SystemExit(3)"
     tiny = node({"worker-0": {"code": code, "log": "/dev/full"}}, PACE=0.0)
     assert [tiny.event()["event"] for _ in range(4)] == ["worker-exit"] * 3 + ["failed"]
     assert tiny.event() is None

@@ -35,7 +35,9 @@ class TinyNode:
         Constants of `hpcnb.pilot.node` with other values.
     """
 
-    def __init__(self, folder: Path, children: Mapping[str, object], **constants: float) -> None:
+    def __init__(
+        self, folder: Path, children: Mapping[str, object], stdin: int = subprocess.DEVNULL, **constants: float
+    ) -> None:
         self.folder = folder
         plan = {"folder": str(folder), "children": children, "constants": constants}
         with (folder / "node.log").open("wb") as log:
@@ -43,6 +45,7 @@ class TinyNode:
                 [sys.executable, "-m", "tests.unit.pilot.tiny", json.dumps(plan)],
                 cwd=ROOT,
                 env={**os.environ, "TINY": str(folder)},
+                stdin=stdin,
                 stdout=subprocess.PIPE,
                 stderr=log,
                 start_new_session=True,
@@ -85,6 +88,8 @@ class TinyNode:
                     process.kill()
         self.process.wait(DEADLINE)
         self.process.stdout.close()
+        if self.process.stdin:
+            self.process.stdin.close()
 
 
 def wait_for(condition):
