@@ -27,7 +27,7 @@ packages:
 	@.ci/packages
 
 bench: $(VENV)/.with-test ## measure (nothing else should run meanwhile)
-	@$(BIN)/python -m pytest -s --timeout 900 -o "python_files=bench_*.py" tests/benchmarks
+	@$(BIN)/python -m pytest -s --timeout 900 -o "python_files=bench_*.py" -o "python_functions=bench_*" tests/benchmarks
 
 lint: $(VENV)/.with-dev ## check style, types, floors and budgets
 	@$(BIN)/ruff check

@@ -7,7 +7,6 @@ from typing import Any
 
 import distributed
 
-
 from hpcnb.choice import current
 
 Future = distributed.Future[Any]
@@ -65,9 +64,7 @@ def map(
     [1, 4, 9]
     """
     columns = [list(values) for values in iterables]
-    futures: list[Future] = current().client.map(
-        fn, *columns, retries=retries, priority=priority, pure=False
-    )
+    futures: list[Future] = current().client.map(fn, *columns, retries=retries, priority=priority, pure=False)
     return futures
 
 
@@ -77,9 +74,7 @@ def gather(futures: Iterable[Future]) -> list[Any]:
     return results
 
 
-def wait(
-    futures: Iterable[Future], timeout: float | None = None, return_when: str = "ALL_COMPLETED"
-) -> Any:
+def wait(futures: Iterable[Future], timeout: float | None = None, return_when: str = "ALL_COMPLETED") -> Any:
     """Wait for futures; returns ``(done, not_done)``.
 
     Parameters

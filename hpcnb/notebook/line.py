@@ -40,7 +40,9 @@ def run_line(shell: InteractiveShell, line: str) -> None:
     try:
         words = shlex.split(line) or ["status"]
     except ValueError as exc:
-        raise ConfigError(f"%hpc {line.strip()}: {exc}", remedy="Close the quotation, or write \\' for a quote.") from None
+        raise ConfigError(
+            f"%hpc {line.strip()}: {exc}", remedy="Close the quotation, or write \\' for a quote."
+        ) from None
     face = NotebookFace(shell)
     ask_with(face.ask)
     own = _NOTEBOOK_ONLY.get(words[0])
@@ -97,7 +99,7 @@ class NotebookFace:
     async def ask(self, prompt: Prompt) -> str:
         """Put a question where the user is: an input box under the cell."""
         kernel = getattr(self.shell, "kernel", None)
-        if kernel is not None and not kernel._allow_stdin:
+        if kernel is not None and not kernel._allow_stdin:  # noqa: SLF001 - ipykernel says it nowhere else
             return await nobody_to_ask(prompt)
         return await asyncio.to_thread(self._ask, prompt)
 

@@ -177,6 +177,6 @@ def furnish(plan: Plan, found: Mapping[str, str]) -> None:
 def write(path: Path, data: bytes) -> None:
     """Write a whole file, 0600: aside, then renamed, so that a half-written one is never read."""
     aside = path.with_name(f"{path.name}.new")
-    with open(os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:  # noqa: PTH123 - the mode
+    with open(os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
         file.write(data)
     aside.rename(path)

@@ -9,6 +9,7 @@ from distributed import Client, LocalCluster
 
 import hpcnb as hpc
 from tests.benchmarks.ratio import compare
+from tests.isolation import Isolation
 
 GOAL = 1.0
 
@@ -20,8 +21,8 @@ def stock() -> Iterator[Client]:
         yield client
 
 
-@pytest.fixture(scope="module")
-def cluster() -> Iterator[hpc.Cluster]:
+@pytest.fixture
+def cluster(isolated: Isolation) -> Iterator[hpc.Cluster]:
     """Ours, on the embedded site."""
     with hpc.Cluster("local", name="bench-futures", workers_per_node=2, cores_per_worker=1) as cluster:
         cluster.wait_until_ready()
@@ -44,7 +45,7 @@ def bench_submit(cluster: hpc.Cluster, stock: Client) -> None:
         for x in range(50):
             stock.submit(no_op, x, pure=False).result()
 
-    assert compare("50 × submit().result()", ours, theirs, turns=9, peer="distributed") <= GOAL
+    assert compare("50 times submit().result()", ours, theirs, turns=9, peer="distributed") <= GOAL
 
 
 def bench_map(cluster: hpc.Cluster, stock: Client) -> None:

@@ -16,21 +16,20 @@ from distributed import Client
 import hpcnb as hpc
 from hpcnb.sandbox import Sandbox
 from tests.benchmarks.ratio import ratio
+from tests.isolation import Isolation
 
 GOAL = 1.0
 TURNS = 5
 
 
-@pytest.fixture(scope="module")
-def sandbox(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sandbox]:
+@pytest.fixture
+def sandbox(isolated: Isolation, monkeypatch: pytest.MonkeyPatch) -> Iterator[Sandbox]:
     """A Slurm of our own, configured as site ``sandbox``, with Slurm's commands on our PATH for the peer."""
-    place = Path(os.environ["DASK_CONFIG"])
-    with Sandbox(tmp_path_factory.mktemp("sandbox")) as sandbox, pytest.MonkeyPatch.context() as patch:
-        place.mkdir(parents=True, exist_ok=True)
-        entry = {**sandbox.site_entry(), "home": os.environ["HPCNB_HOME"]}
-        (place / "bench.yaml").write_text(yaml.safe_dump({"hpcnb": {"sites": {"sandbox": entry}}}))
+    with Sandbox(isolated.folder / "sandbox") as sandbox:
+        entry = sandbox.site_entry() | {"home": str(isolated.home)}
+        isolated.configure(yaml.safe_dump({"hpcnb": {"sites": {"sandbox": entry}}}))
         for name, value in sandbox.slurm_env.items():
-            patch.setenv(name, value)
+            monkeypatch.setenv(name, value)
         yield sandbox
 
 

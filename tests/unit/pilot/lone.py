@@ -54,6 +54,7 @@ class LonePilot:
             id="c0ffee", token=secrets.token_hex(16), path=str(folder), spec=spec, index=index, directory=str(folder)
         )
         self.authority = Authority.create(self.run.id)
+        self.pilot: Pilot
         self.ending: asyncio.Task[object]
         self._stack = contextlib.AsyncExitStack()
 
@@ -69,7 +70,8 @@ class LonePilot:
         """Start it in this very process."""
         await self.prepare()
         monkeypatch.setattr(lead, "node_command", lambda run: [sys.executable, "-c", self.nodes])
-        self.ending = asyncio.create_task(Pilot(self.run).lead())
+        self.pilot = Pilot(self.run)
+        self.ending = asyncio.create_task(self.pilot.lead())
         if self.run.leads:
             await until(lambda: self.ending.done() or self.run.file("pilot.json").exists())
         return self

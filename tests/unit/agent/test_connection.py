@@ -1,0 +1,225 @@
+"""The user's end of a link, to a pilot in this process: made, kept, cut and made again."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import ssl
+
+import pytest
+
+from hpcnb.agent import connection as connection_module
+from hpcnb.agent import places
+from hpcnb.agent.connection import Connection, client_context
+from hpcnb.errors import ConnectionFailed
+from hpcnb.site.authority import Authority, Identity, Role
+from hpcnb.site.local import LocalShell
+from tests.isolation import DEADLINE, until
+from tests.unit.pilot.lone import SECRET, LonePilot
+
+
+class Kept:
+    """A connection that is being kept, and what was heard of it."""
+
+    def __init__(self, lone, shell):
+        self.news = []
+        self.events = []
+        self.came = asyncio.Event()
+        self.connection = Connection(
+            lone.run.id,
+            lone.run.path,
+            shell=shell,
+            authority=lone.authority.certificate,
+            identity=lone.authority.issue(Role.AGENT, lifetime=60),
+            secret=bytes.fromhex(SECRET),
+        )
+        runs = asyncio.Event()
+        runs.set()
+        self.task = asyncio.create_task(self.connection.keep(on_link=self._on_link, on_event=self._on_event, runs=runs))
+
+    def _on_link(self, route):
+        self.news.append(route)
+        if route:
+            self.came.set()
+            self.told = asyncio.create_task(self.connection.tell({"op": "attached", "clients": len(self.news)}))
+
+    def _on_event(self, event):
+        self.events.append(event["event"])
+        if event["event"] == "odd":
+            raise KeyError("odd")
+
+    async def up(self):
+        """Wait until the link is up."""
+        async with asyncio.timeout(DEADLINE):
+            await self.came.wait()
+        self.came.clear()
+
+    def cut(self):
+        """End the pipe, as a broken network does."""
+        self.connection._link._pipe._writer.transport.abort()
+
+    async def close(self):
+        """Let go."""
+        self.task.cancel()
+        await asyncio.gather(self.task, return_exceptions=True)
+        await self.connection.close()
+
+
+@pytest.fixture
+async def shell():
+    """The shell of this machine."""
+    shell = LocalShell()
+    yield shell
+    await shell.close()
+
+
+@pytest.fixture
+async def keep(isolated, tmp_path, monkeypatch, shell):
+    """Start a pilot and keep a connection to it: ``lone, kept = await keep(nodes)``."""
+    made = []
+
+    async def start(nodes="stay()", through=shell):
+        lone = LonePilot(tmp_path / "run", nodes)
+        made.append(lone)
+        kept = Kept(lone, through)
+        made.append(kept)
+        await lone.start(monkeypatch)
+        return lone, kept
+
+    yield start
+    for each in reversed(made):
+        await each.close()
+
+
+async def test_the_link_is_made_as_soon_as_the_pilot_listens(keep):
+    """The connection waits for the pilot's address, dials, and hears what the pilot says."""
+    _, kept = await keep("say('scheduler', address='tls://127.0.0.1:1'); stay()")
+    await kept.up()
+    await until(lambda: kept.events)
+    assert kept.news == ["direct"]
+    assert kept.events == ["scheduler"]
+    assert kept.connection.scheduler == "tls://127.0.0.1:1"
+
+
+async def test_who_hears_of_the_link_can_use_it(keep):
+    """When the link is said to be up, its sockets are there, private, and the pilot hears how many are attached."""
+    lone, kept = await keep()
+    await kept.up()
+    for stream in ("scheduler", "session"):
+        path = places.stream_socket(lone.run.id, stream)
+        assert path.stat().st_mode & 0o777 == 0o600
+        assert path.parent.stat().st_mode & 0o777 == 0o700
+    assert await kept.told
+    await until(lambda: lone.pilot._attached == 1)
+
+
+async def test_after_a_cut_the_link_is_made_again(keep):
+    """A cut is told, and the link comes back by itself, with its streams and without a new address."""
+    lone, kept = await keep()
+    await kept.up()
+    await until(lambda: lone.pilot._attached == 1)
+    kept.cut()
+    await kept.up()
+    assert kept.news == ["direct", "", "direct"]
+    await until(lambda: lone.pilot._attached == 3)
+    lone.pilot._hear({"event": "scheduler", "address": "tls://127.0.0.1:1"})
+    await until(lambda: "scheduler" in kept.events)
+
+
+async def test_what_is_not_understood_ends_nothing(keep, caplog):
+    """News that make no sense here are logged; those after them are heard."""
+    _, kept = await keep("say('odd'); say('scheduler', address='x'); stay()")
+    await until(lambda: "scheduler" in kept.events)
+    assert kept.events == ["odd", "scheduler"]
+    assert "was not understood" in caplog.text
+
+
+@pytest.mark.parametrize("error", [ConnectionFailed("lost"), TimeoutError("slow"), OSError(116, "Stale file handle")])
+async def test_a_site_that_is_out_of_reach_is_tried_again(keep, shell, error):
+    """While the site cannot be asked where its pilot listens, the question is put again; then it is connected to."""
+
+    class Unsteady(LocalShell):
+        failures = 3
+
+        async def read(self, path, **options):
+            if self.failures:
+                self.failures -= 1
+                raise error
+            return await super().read(path, **options)
+
+        async def dial(self, host, port):
+            if self.failures == 0:
+                self.failures = -1
+                raise ConnectionFailed("lost")
+            return await super().dial(host, port)
+
+    _, kept = await keep(through=Unsteady())
+    await kept.up()
+    assert kept.news == ["direct"]
+
+
+async def test_a_stream_is_a_socket_here(keep):
+    """What connects to the socket of a stream is connected with its service, TLS end to end, role checked."""
+    lone, kept = await keep()
+    await kept.up()
+
+    async def serve(reader, writer):
+        writer.write(b"hello " + await reader.readline())
+        writer.close()
+
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(lone.run.file("tls/scheduler.pem"), lone.run.file("tls/scheduler.key"))
+    async with await asyncio.start_server(serve, "127.0.0.1", 0, ssl=context) as server:
+        host, port = server.sockets[0].getsockname()
+        lone.run.publish("scheduler.json", {"address": f"tls://{host}:{port}"})
+        path = places.stream_socket(lone.run.id, "scheduler")
+        reader, writer = await asyncio.open_unix_connection(
+            path, ssl=lone.tls(Role.CLIENT), server_hostname="scheduler.hpcnb"
+        )
+        writer.write(b"world\n")
+        assert await reader.read() == b"hello world\n"
+        writer.close()
+        with pytest.raises(ssl.SSLCertVerificationError, match="session.hpcnb"):
+            await asyncio.open_unix_connection(path, ssl=lone.tls(Role.CLIENT), server_hostname="session.hpcnb")
+
+
+async def test_another_users_connection_is_ended(keep, monkeypatch):
+    """Should somebody else get hold of a socket, the connection is ended before a byte is carried."""
+    lone, kept = await keep()
+    await kept.up()
+    monkeypatch.setattr(connection_module, "peer_uid", lambda sock: os.getuid() + 1)
+    reader, writer = await asyncio.open_unix_connection(places.stream_socket(lone.run.id, "scheduler"))
+    assert await reader.read() == b""
+    writer.close()
+
+
+async def test_the_end_of_the_pilot_is_a_cut(keep):
+    """A pilot that ends says why, and the link goes; until the job is known to be over it is dialled again."""
+    lone, kept = await keep("say('scheduler', address='x'); stay()")
+    await until(lambda: "scheduler" in kept.events)
+    await kept.connection.tell({"op": "close"})
+    async with asyncio.timeout(DEADLINE):
+        await lone.ending
+    await until(lambda: kept.news[-1] == "")
+    assert kept.events[-1] == "ended"
+    assert not kept.task.done()
+    await until(lambda: kept.connection._control is not None)
+    assert not await kept.connection.tell({"op": "attached", "clients": 1})
+
+
+async def test_closing_leaves_nothing(keep, isolated):
+    """When the connection is given up its sockets are gone, and so are the keys of its making."""
+    _, kept = await keep()
+    await kept.up()
+    await kept.close()
+    assert list(isolated.runtime.iterdir()) == []
+    assert not await kept.connection.tell({"op": "close"})
+
+
+async def test_a_key_is_on_disk_for_a_moment_only(isolated):
+    """Making a TLS context leaves no key behind, also when it fails."""
+    authority = Authority.create("x")
+    client_context(authority.certificate, authority.issue(Role.CLIENT, lifetime=60))
+    with pytest.raises(ssl.SSLError):
+        client_context(authority.certificate, Identity(certificate=authority.certificate, key="no key"))
+    assert list(isolated.runtime.iterdir()) == []
