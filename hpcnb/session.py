@@ -115,6 +115,7 @@ class Running:
     timeout: float | None = None
     id: str = field(default_factory=lambda: uuid.uuid4().hex)
     reply: concurrent.futures.Future[Reply] = field(default_factory=concurrent.futures.Future)
+    sent: asyncio.Event = field(default_factory=asyncio.Event)
 
     def request(self) -> dict[str, Any]:
         """Return the fields that the host wants to know."""
@@ -275,13 +276,12 @@ class Session:
 
         self._cells[cell.id] = cell
         request = {**cell.request(), "names": list(names), "always": list(always)}
-        for attempt in ("first", "last"):
-            try:
-                answer = await self._call("execute", cell=request, needs=list(needs), frames=in_frames(frames))
-                break
-            except Unreachable:  # served or not: the host knows a cell that it has had
-                if attempt == "last":
-                    raise
+        try:
+            answer = await self._call("execute", cell=request, needs=list(needs), frames=in_frames(frames))
+        except Unreachable:  # served or not: the host knows a cell that it has had
+            answer = await self._call("execute", cell=request, needs=list(needs), frames=in_frames(frames))
+        finally:
+            cell.sent.set()
         self._forget()
         return list(answer["missing"])
 
@@ -295,6 +295,7 @@ class Session:
 
     async def interrupt_cell(self, cell: Running) -> bool:
         """Interrupt one cell; False if it has ended."""
+        await cell.sent.wait()  # else the interrupt may overtake it
         return bool((await self._call("interrupt", cell=cell.id))["interrupted"])
 
     async def answer(self, value: str) -> None:

@@ -83,16 +83,17 @@ class HostedSession:
     Parameters
     ----------
     name : str
-    directory : Path
-        For its journal and logs.
     cwd : str
-    run_dir : str
+        Where its kernels run.
+    run_dir : Path
+        Its journal is kept in ``sessions/<name>`` there, its text in ``logs``.
     """
 
-    def __init__(self, name: str, directory: Path, *, cwd: str, run_dir: str) -> None:
+    def __init__(self, name: str, *, cwd: str, run_dir: Path) -> None:
         self.name = name
-        self.journal = Journal(directory, asyncio.get_running_loop())
-        self._directory, self._cwd, self._run_dir = directory, cwd, run_dir
+        self._directory, self._cwd, self._run_dir = run_dir / "sessions" / name, cwd, str(run_dir)
+        log = run_dir / "logs" / f"session-{name}.log"
+        self.journal = Journal(self._directory, log, asyncio.get_running_loop())
         self._kernel: KernelProcess | None = None
         self._opening = asyncio.Lock()
         self._queue: deque[Cell] = deque()

@@ -149,14 +149,17 @@ class Journal:
     Parameters
     ----------
     directory : Path
-        Is made, 0700. ``journal`` and ``log`` in it are 0600.
+        Is made, 0700; ``journal`` in it is 0600.
+    log : Path
+        Is made, 0600.
     clock : Clock
         The event loop, unless a test says otherwise.
     """
 
-    def __init__(self, directory: Path, clock: Clock) -> None:
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._log = _create(directory / "log")
+    def __init__(self, directory: Path, log: Path, clock: Clock) -> None:
+        for folder in (directory, log.parent):
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._log = _create(log)
         self._disk = _create(directory / "journal")
         self._end = self._disk.seek(0, os.SEEK_END)
         self._seqs, self._offsets = array("Q"), array("Q")

@@ -35,7 +35,7 @@ class Host:
     Parameters
     ----------
     run_dir : Path
-        The run directory: ``run.json``, ``tls``; ``sessions.json`` and ``sessions/<name>`` are written to it.
+        The run directory: ``run.json``, ``tls``; ``sessions.json``, ``sessions/<name>`` and ``logs/session-<name>.log`` are written to it.
 
     Notes
     -----
@@ -73,12 +73,7 @@ class Host:
         if session not in self._sessions:
             if not NAME.fullmatch(session) or session.strip(".") == "":
                 raise NotReady(f"{session!r} is no name for a session", remedy="Letters, digits and . _ - will do.")
-            self._sessions[session] = HostedSession(
-                session,
-                self._run_dir / "sessions" / session,
-                cwd=self._directory,
-                run_dir=str(self._run_dir),
-            )
+            self._sessions[session] = HostedSession(session, cwd=self._directory, run_dir=self._run_dir)
         found = self._sessions[session]
         await found.open()
         return {"seq": found.journal.seq, "read": found.journal.read}

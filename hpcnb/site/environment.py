@@ -130,7 +130,7 @@ async def probe(shell: Shell, environment: Environment, *, site: str, home: str 
         raise _no_answer(answer, environment, site)
     try:
         return Probe.from_json(json.loads(answer.out[begin + len(BEGIN) : end]))
-    except (ValueError, TypeError):  # cut, or mixed with what something else printed
+    except (ValueError, TypeError, AttributeError):  # cut, or mixed with what something else printed
         raise _no_answer(answer, environment, site) from None
 
 

@@ -20,9 +20,9 @@ from tests.site.account import until
 START = 60.0
 """Seconds that a server, a page or a kernel may take to come up on a busy machine."""
 
-IDLE = """() => {
+CONNECTED = """status => {
     const kernel = window.jupyterapp?.shell.currentWidget?.sessionContext?.session?.kernel;
-    return kernel?.connectionStatus === 'connected' && kernel.status === 'idle';
+    return kernel?.connectionStatus === 'connected' && (!status || kernel.status === status);
 }"""
 
 RECORD = """cell => {
@@ -139,15 +139,11 @@ class Notebook:
         page.on("console", self._hear)
         page.on("pageerror", lambda error: self.complaints.append(str(error)))
         self._panel = page.locator(".jp-NotebookPanel")
-        self.wait()
+        page.wait_for_function(CONNECTED, arg="idle", timeout=START * 1000)
 
     def _hear(self, message: ConsoleMessage) -> None:
         if message.type == "error":
             self.complaints.append(message.text)
-
-    def wait(self) -> None:
-        """Wait until the kernel has nothing to do."""
-        self.page.wait_for_function(IDLE, timeout=START * 1000)
 
     def __getitem__(self, number: int) -> Cell:
         """One code cell; 0 is the first."""
@@ -165,12 +161,16 @@ class Notebook:
         """Press the stop button."""
         self._panel.locator('[data-command="notebook:interrupt-kernel"]').click()
 
-    def save(self) -> dict[str, Any]:
-        """Save it; what is then in the file."""
+    def save(self) -> None:
+        """Press the save button."""
         before = self.path.stat().st_mtime_ns
         self._panel.locator('[data-command="docmanager:save"]').click()
         until(lambda: self.path.stat().st_mtime_ns > before)
-        return json.loads(self.path.read_text())
+
+    def reload(self) -> None:
+        """Load the page anew, and wait until it has found its kernel again."""
+        self.page.reload()
+        self.page.wait_for_function(CONNECTED, timeout=START * 1000)
 
     def theme(self, name: str) -> None:
         """Choose a theme."""

@@ -24,6 +24,7 @@ from tests.site import attacker
 
 pytestmark = [
     pytest.mark.site,
+    pytest.mark.slow,
     pytest.mark.skipif(os.getuid() != 0, reason="needs root to become another user"),
 ]
 
