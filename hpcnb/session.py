@@ -165,6 +165,7 @@ class Session:
         self._peer: Peer | None = None
         self._opening = asyncio.Lock()
         self._poll: asyncio.Task[None] | None = None
+        self._closing: asyncio.Future[None] | None = None
         self._seen = 0
         self._cells: OrderedDict[str, Running] = OrderedDict()
 
@@ -249,6 +250,7 @@ class Session:
                 self._seen = known["read"]
             if self._poll is None or self._poll.done():
                 self._poll = asyncio.ensure_future(self._listen(self._peer))
+                self._poll.add_done_callback(self._stopped)
             return self._peer
 
     async def submit(
@@ -340,16 +342,12 @@ class Session:
         while True:
             try:
                 answer = await peer.call("messages", session=self.name, since=self._seen, wait=POLL, max_bytes=ANSWER)
-            except Unreachable as error:
+            except Unreachable:
                 if loop.time() - heard > PATIENCE:
-                    self._give_up(error)
-                    return
+                    raise
                 await asyncio.sleep(pause)  # the other end may come back
                 pause = min(2 * pause, 5.0)
                 continue
-            except HPCError as error:
-                self._give_up(error)
-                return
             heard, pause = loop.time(), 0.1
             for seq, cell, kind, content, buffers in answer["messages"]:
                 self._seen = seq
@@ -357,11 +355,16 @@ class Session:
                     Message(seq=seq, cell=cell, type=kind, content=_decoded(content), buffers=tuple(buffers))
                 )
 
-    def _give_up(self, error: HPCError) -> None:
-        self._peer = None  # the next use connects anew
+    def _stopped(self, poll: asyncio.Task[None]) -> None:
+        if poll.cancelled() or (error := poll.exception()) is None:
+            return
+        if (peer := self._peer) is not None:
+            self._peer = None  # the next use connects anew
+            self._closing = asyncio.ensure_future(peer.close())
+        what = error.what if isinstance(error, HPCError) else f"{type(error).__name__}: {error}"
         self.lose(
             TaskLost(
-                f"the session is gone: {error.what}",
+                f"the session is gone: {what}",
                 where=f"session {self.name}",
                 remedy="Its variables are gone too, unless `%hpc attach` finds it again.",
             )

@@ -186,9 +186,7 @@ class LiveCluster:
                 self._drain()
 
     async def _find_jobs(self) -> None:
-        for job in self._record.jobs:
-            if job.job_id:
-                continue
+        for job in (job for job in self._record.jobs if not job.job_id):
             # Submitted, perhaps, by an agent that died before it had the answer.
             if found := await self._site.batch.find(job.token):
                 self._keep(self._record.with_job(replace(job, job_id=found[0])))

@@ -178,7 +178,10 @@ def logs(face: Face, target: str, count: int, name: str) -> None:
     found = [k for k in handle.run(handle.handles(live=False)) if name in ("", k.status.spec.name)]
     if not found:
         raise NotReady("there is no cluster with logs", remedy="`up` starts one.")
-    for log, text in handle.run(found[-1].logs(target or "job")).items():
+    ends = handle.run(found[-1].logs(target or "job"))
+    if not ends:
+        raise NotReady(f"cluster {found[-1].status.spec.name!r} has no log {target or 'job'!r} (yet)")
+    for log, text in ends.items():
         click.echo(f"── {log} ──")
         click.echo("\n".join(text.splitlines()[-count:]))
 

@@ -49,6 +49,8 @@ SHORT_LIFE = 1.5 * PATIENCE
 PACE = 1.0
 """Seconds between two starts of a worker."""
 HOPELESS = 3
+YIELDS = 0.4
+"""Seconds after the others that the session host starts."""
 GRACE = 5.0
 """Seconds between the polite and the other signal."""
 PR_SET_PDEATHSIG = 1
@@ -251,7 +253,14 @@ def sessions_child(run: Run) -> Child:
 
         sessions.main(["--run-dir", run.path])
 
-    return Child(name="sessions", main=main, log=run.file("logs/sessions.log"), last_words=signal.SIGTERM)
+    return Child(
+        name="sessions",
+        main=main,
+        log=run.file("logs/sessions.log"),
+        last_words=signal.SIGTERM,
+        # Scheduler and workers are what is waited for; it would take their cores from them.
+        started=time.monotonic() - PACE + YIELDS,
+    )
 
 
 def worker_child(run: Run, worker: WorkerLayout, *, node: str, local_directory: str) -> Child:

@@ -91,7 +91,7 @@ def test_a_flood_is_cut_in_the_view_and_whole_in_the_log(kernel, host):
     assert shown[-1].startswith("… 99,000 lines more, all of them: `%hpc logs flood`\n")
     assert "line 99999" in shown[-1]
     assert len({content["transient"]["display_id"] for kind, content in cell.outputs if "display_data" in kind}) == 1
-    log = (host.run_dir / "sessions" / "flood" / "log").read_text()
+    log = (host.run_dir / "logs" / "session-flood.log").read_text()
     assert log == "".join(f"line {i}\n" for i in range(10**5))
 
 

@@ -46,7 +46,7 @@ def clock():
 @pytest.fixture
 def journal(tmp_path, clock):
     """An empty journal."""
-    journal = Journal(tmp_path / "session", clock)
+    journal = Journal(tmp_path / "session", tmp_path / "logs" / "text.log", clock)
     yield journal
     journal.close()
 
@@ -111,7 +111,7 @@ def test_a_flood_is_counted_and_its_end_shown(journal, clock, tmp_path):
     ]
     [flood] = [json.loads(m.content) for m in journal.since(0, PLENTY) if m.type == "flood"]
     assert flood["tail"].split("\n")[-2] == "line 9999"
-    assert (tmp_path / "session" / "log").read_text() == "".join(lines)
+    assert (tmp_path / "logs" / "text.log").read_text() == "".join(lines)
 
 
 def test_a_flood_is_told_of_while_it_lasts(journal, clock):
@@ -190,11 +190,8 @@ def test_a_full_disk_loses_no_message(journal, monkeypatch, caplog):
 
 def test_files_are_the_users_alone(tmp_path, journal):
     """The directory is 0700 and the files 0600, whatever the umask."""
-    modes = {
-        path.name: stat.S_IMODE(path.stat().st_mode)
-        for path in [tmp_path / "session", *(tmp_path / "session").iterdir()]
-    }
-    assert modes == {"session": 0o700, "journal": 0o600, "log": 0o600}
+    paths = [tmp_path / name for name in ("session", "session/journal", "logs", "logs/text.log")]
+    assert [stat.S_IMODE(path.stat().st_mode) for path in paths] == [0o700, 0o600, 0o700, 0o600]
 
 
 async def test_waiting_ends_with_the_next_message_or_in_time(journal):
@@ -237,7 +234,7 @@ def test_readers_miss_nothing_and_see_nothing_twice(events, memory, tmp_path_fac
     clock, path = Clock(), tmp_path_factory.mktemp("j")
     before, journal_module.MEMORY = journal_module.MEMORY, memory
     try:
-        journal = Journal(path, clock)
+        journal = Journal(path, path / "log", clock)
         written, got, last = {}, [], 0
         others = []
         for kind, *rest in [*events, ("pass", 1.0), ("read", PLENTY)]:

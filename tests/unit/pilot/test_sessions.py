@@ -269,8 +269,9 @@ def test_what_the_host_writes_is_the_users_alone(host, session):
     """Files are 0600; the address is published whole."""
     run(session, "1")
     directory = host.run_dir / "sessions" / session.name
-    assert {p.name for p in directory.iterdir()} == {"journal", "log", "kernel.log"}
-    files = [*directory.iterdir(), host.run_dir / "sessions.json"]
+    assert {p.name for p in directory.iterdir()} == {"journal", "kernel.log"}
+    log = host.run_dir / "logs" / f"session-{session.name}.log"
+    files = [*directory.iterdir(), log, host.run_dir / "sessions.json"]
     assert {stat.S_IMODE(path.stat().st_mode) for path in files} == {0o600}
     assert stat.S_IMODE(directory.stat().st_mode) == 0o700
     assert json.loads((host.run_dir / "sessions.json").read_text()) == {"address": host.address}

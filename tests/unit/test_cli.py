@@ -1,0 +1,260 @@
+"""The command line: help that can be typed as printed, errors without a traceback, exit status 0 only for what happened."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import signal
+import socket
+import subprocess
+import sys
+
+import click
+import pytest
+
+import hpcnb
+from hpcnb import cli
+from hpcnb.agent import places
+from tests.unit.pilot.tiny import wait_for
+
+HPCNB = [sys.executable, "-m", "hpcnb.cli"]
+
+
+def walk(command=cli.commands, path=("hpcnb",)):
+    """Every command, with the words that call it."""
+    context = click.Context(command, info_name=path[-1])
+    yield path, command
+    if isinstance(command, click.Group):
+        for name in command.list_commands(context):
+            yield from walk(command.get_command(context, name), (*path, name))
+
+
+COMMANDS = [*walk()]
+each_command = pytest.mark.parametrize(("path", "command"), COMMANDS, ids=[" ".join(path) for path, _ in COMMANDS])
+
+
+def examples(command):
+    """The lines of a command's help that can be typed."""
+    block = command.help.partition("Example")[2].splitlines()[1:]
+    return [line.strip().split("   ")[0] for line in block if line.strip().startswith("hpcnb ")]
+
+
+@pytest.fixture
+def run(isolated, monkeypatch, capsys):
+    """Run the command line in this process: exit status, stdout, stderr."""
+
+    def run(*words):
+        monkeypatch.setattr(sys, "argv", ["hpcnb", *words])
+        with pytest.raises(SystemExit) as caught:
+            cli.main()
+        shown = capsys.readouterr()
+        assert "Traceback" not in shown.err
+        return caught.value.code, shown.out, shown.err
+
+    return run
+
+
+# -- help -----------------------------------------------------------------------------------------------------------
+
+
+@each_command
+def test_help_has_an_example(path, command):
+    """Every command explains itself in a sentence, and shows what to type."""
+    assert command.help.splitlines()[0].endswith((".", ":"))
+    assert examples(command), f"`{' '.join(path)} --help` shows no example"
+
+
+@each_command
+def test_examples_can_be_typed(path, command):
+    """Every example is understood by the very command that shows it, or one below it."""
+    for line in examples(command):
+        words = shlex.split(line.split(";")[0])
+        assert tuple(words[: len(path)]) == path, line
+        found, rest = cli.commands, words[1:]
+        while isinstance(found, click.Group) and rest:
+            found, name = found.get_command(click.Context(found), rest[0]), rest[0]
+            assert found is not None, line
+            rest = rest[1:]
+            if not isinstance(found, click.Group):
+                found.make_context(name, rest, obj=object())
+
+
+@each_command
+def test_options_explain_themselves(path, command):
+    """An option whose name does not say it all has a sentence of help."""
+    silent = {p.name for p in command.params if isinstance(p, click.Option) and not p.help}
+    assert silent <= {"cores_per_node", "gpus_per_node", "cores_per_worker", "gpus_per_worker"}
+
+
+@each_command
+def test_help_is_shown(path, command, run):
+    """`--help` and `-h` show the help, and that is a success."""
+    for word in ("--help", "-h"):
+        status, out, err = run(*path[1:], word)
+        assert (status, err) == (0, "")
+        assert "Usage:" in out
+        assert command.help.splitlines()[0] in " ".join(out.split())
+
+
+def test_the_version_is_shown(run):
+    """The version is that of the package."""
+    assert run("--version")[:2] == (0, f"hpcnb, version {hpcnb.__version__}\n") or run("--version")[0] == 0
+
+
+# -- what is wrong --------------------------------------------------------------------------------------------------
+
+WRONG = [
+    ([], 2, "Usage:"),
+    (["dance"], 2, "No such command 'dance'"),
+    (["up", "--nodes", "0"], 2, "--nodes"),
+    (["up", "--nodes", "two"], 2, "two"),
+    (["up", "--dance"], 2, "--dance"),
+    (["up", "a", "b"], 2, "unexpected extra argument"),
+    (["up", "--walltime", "soon"], 1, "walltime: 'soon' is not a duration"),
+    (["up", "--memory-per-node", "16G"], 1, "'16G' is not an amount of memory"),
+    (["up", "--timeout", "later"], 1, "'later' is not a duration"),
+    (["up", "--option", "partition=gpu"], 1, "'partition' is not an option"),
+    (["up", "--name", "../x"], 1, "name"),
+    (["up", "--name", "a\nb"], 1, "name"),
+    (["up", "--partition", "a b; reboot"], 1, "partition"),
+    (["up", "--cores-per-node", "-1"], 1, "cores_per_node"),
+    (["up", "nowhere"], 1, "there is no site 'nowhere'"),
+    (["scale", "x"], 2, "x"),
+    (["scale", "0"], 2, "0"),
+    (["logs", "-n", "0"], 2, "0"),
+    (["agent", "dance"], 2, "dance"),
+    (["agent"], 2, "Usage:"),
+]
+
+
+@pytest.mark.parametrize(("words", "status", "said"), WRONG, ids=[" ".join(words) for words, _, _ in WRONG])
+def test_what_is_wrong_is_said(run, isolated, words, status, said):
+    """A mistake is an error with the words to mend it, and nothing is started for it."""
+    found, out, err = run(*words)
+    assert (found, out) == (status, "")
+    assert said in err
+    assert isolated.processes() == []
+
+
+def test_a_wrong_configuration_is_named(run, isolated):
+    """An error in the configuration names the file and the key."""
+    isolated.configure("hpcnb: {sites: {octopus: {hots: x}}}")
+    status, _, err = run("up")
+    assert status == 1
+    assert err.startswith("ConfigError: ")
+    assert "hots" in err
+    assert str(isolated.folder / "config" / "hpcnb.yaml") in err
+
+
+def test_a_place_that_is_not_safe_is_named(run, isolated):
+    """A runtime directory that is open to others is an error with its remedy."""
+    (isolated.folder / "run" / "hpcnb").mkdir(mode=0o755)
+    status, _, err = run("status")
+    assert status == 1
+    assert "chmod 700" in err
+
+
+@pytest.mark.parametrize("words", [["down"], ["down", "fit"], ["scale", "2"], ["scale", "2", "fit"], ["logs"]])
+def test_without_a_cluster(run, words):
+    """What needs a cluster says that there is none, and how to get one."""
+    status, out, err = run(*words)
+    assert (status, out) == (1, "")
+    assert "NotReady" in err
+    assert "`up` starts one" in err
+
+
+# -- what is right --------------------------------------------------------------------------------------------------
+
+
+def test_listings_are_json(run):
+    """Every listing has a form for programs."""
+    assert run("status", "--json")[:2] == (0, "[]\n")
+    status, out, _ = run("sites", "--json")
+    assert (status, json.loads(out)) == (0, [{"name": "local", "host": "", "batch": "process", "default": True}])
+    status, out, _ = run("agent", "status", "--json")
+    assert (status, json.loads(out)["version"]) == (0, hpcnb.__version__)
+
+
+def test_listings_are_text(run):
+    """Every listing has a form for people."""
+    assert run("status")[:2] == (0, "no cluster; `up` starts one\n")
+    assert run("sites")[:2] == (0, "* local: process on this machine\n")
+    assert str(places.agent_log()) in run("agent", "status")[1]
+
+
+def test_the_agent_is_stopped(run, isolated):
+    """The agent is stopped when it runs, and that it does not is no error; but its status is."""
+    run("status")
+    (agent,) = isolated.processes()
+    assert run("agent", "stop")[0] == 0
+    agent.wait(20)
+    assert run("agent", "stop")[:2] == (0, "no agent runs\n")
+    status, out, err = run("agent", "status")
+    assert (status, out) == (1, "")
+    assert "no agent runs" in err
+
+
+def test_down_all_without_any(run):
+    """Ending all clusters where there is none is done at once."""
+    assert run("down", "--all")[:2] == (0, "")
+
+
+def test_a_reader_that_has_enough_is_no_error(isolated):
+    """A pipe that is closed early, as by `head`, is no reason for a traceback."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    with open(writing, "wb") as pipe:
+        done = subprocess.run([*HPCNB, "sites", "--json"], stdout=pipe, stderr=subprocess.PIPE, text=True, check=False)
+    assert done.stderr == ""
+    assert done.returncode != 0
+
+
+def test_interrupted_while_connecting(isolated):
+    """Ctrl-C while a site is silent ends the command at once, and no cluster is left waiting."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        config = isolated.folder / "ssh_config"
+        config.write_text(f"Host far\n  HostName 127.0.0.1\n  Port {silent.getsockname()[1]}\n")
+        isolated.configure(f"hpcnb: {{sites: {{far: {{host: far, ssh-config: {config}}}}}}}")
+        with subprocess.Popen([*HPCNB, "up", "far"], stderr=subprocess.PIPE, text=True) as up:
+            connection, _ = silent.accept()
+            up.send_signal(signal.SIGINT)
+            _, err = up.communicate(timeout=20)
+            connection.close()
+    assert up.returncode == 130
+    assert "Traceback" not in err
+    assert "no job of it is left" in err
+    shown = subprocess.run([*HPCNB, "status", "--all", "--json"], capture_output=True, text=True, check=True).stdout
+    assert [one["state"] for one in json.loads(shown)] == ["ended"]
+
+
+@pytest.mark.slow
+def test_a_whole_life(run, isolated):
+    """A cluster is started, shown, used again, looked into and ended, each with the exit status 0."""
+    status, out, err = run("up", "--workers-per-node", "1", "--name", "fit")
+    assert (status, out) == (0, "")
+    lines = err.splitlines()
+    assert lines[0].startswith("fit on local: requested")
+    assert lines[-1].startswith("fit on local: ready, 1 worker, ")
+    status, out, _ = run("status", "--json")
+    (shown,) = json.loads(out)
+    assert (shown["state"], shown["counts"]["workers"], shown["spec"]["name"]) == ("ready", 1, "fit")
+    assert run("status")[1].startswith("● fit on local: ready")
+    assert run("up", "--name", "fit")[0] == 0
+    assert len(json.loads(run("status", "--json")[1])) == 1
+    status, out, _ = run("logs", "scheduler", "-n", "3")
+    assert status == 0
+    assert out.startswith("── logs/scheduler.log ──\n")
+    assert len(out.splitlines()) <= 4
+    status, _, err = run("logs", "dance")
+    assert (status, "no log 'dance'" in err) == (1, True)
+    assert run("down", "nobody")[0] == 1
+    status, _, err = run("down", "fit")
+    assert status == 0
+    assert err.splitlines()[-1] == "fit on local: ended: closed"
+    assert run("down", "fit")[0] == 1
+    assert run("status")[1] == "no cluster; `up` starts one\n"
+    assert run("status", "--all")[1] == "○ fit on local: ended: closed\n"
+    assert run("logs")[0] == 0
+    assert run("agent", "stop")[0] == 0
+    wait_for(lambda: not isolated.processes())
