@@ -26,7 +26,7 @@ test-fast: $(VENV)/.with-test ## run the unit tests only
 packages:
 	@.ci/packages
 
-bench: $(VENV)/.with-test ## measure (nothing else should run meanwhile)
+bench: $(VENV)/.with-bench ## measure (nothing else should run meanwhile)
 	@$(BIN)/python -m pytest -s --timeout 900 -o "python_files=bench_*.py" -o "python_functions=bench_*" tests/benchmarks
 
 lint: $(VENV)/.with-dev ## check style, types, floors and budgets

@@ -21,6 +21,9 @@ CHECK = 30.0
 def main() -> int:
     """Run until stopped, handed over or idle; 0, also when another agent runs already."""
     os.umask(0o077)
+    for number in (signal.SIGHUP, signal.SIGQUIT):
+        # Whoever started us may ignore these (nohup); the jobs of this machine are not to inherit that.
+        signal.signal(number, signal.SIG_DFL)
     lock = os.open(places.agent_lock(), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

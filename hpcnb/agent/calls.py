@@ -7,7 +7,7 @@ import logging
 import os
 import re
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
 import hpcnb
@@ -54,9 +54,12 @@ class Calls:
 
     # -- the agent itself --------------------------------------------------------------------------------------
 
-    async def call_hello(self, *, version: str, client: object, ask: Ask) -> dict[str, Any]:
-        """Who we are; the client decides whether we are too old for it."""
-        self._attached.setdefault(client, set())
+    async def call_hello(self, *, version: str, client: object, ask: Ask, uses: Sequence[str] = ()) -> dict[str, Any]:
+        """Who we are; the client decides whether we are too old for it, and says what it `uses` since an earlier agent."""
+        used = self._attached.setdefault(client, set())
+        for id in self._clusters.keys() & set(uses) - used:
+            used.add(id)
+            self._later(self._count(id))
         live = sum(c.status.state is not State.ENDED for c in self._clusters.values())
         return {"version": hpcnb.__version__, "pid": os.getpid(), "clients": len(self._attached), "clusters": live}
 

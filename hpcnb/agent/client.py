@@ -51,6 +51,8 @@ class AgentClient:
         self._waiting: dict[int, asyncio.Future[Any]] = {}
         self._listeners: dict[str, set[Callable[[ClusterStatus], None]]] = {}
         self._reader: asyncio.Task[None] | None = None
+        self._returning: asyncio.Task[None] | None = None
+        self._used: set[str] = set()
         self._prompts: set[asyncio.Task[None]] = set()
 
     async def call(self, name: str, /, *, start: bool = True, **arguments: Any) -> Any:
@@ -71,13 +73,17 @@ class AgentClient:
         for attempt in (1, 2):
             try:
                 await self._connect(start=start)
-                return await self._request(name, arguments)
+                answer = await self._request(name, arguments)
             except ConnectionError:
                 # Every call may be made twice: what creates something brings the id of what it creates.
                 if attempt == 2:
                     raise ClusterError("the agent ends again and again", remedy=f"See {places.agent_log()}.") from None
                 if self._reader is not None:  # it hears of the end, too, and forgets the connection
                     await asyncio.wait([self._reader], timeout=ANSWER)
+            else:
+                if name in ("create", "attach"):
+                    self._used.add(arguments["id"])
+                return answer
         return None
 
     async def _request(self, name: str, arguments: dict[str, Any]) -> Any:
@@ -108,7 +114,8 @@ class AgentClient:
     async def _greet(self) -> dict[str, Any]:
         try:
             async with asyncio.timeout(ANSWER):
-                theirs: dict[str, Any] = await self._request("hello", {"version": hpcnb.__version__})
+                ours = {"version": hpcnb.__version__, "uses": sorted(self._used)}
+                theirs: dict[str, Any] = await self._request("hello", ours)
         except TimeoutError:
             if self._socket is not None:
                 self._socket.close()
@@ -169,6 +176,18 @@ class AgentClient:
             for answer in self._waiting.values():
                 if not answer.done():
                     answer.set_exception(ConnectionError("the agent has gone"))
+            if self._returning is None:
+                self._returning = asyncio.create_task(self._return())
+
+    async def _return(self) -> None:
+        """Come back to the next agent, whoever starts it: views must not fall silent, nor clusters believe us gone."""
+        while self._socket is None:
+            await asyncio.sleep(AGAIN)
+            with contextlib.suppress(HPCError, ConnectionError):
+                await self._connect(start=False)
+                for found in await self._request("list", {}):
+                    self._tell(ClusterStatus.from_json(found))
+        self._returning = None
 
     def _hear(self, message: dict[str, Any]) -> None:
         if "prompt" in message:
@@ -214,6 +233,8 @@ class AgentClient:
         if self._reader:
             with contextlib.suppress(asyncio.CancelledError):
                 await self._reader
+        if self._returning:
+            self._returning.cancel()
 
 
 class _UnixResolver(netutil.Resolver):

@@ -19,7 +19,7 @@ from typing import Any
 
 from hpcnb.agent import places
 from hpcnb.errors import SiteError
-from hpcnb.link import Link, LinkRefused, Stream, StreamError, splice
+from hpcnb.link import Link, LinkState, Stream, StreamError, splice
 from hpcnb.pilot.lead import lines
 from hpcnb.site.authority import Identity, Role
 from hpcnb.site.shell import Shell
@@ -59,7 +59,8 @@ class Connection:
         self._path = path
         self._shell = shell
         self._tls = client_context(authority, identity)
-        self._link = Link(cluster, secret, initiator=True)
+        self._link = Link(cluster, secret, initiator=True, on_state=self._note)
+        self._up, self._down = asyncio.Event(), asyncio.Event()
         self._control: Stream | None = None
         self._servers: list[asyncio.Server] = []
 
@@ -81,7 +82,7 @@ class Connection:
         listening: asyncio.Task[None] | None = None
         try:
             while True:
-                await self._dial(address)
+                await self._come_up(address)
                 if listening is None:
                     await self._open_sockets()
                 if listening is None or listening.done():
@@ -89,11 +90,24 @@ class Connection:
                     listening = asyncio.create_task(self._listen(self._control, on_event))
                 # Last, since whoever hears of it uses the sockets and the control stream at once.
                 on_link("direct")
-                await self._link.lost.wait()
+                await self._down.wait()
                 on_link("")
         finally:
             if listening:
                 listening.cancel()
+
+    def _note(self, state: LinkState) -> None:
+        for event, holds in ((self._up, state is LinkState.UP), (self._down, state is not LinkState.UP)):
+            (event.set if holds else event.clear)()
+
+    async def _come_up(self, address: tuple[str, int]) -> None:
+        """Dial until the link is up; a pipe that was only silent may be heard again first."""
+        dialling = asyncio.create_task(self._dial(address))
+        try:
+            await self._up.wait()
+        finally:
+            dialling.cancel()
+            await asyncio.gather(dialling, return_exceptions=True)
 
     async def _published(self, runs: asyncio.Event) -> tuple[str, int]:
         pause = SOONEST
@@ -123,8 +137,8 @@ class Connection:
                 )
                 await self._link.attach(reader, writer)
                 return
-            except (OSError, SiteError, LinkRefused, TimeoutError) as exc:
-                log.warning("cluster %s: cannot reach the pilot at %s: %s", self._cluster, address, exc)
+            except Exception as exc:  # whatever it was, nobody else would make the link again
+                log.warning("cluster %s: cannot reach the pilot at %s: %r", self._cluster, address, exc)
 
     async def _listen(self, control: Stream, on_event: Callable[[dict[str, Any]], None]) -> None:
         try:

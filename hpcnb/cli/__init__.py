@@ -59,7 +59,7 @@ def commands(ctx: click.Context) -> None:
 
 def main() -> None:
     """Entry point of the `hpcnb` command: exit status 0 only when what was asked for happened."""
-    sys.exit(_guarded(lambda: commands.main(standalone_mode=False)))
+    sys.exit(_guarded(lambda: commands.main(prog_name="hpcnb", standalone_mode=False)))
 
 
 def _guarded(work: Callable[[], Any]) -> int:

@@ -69,36 +69,44 @@ def up(face: Face, /, site: str, name: str, no_wait: bool, keep: bool, timeout: 
     asked["options"] = _options(asked["options"])
     patience = parse_duration(timeout) if timeout else None
     wanted = Handle.new(handle.spec_for(site, name=name, **asked))
-    for known in handle.run(handle.handles()):
-        spec = known.status.spec
-        if (spec.site, spec.name) == (wanted.status.spec.site, wanted.status.spec.name):
-            wanted = known
-            break
+    joined = _living(wanted)
+    known = joined or wanted
+    keep = keep or joined is not None  # what another notebook started is not ours to end
     try:
-        with face.following(wanted):
-            if wanted.status.created == 0:
-                handle.run(wanted.request())
-            if not no_wait:
-                handle.run(wanted.ready(), timeout=patience)
+        with face.following(known):
+            _begin(known, wait=not no_wait, patience=patience, keep=keep)
     except TimeoutError:
         raise NotReady(
-            f"{wanted.status.spec.name} is still {wanted.status.state} after {timeout}: {wanted.status.detail}",
+            f"{known.status.spec.name} is still {known.status.state} after {timeout}: {known.status.detail}",
             remedy="It goes on waiting: `up` again, or `down` to give it up.",
         ) from None
     except KeyboardInterrupt:
-        _give_up(wanted, keep=keep)
+        called = known.status.spec.name
+        stays = f"{called} stays; `up` again waits for it, `down {called}` ends it"
+        click.echo(stays if keep else f"{called} was given up; no job of it is left", err=True)
         raise
-    face.use(wanted)
+    face.use(known)
 
 
-def _give_up(wanted: Handle, *, keep: bool) -> None:
-    name = wanted.status.spec.name
-    if keep:
-        click.echo(f"{name} stays in the queue; `up` again waits for it, `down {name}` ends it", err=True)
-        return
-    with contextlib.suppress(NotReady):  # interrupted before the agent had heard of it
-        handle.run(wanted.close())
-    click.echo(f"{name} was given up; no job of it is left", err=True)
+def _living(wanted: Handle) -> Handle | None:
+    """The live cluster of the same site and name."""
+    for known in _live():
+        if (known.status.spec.site, known.status.spec.name) == (wanted.status.spec.site, wanted.status.spec.name):
+            return known
+    return None
+
+
+def _begin(known: Handle, *, wait: bool, patience: int | None, keep: bool) -> None:
+    try:
+        if known.status.created == 0:
+            handle.run(known.request())
+        if wait:
+            handle.run(known.ready(), timeout=patience)
+    except KeyboardInterrupt:
+        if not keep:  # here, so that the status shows the end
+            with contextlib.suppress(NotReady):  # interrupted before the agent had heard of it
+                handle.run(known.close())
+        raise
 
 
 def _options(words: Sequence[str]) -> dict[str, str]:

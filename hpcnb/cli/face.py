@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import atexit
+import concurrent.futures
 import shutil
 import sys
+import termios
 import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from functools import partial
 from typing import Protocol
 
 import click
@@ -21,6 +25,10 @@ from hpcnb.views import status_line, table_text
 
 TICK = 1.0
 """Seconds between two redraws while only the clock moves."""
+
+
+_question = threading.Lock()
+"""Held while a question stands on the terminal, which no status line may overwrite."""
 
 
 class Face(Protocol):
@@ -110,6 +118,13 @@ class _Line:
         self._state = ""
 
     def draw(self, status: ClusterStatus) -> None:
+        if _question.acquire(blocking=False):
+            try:
+                self._draw(status)
+            finally:
+                _question.release()
+
+    def _draw(self, status: ClusterStatus) -> None:
         line = status_line(status, time.time())
         if sys.stderr.isatty():
             width = shutil.get_terminal_size().columns
@@ -127,10 +142,23 @@ async def ask_in_terminal(prompt: Prompt) -> str:
     """Put a question to who sits at the terminal; without one, fail with what to do."""
     if not sys.stdin.isatty():
         return await nobody_to_ask(prompt)
-    return await asyncio.to_thread(_ask, prompt)
+    answer: concurrent.futures.Future[str] = concurrent.futures.Future()
+    # Not a thread of the loop's own: Python waits for those at its end, and this one waits for the keyboard.
+    threading.Thread(target=_ask, args=(prompt, answer), name="hpcnb question", daemon=True).start()
+    return await asyncio.wrap_future(answer)
 
 
-def _ask(prompt: Prompt) -> str:
-    click.echo(f"\n{prompt.title}", err=True)
-    answer: str = click.prompt(prompt.text.rstrip(), hide_input=prompt.kind == "secret", err=True, prompt_suffix=" ")
-    return answer
+def _ask(prompt: Prompt, answer: concurrent.futures.Future[str]) -> None:
+    answer.set_running_or_notify_cancel()
+    # Interrupted in the middle of a password, the program must leave a terminal that shows what is typed.
+    restore = partial(termios.tcsetattr, sys.stdin, termios.TCSADRAIN, termios.tcgetattr(sys.stdin))
+    atexit.register(restore)
+    secret = prompt.kind == "secret"
+    try:
+        with _question:
+            click.echo(f"\n{prompt.title}", err=True)
+            answer.set_result(click.prompt(prompt.text.rstrip(), hide_input=secret, err=True, prompt_suffix=" "))
+    except Exception as exc:
+        answer.set_exception(exc)
+    finally:
+        atexit.unregister(restore)

@@ -8,6 +8,7 @@ import os
 import signal
 import time
 from collections.abc import Sequence
+from pathlib import Path
 
 import psutil
 
@@ -15,7 +16,7 @@ __all__ = ["end", "now", "of_kernel", "stop"]
 
 COURTESY = 0.5
 """Seconds that a process has to end by itself before it gets the next signal."""
-SLACK = 0.02
+SLACK = 0.01
 """Seconds by which the start of a process as /proc tells it may be early."""
 
 
@@ -50,10 +51,11 @@ def _session(pid: int) -> int:
 
 def _started(process: psutil.Process) -> float:
     try:
-        # psutil adds the machine's start, which it knows in whole seconds only.
-        return float(process.create_time() - psutil.boot_time())
-    except psutil.NoSuchProcess:
+        # psutil's own create_time adds the machine's start, which is known in whole seconds only, and may move.
+        ticks = Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()[19]
+    except (FileNotFoundError, ProcessLookupError):
         return -1.0
+    return int(ticks) / os.sysconf("SC_CLK_TCK")
 
 
 async def stop(kernel: int, since: float) -> None:

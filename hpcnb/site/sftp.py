@@ -21,7 +21,7 @@ READ, WRITE, CREATE, EXCLUSIVE = 0x01, 0x02, 0x08, 0x20
 _VERSION = 3
 _INIT, _OPEN, _CLOSE, _READ, _WRITE, _FSTAT, _FSETSTAT = 1, 3, 4, 5, 6, 8, 10
 _REMOVE, _MKDIR, _STAT, _EXTENDED = 13, 14, 17, 200
-_STATUS = 101
+_HELLO, _STATUS = 2, 101
 _OK, _EOF = 0, 1
 _ERRNO = {
     2: errno.ENOENT,
@@ -35,6 +35,7 @@ _ERRNO = {
 _SIZE, _OWNER, _MODE = 1, 2, 4
 _BLOCK = 32768  # what every server takes
 _IN_FLIGHT = 64
+_LARGEST = 1 << 18  # bytes of an answer
 
 
 class Sftp:
@@ -56,7 +57,10 @@ class Sftp:
         self._numbers = itertools.count(1)
         self._buffer = bytearray()
         self._send(struct.pack(">BI", _INIT, _VERSION))
-        self.extensions = set(_strings(self._receive()[5:])[::2])
+        hello = self._receive()
+        if hello[:1] != bytes([_HELLO]):
+            raise EOFError(f"no SFTP: {hello[:80]!r}")
+        self.extensions = set(_strings(hello[5:])[::2])
         threading.Thread(target=self._dispatch, name="sftp", daemon=True).start()
 
     @property
@@ -183,7 +187,10 @@ class Sftp:
             raise EOFError from None
 
     def _receive(self) -> bytes:
-        (size,) = struct.unpack(">I", self._take(4))
+        head = self._take(4)
+        (size,) = struct.unpack(">I", head)
+        if size > _LARGEST:
+            raise EOFError(f"no SFTP: {head + self._buffer[:80]!r}")  # the greeting of a login shell, most likely
         return self._take(size)
 
     def _take(self, size: int) -> bytes:

@@ -12,14 +12,16 @@ from pathlib import Path
 from hpcnb.errors import ConnectionFailed
 from hpcnb.site.bridge import bridge
 from hpcnb.site.shell import Ask, Completed
-from hpcnb.site.ssh_config import Config
+from hpcnb.site.ssh_config import Config, Endpoint
 from hpcnb.site.ssh_files import Files
 from hpcnb.site.ssh_link import forward, reach
 from hpcnb.site.ssh_run import Commands
 from hpcnb.site.ssh_sessions import Sessions
 from hpcnb.site.ssh_transport import Transport
+from hpcnb.site.ssh_watch import watch
 
 _DIAL_TIMEOUT = 30.0
+_WARM_UP_TIMEOUT = 10.0
 
 
 class SSHShell:
@@ -28,13 +30,14 @@ class SSHShell:
     Once lost it stays lost: every method raises `ConnectionFailed`, and the owner connects anew.
     """
 
-    def __init__(self, name: str, links: Sequence[Transport]) -> None:
+    def __init__(self, name: str, route: Sequence[Endpoint], links: Sequence[Transport]) -> None:
         self.name = name
         self._links = links
         self._transport = links[-1]
         sessions = Sessions(self._transport)
         self._commands = Commands(self._transport, sessions)
         self._files = Files(self._transport, sessions)
+        self._watch = asyncio.create_task(watch(links, route[0]), name=f"watch over {name}")
 
     @classmethod
     async def connect(
@@ -60,11 +63,19 @@ class SSHShell:
         route = await asyncio.to_thread(lambda: Config(config_file).route(host))
         if timeout is not None:
             route = tuple(replace(end, connect_timeout=timeout) for end in route)
-        shell = cls(host, await reach(route, ask))
-        # The session for files at once: sshd sends small pieces without delay only after it has started something.
-        with contextlib.suppress(ConnectionFailed):  # told to whoever wants a file
-            await shell._files.open()
+        shell = cls(host, route, await reach(route, ask))
+        try:
+            await shell._warm_up()
+        except BaseException:
+            await shell.close()
+            raise
         return shell
+
+    async def _warm_up(self) -> None:
+        # sshd sends small pieces without delay only after it has started something: so the session for files, now.
+        with contextlib.suppress(ConnectionFailed, TimeoutError):  # told to whoever wants a file
+            async with asyncio.timeout(_WARM_UP_TIMEOUT):
+                await self._files.open()
 
     @property
     def alive(self) -> bool:
@@ -86,5 +97,6 @@ class SSHShell:
         return bridge(await forward(self._transport, host, port, timeout=_DIAL_TIMEOUT, where=self.name))
 
     async def close(self) -> None:
+        self._watch.cancel()
         for link in reversed(self._links):
             await asyncio.to_thread(link.close)

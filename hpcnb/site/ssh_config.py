@@ -298,7 +298,7 @@ def _endpoint(alias: str, found: dict[str, list[str]]) -> Endpoint:
         user_known_hosts=files("userknownhostsfile", mine / "known_hosts", mine / "known_hosts2"),
         global_known_hosts=files("globalknownhostsfile", _SYSTEM / "ssh_known_hosts", _SYSTEM / "ssh_known_hosts2"),
         hash_known_hosts=yes("hashknownhosts"),
-        alive_interval=_number(found, "serveraliveinterval", Endpoint.alive_interval, alias),
+        alive_interval=_number(found, "serveraliveinterval", 0, alias) or Endpoint.alive_interval,
     )
     timeout = _number(found, "connecttimeout", 0, alias)
     return replace(end, connect_timeout=float(timeout)) if timeout else end

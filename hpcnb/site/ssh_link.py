@@ -12,7 +12,7 @@ from paramiko.ssh_exception import IncompatiblePeer
 
 from hpcnb.errors import ConnectionFailed
 from hpcnb.site import ssh_trust, tcp
-from hpcnb.site.shell import Ask
+from hpcnb.site.shell import Ask, Prompt
 from hpcnb.site.ssh_auth import log_in
 from hpcnb.site.ssh_config import Endpoint
 from hpcnb.site.ssh_transport import FORBIDDEN, HOST_KEYS, Transport
@@ -48,12 +48,19 @@ async def _link(end: Endpoint, via: Transport | None, ask: Ask) -> Transport:
     try:
         await _negotiate(transport, end)
         await ssh_trust.check(transport, end, known, ask)
-        await log_in(transport, end, ask)
-        transport.set_keepalive(end.alive_interval)
+        await log_in(transport, end, _noting(ask, transport))
     except BaseException:
         await asyncio.to_thread(transport.close)
         raise
     return transport
+
+
+def _noting(ask: Ask, transport: Transport) -> Ask:
+    async def noting(prompt: Prompt) -> str:
+        transport.dear = True
+        return await ask(prompt)
+
+    return noting
 
 
 async def _socket(end: Endpoint, via: Transport | None) -> socket.socket | paramiko.Channel:

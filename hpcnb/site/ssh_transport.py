@@ -10,9 +10,10 @@ import signal
 import socket
 import struct
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 import paramiko
 from paramiko.common import (
@@ -21,6 +22,7 @@ from paramiko.common import (
     MSG_CHANNEL_REQUEST,
     MSG_CHANNEL_WINDOW_ADJUST,
     cMSG_CHANNEL_CLOSE,
+    cMSG_GLOBAL_REQUEST,
 )
 from paramiko.packet import Packetizer
 
@@ -55,14 +57,20 @@ T = TypeVar("T")
 
 
 class _Listener(Packetizer):
-    """Remembers the lines before the encryption: another service is best recognised by its own words."""
+    """Remembers the lines before the encryption, for another service is best recognised by its words; then only when."""
 
     heard = ""
+    heard_at = 0.0
 
     def readline(self, timeout: float) -> str:
         line = super().readline(timeout)
         self.heard += f"{line}\n"
         return line
+
+    def read_message(self) -> tuple[int, paramiko.Message]:
+        answer = super().read_message()
+        self.heard_at = time.monotonic()
+        return answer
 
 
 class Transport(paramiko.Transport):
@@ -114,10 +122,13 @@ class Transport(paramiko.Transport):
         }
         self._algorithms = tuple(algorithms)
         self.farewell = ""
+        self.dear = False
+        """The login took an answer of the user's: not to be thrown away lightly."""
         self._ended: set[int] = set()  # the server's numbers of channels that we closed
         self._refusals: dict[int, paramiko.ChannelException] = {}
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix=f"ssh {where}")
-        # Not bounded, as the transport's thread must never wait; it holds answers to the server's messages only.
+        self._calls: set[Future[Any]] = set()
+        # Not bounded, as the transport's thread must never wait; it holds answers to the server and few pings.
         self._outbox: queue.SimpleQueue[paramiko.Message | threading.Event | None] = queue.SimpleQueue()
 
     async def call(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
@@ -128,9 +139,31 @@ class Transport(paramiko.Transport):
     def submit(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> Future[T]:
         """Start a blocking call in a thread of this connection."""
         try:
-            return self._threads.submit(function, *args, **kwargs)
+            future = self._threads.submit(function, *args, **kwargs)
         except RuntimeError:
-            raise ConnectionFailed("this connection was closed", where=self.where) from None
+            closed = ConnectionFailed("this connection was closed", where=self.where)
+            raise (self.failure() if self.farewell else closed) from None
+        self._calls.add(future)
+        future.add_done_callback(self._calls.discard)
+        return future
+
+    @property
+    def busy(self) -> bool:
+        """Something waits for the server."""
+        return bool(self._calls)
+
+    @property
+    def heard_at(self) -> float:
+        """When the server last said anything, on the monotonic clock."""
+        return self.packetizer.heard_at
+
+    def ping(self) -> None:
+        """Make the server say something, without waiting for it."""
+        question = paramiko.Message()
+        question.add_byte(cMSG_GLOBAL_REQUEST)
+        question.add_string("keepalive@openssh.com")
+        question.add_boolean(True)
+        self._outbox.put(question)
 
     @contextlib.contextmanager
     def translated(self) -> Iterator[None]:

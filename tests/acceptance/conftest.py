@@ -65,7 +65,8 @@ class Kernel:
         self.hear_until(lambda: cell.idle, timeout)
         while not cell.reply:
             reply = self.client.get_shell_msg(timeout=timeout)
-            self._cells[reply["parent_header"]["msg_id"]].reply = reply["content"]
+            if known := self._cells.get(reply["parent_header"]["msg_id"]):  # else a late answer from the start
+                known.reply = reply["content"]
         return cell
 
     def hear_until(self, condition: Any, timeout: float = DEADLINE) -> None:

@@ -49,7 +49,12 @@ SAMPLES = {
         warnings.warn("old"); warnings.warn("deprecated", DeprecationWarning)""",
     "shell": "!echo from the shell {value['a'][0]} $value",
     "shell assignment": "lines = !printf 'a\\\\nb\\\\n'\nlines",
-    "subprocess": "import subprocess\nsubprocess.run(['sh', '-c', 'echo child; echo trouble >&2; exit 3'])",
+    # A session waits for a child's last words; ipykernel does not, and shows them if they come in time.
+    "subprocess": """
+        import subprocess, time
+        done = subprocess.run(['sh', '-c', 'echo child; echo trouble >&2; exit 3'])
+        time.sleep(0.5)
+        done""",
     "timeit": "%timeit -n 2 -r 2 sum(range(10))",
     "cell magic": "%%capture caught\nprint('kept')",
     "cell magic's result": "caught.stdout",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import shutil
 import tempfile
@@ -94,3 +95,27 @@ async def connect():
             return shell
 
         yield connect
+
+
+@pytest.fixture
+async def service():
+    """Start TCP services, each from what it does with a connection; gives the address. All are gone after the test."""
+    handling, serving = [], []
+    async with contextlib.AsyncExitStack() as running:
+
+        async def start(handle):
+            async def serve(reader, writer):
+                serving.append(asyncio.current_task())
+                handling.append(task := asyncio.create_task(handle(reader, writer)))
+                await asyncio.wait([task])
+                writer.close()
+                with contextlib.suppress(ConnectionError):
+                    await writer.wait_closed()
+
+            server = await running.enter_async_context(await asyncio.start_server(serve, "127.0.0.1", 0))
+            return server.sockets[0].getsockname()
+
+        yield start
+        for task in handling:
+            task.cancel()
+        await asyncio.gather(*handling, *serving, return_exceptions=True)

@@ -66,6 +66,13 @@ async def until(condition) -> None:
             await asyncio.sleep(0.01)
 
 
+async def echo(reader, writer):
+    """Send back what comes, and its end too."""
+    while data := await reader.read(1 << 16):
+        writer.write(data)
+        await writer.drain()
+
+
 class User:
     """Answers questions in order, and remembers them; without an answer left, nobody is there."""
 

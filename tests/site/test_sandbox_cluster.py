@@ -172,7 +172,7 @@ def test_an_interrupt_gives_a_queued_job_up(site, account):
     (_, said_kept), (_, said) = kept.communicate(timeout=20), given_up.communicate(timeout=20)
     assert (kept.returncode, given_up.returncode) == (130, 130)
     assert "wrong was given up; no job of it is left" in said
-    assert "kept stays in the queue" in said_kept
+    assert "kept stays" in said_kept
     assert "Traceback" not in said + said_kept
     (job,) = set(site.jobs()) - before
     assert [c["jobs"][0]["job_id"] for c in account.clusters() if c["spec"]["name"] == "kept"] == [job]

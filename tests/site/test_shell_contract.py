@@ -17,7 +17,7 @@ from hpcnb.errors import ConnectionFailed
 from hpcnb.site import command
 from hpcnb.site.local import LocalShell
 from hpcnb.site.ssh import SSHShell
-from tests.site.sshd import User, until
+from tests.site.sshd import User, echo, until
 
 pytestmark = pytest.mark.site
 
@@ -53,37 +53,6 @@ async def shell(request):
         shell = await SSHShell.connect(server.name, ask=User(), config_file=server.config)
     yield shell
     await shell.close()
-
-
-@pytest.fixture
-async def service():
-    """Start TCP services, each from what it does with a connection; gives the address. All are gone after the test."""
-    handling, serving = [], []
-    async with contextlib.AsyncExitStack() as running:
-
-        async def start(handle):
-            async def serve(reader, writer):
-                serving.append(asyncio.current_task())
-                handling.append(task := asyncio.create_task(handle(reader, writer)))
-                await asyncio.wait([task])
-                writer.close()
-                with contextlib.suppress(ConnectionError):
-                    await writer.wait_closed()
-
-            server = await running.enter_async_context(await asyncio.start_server(serve, "127.0.0.1", 0))
-            return server.sockets[0].getsockname()
-
-        yield start
-        for task in handling:
-            task.cancel()
-        await asyncio.gather(*handling, *serving, return_exceptions=True)
-
-
-async def echo(reader, writer):
-    """Send back what comes, and its end too."""
-    while data := await reader.read(1 << 16):
-        writer.write(data)
-        await writer.drain()
 
 
 async def ended(pid: int) -> None:
@@ -410,8 +379,10 @@ async def test_a_closed_port_is_named(shell):
 async def test_closing_ends_everything(shell, service):
     """After `close` dialled sockets see their end, and every method says that it is over."""
     address = await service(echo)
+    assert shell.alive
     with await shell.dial(*address) as sock:
         await shell.close()
+        assert not shell.alive
         assert await received(sock, 1) == b""
     for attempt in shell.run(["true"]), shell.dial(*address):
         with pytest.raises(ConnectionFailed, match="closed"):

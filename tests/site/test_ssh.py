@@ -14,30 +14,18 @@ import paramiko
 import pytest
 
 from hpcnb.errors import ConfigError, ConnectionFailed
+from hpcnb.site import ssh_watch
 from hpcnb.site.ssh import SSHShell
-from tests.site.sshd import User, until
+from tests.site import sshd as sshd_module
+from tests.site.sshd import User, public, until
 
 pytestmark = pytest.mark.site
 
 
 @pytest.fixture
-async def echo():
+async def echo(service):
     """The address of a TCP service that sends back what it gets."""
-    writers = []
-
-    async def serve(reader, writer):
-        writers.append(writer)
-        while data := await reader.read(1 << 16):
-            writer.write(data)
-            await writer.drain()
-        writer.close()
-
-    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
-        yield server.sockets[0].getsockname()
-        for writer in writers:
-            writer.close()
-            with contextlib.suppress(ConnectionError):
-                await writer.wait_closed()
+    return await service(sshd_module.echo)
 
 
 async def exchange(shell, address, data: bytes) -> bytes:
@@ -83,26 +71,24 @@ async def test_many_streams_at_once(sshd, connect, echo):
     assert await asyncio.gather(*(exchange(shell, echo, data) for data in sent)) == sent
 
 
-async def test_small_answers_are_not_held_back(sshd, connect):
+async def test_small_answers_are_not_held_back(sshd, connect, service):
     """An answer written in two pieces comes without the 40 ms that a kernel waits to join them."""
 
-    async def serve(reader, writer):
+    async def answer(reader, writer):
         while await reader.read(100):
             writer.write(b"a")
             await asyncio.sleep(0.001)  # or both would travel in one packet
             writer.write(b"b")
-        writer.close()
 
     shell, loop = await connect(sshd), asyncio.get_running_loop()
-    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
-        with await shell.dial(*server.sockets[0].getsockname()) as sock:
-            times = []
-            for _ in range(20):
-                start, back = time.perf_counter(), b""
-                await loop.sock_sendall(sock, b"?")
-                while len(back) < 2:
-                    back += await loop.sock_recv(sock, 100)
-                times.append(time.perf_counter() - start)
+    with await shell.dial(*await service(answer)) as sock:
+        times = []
+        for _ in range(20):
+            start, back = time.perf_counter(), b""
+            await loop.sock_sendall(sock, b"?")
+            while len(back) < 2:
+                back += await loop.sock_recv(sock, 100)
+            times.append(time.perf_counter() - start)
     assert sorted(times)[10] < 0.03
 
 
@@ -122,20 +108,6 @@ async def test_the_connection_survives_re_keying(start_sshd, connect, echo, who)
         assert [answer.stdout for answer in answers[:3]] + list(answers[3:]) == [data] * 9
     assert sshd.connections == 1
     assert sshd.rekeys > 20
-
-
-async def test_keeping_alive_does_not_disturb_a_key_exchange(start_sshd, connect):
-    """Messages of the transport's own thread never wait for the key exchange that this thread carries out."""
-    sshd = start_sshd()
-    shell = await connect(sshd)
-    transport = shell._transport
-    transport.clear_to_send.clear()  # as in the middle of a key exchange
-    sent = transport.packetizer._Packetizer__sent_packets
-    transport.set_keepalive(0.01)
-    await until(lambda: not transport._outbox.empty())
-    assert transport.packetizer._Packetizer__sent_packets == sent
-    transport.clear_to_send.set()
-    assert (await shell.run(["echo", "well"])).out == "well\n"
 
 
 async def test_a_server_without_forwarding_says_so(start_sshd, connect, echo):
@@ -176,6 +148,16 @@ async def test_a_server_without_sftp_says_so(start_sshd, connect):
     assert (await shell.run(["echo", "well"])).out == "well\n"
 
 
+async def test_a_greeting_in_place_of_sftp_is_recognised(start_sshd, connect):
+    """A login shell that prints at start spoils SFTP, as it does for OpenSSH; the error shows what came instead."""
+    sshd = start_sshd("Subsystem sftp /usr/lib/openssh/sftp-server")
+    (sshd.folder / ".bashrc").write_text("echo Welcome to the site\n")
+    shell = await connect(sshd)
+    with pytest.raises(ConnectionFailed, match="no SFTP") as caught:
+        await shell.read("/etc/passwd")
+    assert "Welcome" in caught.value.evidence
+
+
 async def test_a_lost_sftp_session_is_opened_again(sshd, connect, tmp_path):
     """When the server ends the session for files, the next file does not notice."""
     shell = await connect(sshd)
@@ -213,6 +195,72 @@ async def test_a_lost_connection_is_told(sshd, connect, echo):
     for attempt in shell.run(["true"]), shell.read("/etc/passwd"), shell.dial(*echo):
         with pytest.raises(ConnectionFailed, match="lost"):
             await attempt
+
+
+@pytest.fixture
+async def road(sshd, service, monkeypatch):
+    """A way to `sshd` that can be cut for the connections on it (`flows`), and for new ones (`open`)."""
+    for name, seconds in {
+        "TICK": 0.05,
+        "BUSY_SILENCE": 0.2,
+        "ANSWER": 0.3,
+        "PATIENCE": 0.3,
+        "_PROBE_TIMEOUT": 0.3,
+    }.items():
+        monkeypatch.setattr(ssh_watch, name, seconds)
+    flows, opens = asyncio.Event(), asyncio.Event()
+    flows.set()
+    opens.set()
+
+    async def carry(reader, writer, gate):
+        while data := await reader.read(1 << 16):
+            await gate.wait()
+            writer.write(data)
+
+    async def travel(reader, writer):
+        gate = flows if not travellers else opens
+        travellers.append(gate)
+        await gate.wait()
+        far_reader, far_writer = await asyncio.open_connection("127.0.0.1", sshd.port)
+        try:
+            await asyncio.gather(carry(reader, far_writer, gate), carry(far_reader, writer, gate))
+        finally:
+            far_writer.close()
+            with contextlib.suppress(ConnectionError):
+                await far_writer.wait_closed()
+
+    travellers = []
+    _, port = await service(travel)
+    sshd.known_hosts.write_text(f"[127.0.0.1]:{port} {public(sshd.host)}\n")
+    sshd.configure(f"Port {port}")
+    return flows, opens
+
+
+async def test_a_connection_that_died_without_a_word_is_noticed(sshd, connect, road):
+    """When a new connection gets an answer and the old one none, the old one is given up, and what waits fails."""
+    flows, _ = road
+    shell = await connect(sshd)
+    running = asyncio.create_task(shell.run(["sleep", "1000"]))
+    await asyncio.wait([running], timeout=0.5)
+    assert shell.alive  # a command may well be silent
+    flows.clear()
+    with pytest.raises(ConnectionFailed, match="lost") as caught:
+        await asyncio.wait_for(running, 10)
+    assert "while 127.0.0.1 answers others" in caught.value.evidence
+    assert not shell.alive
+
+
+async def test_a_connection_outlives_its_way(sshd, connect, road):
+    """While no connection gets through, the old one is kept; when the way is back it carries on."""
+    flows, opens = road
+    shell = await connect(sshd)
+    flows.clear()
+    opens.clear()
+    running = asyncio.create_task(shell.run(["echo", "well"]))
+    await asyncio.wait([running], timeout=2)
+    assert shell.alive
+    flows.set()
+    assert (await asyncio.wait_for(running, 10)).out == "well\n"
 
 
 async def test_through_a_jump_host(start_sshd, connect, echo):
@@ -261,18 +309,17 @@ async def test_silence_is_not_waited_for_for_ever(sshd, connect):
 
 
 @pytest.mark.parametrize(("greeting", "message"), [(b"HTTP/1.1 400\r\n", "does not speak SSH"), (b"", "ended the")])
-async def test_another_service_is_recognised(sshd, connect, greeting, message):
+async def test_another_service_is_recognised(sshd, connect, service, greeting, message):
     """A port that belongs to something else, or that hangs up at once, is said to be just that."""
 
     async def greet(reader, writer):
         writer.write(greeting)
         await writer.drain()
-        writer.close()
 
-    async with await asyncio.start_server(greet, "127.0.0.1", 0) as server:
-        sshd.configure(f"Port {server.sockets[0].getsockname()[1]}")
-        with pytest.raises(ConnectionFailed, match=message):
-            await connect(sshd)
+    _, port = await service(greet)
+    sshd.configure(f"Port {port}")
+    with pytest.raises(ConnectionFailed, match=message):
+        await connect(sshd)
 
 
 async def test_old_algorithms_are_refused(start_sshd, connect):

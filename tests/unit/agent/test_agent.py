@@ -24,6 +24,7 @@ from hpcnb.agent.client import AgentClient, nobody_to_ask
 from hpcnb.errors import ClusterError, ConfigError, HPCError
 from hpcnb.model import ClusterSpec, ClusterStatus, Resources, State
 from tests.isolation import DEADLINE, until
+from tests.unit.pilot.tiny import alive
 
 NOBODY = 65534
 as_root = pytest.mark.skipif(os.getuid() != 0, reason="only root can become another user")
@@ -55,12 +56,16 @@ async def hello(client, **options):
 
 async def gone(pid):
     """Wait until a process has ended."""
-    await until(lambda: not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE)
+    await until(lambda: not alive(pid))
 
 
 def agents(isolated):
     """The agents of this test that run."""
-    return [process.pid for process in isolated.processes() if "hpcnb.agent" in process.cmdline()]
+    found = []
+    for process in isolated.processes():
+        with contextlib.suppress(psutil.NoSuchProcess):
+            found += [process.pid] * ("hpcnb.agent" in process.cmdline())
+    return found
 
 
 # -- one at a time --------------------------------------------------------------------------------------------------

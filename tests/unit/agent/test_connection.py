@@ -126,6 +126,34 @@ async def test_after_a_cut_the_link_is_made_again(keep):
     await until(lambda: "scheduler" in kept.events)
 
 
+async def test_silence_is_told_before_the_pipe_is_dead(keep):
+    """A pipe that has fallen silent is told as a cut at once, and another one is made beside it, with the same streams."""
+    lone, kept = await keep()
+    await kept.up()
+    await until(lambda: lone.pilot._attached == 1)
+    control, pipe = kept.connection._control, kept.connection._link._pipe
+    kept.connection._link._doubted(True)
+    await kept.up()
+    assert kept.news == ["direct", "", "direct"]
+    assert kept.connection._link._pipe is not pipe
+    assert kept.connection._control is control
+    await until(lambda: lone.pilot._attached == 3)
+
+
+async def test_a_pipe_that_is_heard_again_is_kept(keep, monkeypatch):
+    """When the silent pipe speaks again first, nobody dials any longer."""
+    _, kept = await keep()
+    await kept.up()
+    pipe = kept.connection._link._pipe
+    monkeypatch.setattr(connection_module, "REDIAL", (60.0,))
+    kept.connection._link._doubted(True)
+    await until(lambda: kept.news[-1] == "")
+    kept.connection._link._doubted(False)
+    await kept.up()
+    assert kept.news == ["direct", "", "direct"]
+    assert kept.connection._link._pipe is pipe
+
+
 async def test_what_is_not_understood_ends_nothing(keep, caplog):
     """News that make no sense here are logged; those after them are heard."""
     _, kept = await keep("say('odd'); say('scheduler', address='x'); stay()")

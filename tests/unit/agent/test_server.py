@@ -9,6 +9,7 @@ import logging
 
 import pytest
 
+from hpcnb.agent import client as client_module
 from hpcnb.agent import places
 from hpcnb.agent import server as server_module
 from hpcnb.agent.calls import Calls
@@ -74,6 +75,18 @@ class Told(Calls):
         """Note who has gone."""
         self.left.append(client)
         super().gone(client)
+
+
+class Known:
+    """A cluster that an agent knows, and how many it was told to use it."""
+
+    def __init__(self, status):
+        self.status = status
+        self.clients = 0
+
+    async def attached(self, clients):
+        """Note how many."""
+        self.clients = clients
 
 
 @pytest.fixture
@@ -330,6 +343,42 @@ async def test_who_goes_while_being_served_is_forgotten(server, raw, told):
     told.patience.set()
     await until(lambda: len(told.left) == 2)
     assert not server.calls._attached
+
+
+async def test_a_client_comes_back_to_the_next_agent(connect, server, monkeypatch):
+    """When an agent is replaced its clients find the next one by themselves, count as before, and hear the news."""
+    monkeypatch.setattr(client_module, "AGAIN", 0.01)
+    client = connect()
+    await hello(client)
+    client._used.add(status().id)
+    heard = []
+    client.listen(status().id, heard.append)
+    await server.stop()
+    following = Server()
+    try:
+        following.calls._clusters[status().id] = Known(status("as it is now"))
+        following.start()
+        await until(lambda: heard)
+        assert heard[0].detail == "as it is now"
+        assert [*following.calls._attached.values()] == [{status().id}]
+        await until(lambda: following.calls._clusters[status().id].clients == 1)
+        following._broadcast(status("later"))
+        await until(lambda: heard[-1].detail == "later")
+        await client.close()
+    finally:
+        following.calls._clusters.clear()
+        await following.stop()
+
+
+async def test_a_client_that_was_closed_does_not_come_back(connect, server, monkeypatch):
+    """Who has disconnected on purpose stays away."""
+    monkeypatch.setattr(client_module, "AGAIN", 0.01)
+    client = connect()
+    await hello(client)
+    await client.close()
+    await until(lambda: not server.clients)
+    await until(client._returning.done)
+    assert not server.clients
 
 
 async def test_an_agent_without_use_is_idle(connect, server, monkeypatch):
