@@ -48,7 +48,14 @@ async def submit(site: Site, kept: ClusterRecord, run: Run) -> str:
         It was refused, or could not be written; or the batch system gave no answer, which the message says.
     """
     authority = Authority(kept.authority_certificate, kept.authority_key)
-    files = bootstrap.run_files(run, site.environment, zip_path=kept.zip_path, authority=authority, secret=kept.secret)
+    files = bootstrap.run_files(
+        run,
+        site.environment,
+        zip_path=kept.zip_path,
+        authority=authority,
+        secret=kept.secret,
+        scratch=site.config.scratch,
+    )
     request = JobRequest(
         token=run.token,
         name=run.spec.name,

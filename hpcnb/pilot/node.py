@@ -312,9 +312,8 @@ def main() -> int:
         os.environ, cores=min(asked.cores_per_node or cores, cores), memory=min(asked.memory_per_node or memory, memory)
     )
     name = os.environ.get("SLURMD_NODENAME") or socket.gethostname()
-    with tempfile.TemporaryDirectory(
-        prefix="hpcnb-", dir=dask.config.get("temporary-directory"), ignore_cleanup_errors=True
-    ) as local:
+    scratch = os.path.expandvars(dask.config.get("temporary-directory") or "") or None
+    with tempfile.TemporaryDirectory(prefix="hpcnb-", dir=scratch, ignore_cleanup_errors=True) as local:
         dask.config.set({"temporary-directory": local})  # the scheduler has a work space, too
         children = [worker_child(run, w, node=name, local_directory=local) for w in layout(run.spec, node)]
         if run.leads and int(os.environ.get("SLURM_NODEID", "0")) == 0:

@@ -147,15 +147,18 @@ def job_script(run: Run, environment: Environment, zip_path: str) -> str:
 
 
 def run_files(
-    run: Run, environment: Environment, *, zip_path: str, authority: Authority, secret: str
+    run: Run, environment: Environment, *, zip_path: str, authority: Authority, secret: str, scratch: str = ""
 ) -> Mapping[str, str]:
-    """Every file of a new run directory by its relative path."""
+    """Every file of a new run directory by its relative path.
+
+    `scratch` is where the nodes put large temporary files; it may name a variable of theirs.
+    """
     lifetime = run.spec.resources.walltime
     roles: dict[Role, Identity] = {role: authority.issue(role, lifetime=lifetime) for role in PILOT_ROLES}
     files = {
         "run.json": json.dumps(run.to_json(), indent=1),
         "job.sh": job_script(run, environment, zip_path),
-        "dask/hpcnb.yaml": json.dumps(dask_configuration(run.path), indent=1),
+        "dask/hpcnb.yaml": json.dumps({"temporary-directory": scratch, **dask_configuration(run.path)}, indent=1),
         "tls/ca.pem": authority.certificate,
         "tls/link.secret": secret,
     }

@@ -134,7 +134,8 @@ class _Login:
             self._tried.append(f"{offer.label}: {error}")
             return None
         self._keys -= 1
-        shown = f"{hostkeys.label(offer.public)} {hostkeys.fingerprint(offer.public)} ({offer.label})"
+        public = offer.public or key.asbytes()
+        shown = f"{hostkeys.label(public)} {hostkeys.fingerprint(public)} ({offer.label})"
         return await self._attempt(f"publickey {shown}", self._transport.auth_publickey, self._end.user, key)
 
     def _takes_rsa(self) -> bool:
@@ -212,12 +213,15 @@ class _Login:
             raise self._unanswered from error
 
     def _failure(self) -> AuthenticationFailed:
-        said = [self._transport.farewell] if self._transport.farewell else []
-        allowed = ", ".join(self._allowed) or "nothing"
+        seen = list(self._tried)
+        if self._allowed:
+            seen = [*(seen or ["no key was found"]), f"the server takes: {', '.join(self._allowed)}"]
+        if self._transport.farewell:
+            seen.append(self._transport.farewell)
         return AuthenticationFailed(
             f"{self._end.host} did not let {self._end.user} in",
             where=self._end.alias,
-            evidence="\n".join([*(self._tried or ["no key was found"]), f"the server takes: {allowed}", *said]),
+            evidence="\n".join(seen or ["the connection was ended before the login"]),
             remedy="Check User and IdentityFile in ~/.ssh/config. Where the agent holds many keys, name the one to use"
             " there and set `IdentitiesOnly yes`.",
         )

@@ -97,6 +97,8 @@ class Offer:
         Unusable
             The file is missing or holds no private key that we can use.
         """
+        if self.held is None and kind(self.public).startswith("sk-"):
+            raise Unusable("a security key works through the agent only: `ssh-add` it")
         key = self.held or _load(self.path or Path(), passphrase.encode() or None)
         blob = PublicBlob(kind(self.certificate), self.certificate) if self.certificate else None
         vars(key).update(public_blob=blob)
@@ -163,7 +165,9 @@ def _load(path: Path, passphrase: bytes | None) -> paramiko.PKey:
         private = (load_ssh_private_key if _HEAD in data else load_pem_private_key)(data, passphrase)
     except OSError as error:
         raise Unusable(error.strerror) from None
-    except (UnsupportedAlgorithm, TypeError, ValueError, InvalidTag) as error:
+    except UnsupportedAlgorithm as error:
+        raise Unusable(str(error)) from None
+    except (TypeError, ValueError, InvalidTag) as error:
         if _encrypted(path):
             raise Locked from None
         raise Unusable(str(error)) from None

@@ -52,9 +52,10 @@ SAMPLES = {
     # A session waits for a child's last words; ipykernel does not, and shows them if they come in time.
     "subprocess": """
         import subprocess, time
-        done = subprocess.run(['sh', '-c', 'echo child; echo trouble >&2; exit 3'])
+        done = subprocess.run(['sh', '-c', 'echo child; exit 3'])
         time.sleep(0.5)
         done""",
+    "subprocess in trouble": "subprocess.run('echo trouble >&2', shell=True); time.sleep(0.5)",
     "timeit": "%timeit -n 2 -r 2 sum(range(10))",
     "cell magic": "%%capture caught\nprint('kept')",
     "cell magic's result": "caught.stdout",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import psutil
 import pytest
 
+import hpcnb as hpc
 from hpcnb import handle
 from hpcnb.model import Reason
 from tests.isolation import Isolation
@@ -50,3 +51,14 @@ def test_fifty_cycles_of_up_and_down_leak_no_process_port_descriptor_or_file(
     assert [path.name for path in isolated.runtime.iterdir() if path.is_dir()] == []
     # Of each run its logs stay, for a while; its secrets do not.
     assert list(isolated.home.glob("runs/*/tls")) == []
+
+
+def test_large_temporary_files_go_where_the_site_says(isolated: Isolation, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A worker's directory lies below the site's scratch, whose variable is looked up on the node."""
+    (isolated.folder / "big").mkdir()
+    monkeypatch.setenv("BIG_DISK", str(isolated.folder / "big"))
+    isolated.configure("hpcnb: {sites: {local: {scratch: $BIG_DISK}}}")
+    with hpc.Cluster("local", workers_per_node=1) as cluster:
+        (where,) = cluster.client.run(lambda dask_worker: dask_worker.local_directory).values()
+    assert where.startswith(str(isolated.folder / "big"))
+    assert list((isolated.folder / "big").iterdir()) == []

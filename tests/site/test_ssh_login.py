@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import shutil
 import signal
 import socket
@@ -80,6 +81,15 @@ async def test_a_missing_key_is_named(sshd, connect):
     """A key file that is configured but not there is said to be missing."""
     sshd.configure(identity=sshd.folder / "nowhere")
     assert f"{sshd.folder}/nowhere: No such file" in (await refused(connect, sshd)).evidence
+
+
+async def test_a_security_key_needs_the_agent(sshd, connect):
+    """A key that lives in a token is not asked for a passphrase in vain: the error says what to do."""
+    key = sshd.folder / "token"
+    blob = b"\0\0\0\x1ask-ssh-ed25519@openssh.com" + bytes(36)
+    Path(f"{key}.pub").write_text(f"sk-ssh-ed25519@openssh.com {base64.b64encode(blob).decode()}\n")
+    sshd.configure(identity=key)
+    assert f"{key}: a security key works through the agent" in (await refused(connect, sshd)).evidence
 
 
 async def test_the_second_key_opens(sshd, connect):
