@@ -8,11 +8,14 @@ import socket
 import time
 from collections.abc import Awaitable, Callable, Sequence
 
-from hpcnb.errors import AuthenticationFailed, SiteError
+from hpcnb.errors import AuthenticationFailed, HostKeyMismatch, SiteError
 from hpcnb.site.shell import Ask, Completed, Prompt, Shell
 
 PAUSES = (1.0, 2.0, 4.0, 8.0, 16.0, 30.0, 60.0)
 """Seconds between two attempts that nobody asked for; a login node bans who tries too often."""
+
+FINAL = (AuthenticationFailed, HostKeyMismatch)
+"""What another attempt without the user would only repeat; the next command of the user tries again."""
 
 
 class LastingShell:
@@ -23,11 +26,16 @@ class LastingShell:
     name : str
     connect : callable
         Makes a connection.
+    clock : callable
+        Seconds, as `time.monotonic` counts them.
     """
 
-    def __init__(self, name: str, connect: Callable[[Ask], Awaitable[Shell]]) -> None:
+    def __init__(
+        self, name: str, connect: Callable[[Ask], Awaitable[Shell]], *, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self.name = name
         self._connect = connect
+        self._clock = clock
         self._shell: Shell | None = None
         self._connecting = asyncio.Lock()
         self._failures = 0
@@ -52,13 +60,16 @@ class LastingShell:
     async def _connected(self) -> Shell:
         if self._shell is not None and self._shell.alive:
             return self._shell
-        if self._error and time.monotonic() - self._failed_at < PAUSES[min(self._failures, len(PAUSES)) - 1]:
+        if self._error and (isinstance(self._error, FINAL) or self._clock() < self._failed_at + self._pause()):
             raise self._error
         try:
             return await self.connect(_nobody)
         except SiteError as exc:
-            self._failures, self._failed_at, self._error = self._failures + 1, time.monotonic(), exc
+            self._failures, self._failed_at, self._error = self._failures + 1, self._clock(), exc
             raise
+
+    def _pause(self) -> float:
+        return PAUSES[min(self._failures, len(PAUSES)) - 1]
 
     async def run(self, argv: Sequence[str], *, stdin: bytes = b"", timeout: float = 30.0) -> Completed:
         return await (await self._connected()).run(argv, stdin=stdin, timeout=timeout)

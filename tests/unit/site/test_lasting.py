@@ -1,0 +1,92 @@
+"""A connection that is made again: when, how often, and when not."""
+
+from __future__ import annotations
+
+import pytest
+
+from hpcnb.errors import AuthenticationFailed, ConnectionFailed, HostKeyMismatch
+from hpcnb.site.lasting import PAUSES, LastingShell
+from hpcnb.site.local import LocalShell
+
+
+class Door:
+    """Counts who comes, and lets in or refuses."""
+
+    def __init__(self):
+        self.refusal = None
+        self.tries = 0
+        self.now = 0.0
+        self.shells = []
+
+    async def __call__(self, ask):
+        self.tries += 1
+        if self.refusal:
+            raise self.refusal
+        self.shells.append(LocalShell())
+        return self.shells[-1]
+
+
+async def ask(prompt):
+    return "yes"
+
+
+@pytest.fixture
+def door():
+    return Door()
+
+
+@pytest.fixture
+async def shell(door):
+    shell = LastingShell("site", door, clock=lambda: door.now)
+    yield shell
+    await shell.close()
+
+
+async def test_one_connection_serves_all_and_a_lost_one_is_replaced(door, shell):
+    """It connects at the first use, keeps the connection, and makes another when that one is lost."""
+    assert not shell.alive
+    for _ in range(3):
+        assert (await shell.run(["echo", "a"])).out == "a\n"
+    assert (door.tries, shell.alive) == (1, True)
+    await door.shells[0].close()
+    assert not shell.alive
+    assert (await shell.run(["echo", "b"])).out == "b\n"
+    assert door.tries == 2
+
+
+async def test_pauses_between_attempts_grow(door, shell):
+    """Within the pause after a failure the same error is told without another attempt."""
+    door.refusal = ConnectionFailed("no route")
+    for count, pause in enumerate([*PAUSES, PAUSES[-1]], start=1):
+        with pytest.raises(ConnectionFailed):
+            await shell.run(["true"])
+        door.now += 0.9 * pause
+        with pytest.raises(ConnectionFailed):
+            await shell.run(["true"])
+        assert door.tries == count
+        door.now += 0.2 * pause
+
+
+@pytest.mark.parametrize("refusal", [AuthenticationFailed("no"), HostKeyMismatch("changed")])
+async def test_a_refused_login_is_not_repeated_without_the_user(door, shell, refusal):
+    """A login node bans who tries too often: what was refused is tried again only when the user asks for it."""
+    door.refusal = refusal
+    for _ in range(3):
+        with pytest.raises(type(refusal)):
+            await shell.run(["true"])
+        door.now += 10 * PAUSES[-1]
+    assert door.tries == 1
+    door.refusal = None
+    await shell.connect(ask)
+    assert (await shell.run(["echo", "c"])).out == "c\n"
+    assert door.tries == 2
+
+
+async def test_the_user_need_not_wait_out_a_pause(door, shell):
+    """A command of the user tries at once, and its success ends the pause for everybody."""
+    door.refusal = ConnectionFailed("down")
+    with pytest.raises(ConnectionFailed):
+        await shell.run(["true"])
+    door.refusal = None
+    await shell.connect(ask)
+    assert (await shell.run(["echo", "d"])).out == "d\n"
