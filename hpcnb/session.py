@@ -115,7 +115,7 @@ class Running:
     timeout: float | None = None
     id: str = field(default_factory=lambda: uuid.uuid4().hex)
     reply: concurrent.futures.Future[Reply] = field(default_factory=concurrent.futures.Future)
-    sent: asyncio.Event = field(default_factory=asyncio.Event)
+    sending: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     def request(self) -> dict[str, Any]:
         """Return the fields that the host wants to know."""
@@ -278,12 +278,11 @@ class Session:
 
         self._cells[cell.id] = cell
         request = {**cell.request(), "names": list(names), "always": list(always)}
-        try:
-            answer = await self._call("execute", cell=request, needs=list(needs), frames=in_frames(frames))
-        except Unreachable:  # served or not: the host knows a cell that it has had
-            answer = await self._call("execute", cell=request, needs=list(needs), frames=in_frames(frames))
-        finally:
-            cell.sent.set()
+        async with cell.sending:
+            try:
+                answer = await self._call("execute", cell=request, needs=list(needs), frames=in_frames(frames))
+            except Unreachable:  # served or not: the host knows a cell that it has had
+                answer = await self._call("execute", cell=request, needs=list(needs), frames=in_frames(frames))
         self._forget()
         return list(answer["missing"])
 
@@ -297,8 +296,8 @@ class Session:
 
     async def interrupt_cell(self, cell: Running) -> bool:
         """Interrupt one cell; False if it has ended."""
-        await cell.sent.wait()  # else the interrupt may overtake it
-        return bool((await self._call("interrupt", cell=cell.id))["interrupted"])
+        async with cell.sending:  # else the interrupt may overtake it
+            return bool((await self._call("interrupt", cell=cell.id))["interrupted"])
 
     async def answer(self, value: str) -> None:
         """Answer the question that a cell asks."""

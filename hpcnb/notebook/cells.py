@@ -28,6 +28,8 @@ UNASKED = 100 * 10**6
 """Bytes of variables that are sent along without being named."""
 STOPPING = 4.0
 """Seconds that an interrupted cell is waited for."""
+ARRIVING = 0.5
+"""Seconds that the end of a cell which does not run (any more) may be on its way."""
 _OUTPUT = re.compile(r"_\d+")
 
 Outcome = dict[str, Any] | BaseException
@@ -161,10 +163,16 @@ class _Foreground(_Cell):
         return cell.reply.result()
 
     def _stop(self, cell: Running) -> Reply:
+        patience = STOPPING
         try:
-            self._session.wait(self._session.interrupt_cell(cell), STOPPING)
-            return cell.reply.result(STOPPING)
+            if not self._session.wait(self._session.interrupt_cell(cell), STOPPING):
+                patience = ARRIVING
+            return cell.reply.result(patience)
         except TimeoutError:
+            if patience == ARRIVING:
+                raise shown(
+                    KeyboardInterrupt("the cell was not sent"), ["KeyboardInterrupt: the cell was not sent"]
+                ) from None
             text = f"the cell has not heeded the interrupt yet and still runs in session {self._session.name!r}"
             raise shown(KeyboardInterrupt(text), [f"KeyboardInterrupt: {text}"]) from None
 

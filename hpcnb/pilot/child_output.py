@@ -16,6 +16,7 @@ import termios
 import threading
 import time
 import weakref
+from collections.abc import Callable
 from typing import Any
 
 from ipykernel.iostream import OutStream
@@ -35,6 +36,13 @@ def install() -> None:
     Not a subclass: libraries know a notebook by the module of the stream's class.
     """
     OutStream._watch_pipe_fd = _watch  # type: ignore[method-assign]  # noqa: SLF001
+    # ipykernel flushes both streams three times a cell, and each time waits for another thread.
+    OutStream.flush = _flush  # type: ignore[method-assign]
+
+
+def _flush(stream: OutStream, _flush: Callable[[OutStream], None] = OutStream.flush) -> None:
+    if stream._buffers:  # noqa: SLF001 - else there is nothing to wait for: what was handed on goes out in order
+        _flush(stream)
 
 
 def _watch(stream: OutStream) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import logging
+import math
 from collections import OrderedDict, deque
 from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass, field
@@ -18,6 +20,8 @@ from hpcnb.pilot.journal import CELLS, Journal
 from hpcnb.pilot.kernel_process import KernelProcess, ending
 
 __all__ = ["Cell", "HostedSession"]
+
+log = logging.getLogger(__name__)
 
 PASSED_ON = frozenset(
     {
@@ -72,6 +76,7 @@ class Cell:
     begun: asyncio.Event = field(default_factory=asyncio.Event)
     idle: asyncio.Event = field(default_factory=asyncio.Event)
     since: float = 0.0
+    until: float = math.inf
     over: HPCError | None = None
     """Why it was stopped, when that was not the user's wish."""
     replied: bool = False
@@ -92,8 +97,8 @@ class HostedSession:
     def __init__(self, name: str, *, cwd: str, run_dir: Path) -> None:
         self.name = name
         self._directory, self._cwd, self._run_dir = run_dir / "sessions" / name, cwd, str(run_dir)
-        log = run_dir / "logs" / f"session-{name}.log"
-        self.journal = Journal(self._directory, log, asyncio.get_running_loop())
+        text = run_dir / "logs" / f"session-{name}.log"
+        self.journal = Journal(self._directory, text, asyncio.get_running_loop())
         self._kernel: KernelProcess | None = None
         self._opening = asyncio.Lock()
         self._queue: deque[Cell] = deque()
@@ -176,6 +181,7 @@ class HostedSession:
             self._known.popitem(last=False)
         self._queue.append(cell)
         self._waiting.set()
+        await asyncio.sleep(0)  # the kernel has the cell before the notebook has the answer
         return ()
 
     async def _run_cells(self) -> None:
@@ -190,6 +196,9 @@ class HostedSession:
                 reply = await self._run(cell, self._alive())
             except HPCError:
                 continue  # `_ended` has told everybody
+            except Exception as error:  # a fault of ours; the cells that wait shall not wait for ever
+                log.exception("while running a cell of session %s", self.name)
+                reply = _failure(HPCError(f"the session host failed: {type(error).__name__}: {error}"))
             finally:
                 emit("session", name=self.name, busy=False)
             if self._current is cell:
@@ -275,7 +284,7 @@ class HostedSession:
         await cell.begun.wait()  # before that the kernel ignores interrupts
         if not cell.idle.is_set():
             kernel.interrupt()
-            self._start(processes.stop(kernel.pid, cell.since))
+            self._start(processes.stop(kernel.pid, cell.since, lambda: cell.until))
         return True
 
     def _start(self, work: Coroutine[Any, Any, None]) -> None:
@@ -343,6 +352,7 @@ class HostedSession:
         elif cell and kind == "execute_input":
             cell.begun.set()
         elif cell and kind == "status" and json.loads(content)["execution_state"] == "idle":
+            cell.until = processes.now()
             cell.begun.set()
             cell.idle.set()
 

@@ -18,11 +18,13 @@ import contextlib
 import faulthandler
 import io
 import os
+import shutil
 import signal
 import sys
 import threading
 import warnings
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import zmq
@@ -31,7 +33,7 @@ from ipykernel.iostream import IOPubThread
 from ipykernel.ipkernel import IPythonKernel
 from ipykernel.kernelapp import IPKernelApp
 from IPython.core.interactiveshell import ExecutionResult
-from traitlets import Integer, Type, Unicode
+from traitlets import Float, Integer, Type, Unicode
 from zmq.eventloop.zmqstream import ZMQStream
 
 from hpcnb.errors import CannotSerialize, HPCError, TaskError
@@ -40,6 +42,8 @@ from hpcnb.pilot.values import dump, pack, unpack
 
 LARGEST_EXCEPTION = 1 << 20
 """Bytes; a larger exception travels as its name, message and traceback alone."""
+AGAIN = 0.05
+"""Seconds until a lost interrupt is repeated."""
 
 
 class SessionKernel(IPythonKernel):
@@ -47,6 +51,7 @@ class SessionKernel(IPythonKernel):
 
     shell: Any
     session: Any
+    _execute_sleep = Float(0.0)  # for clients that take the reply for the end; the host waits until the kernel is idle
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)  # type: ignore[no-untyped-call]
@@ -220,7 +225,8 @@ class SessionApp(IPKernelApp):
         """Watch the host instead of the parent's process id."""
         if self.lifeline >= 0:
             os.set_inheritable(self.lifeline, False)
-            self.poller = threading.Thread(target=_end_with_host, args=[self.lifeline], name="lifeline", daemon=True)
+            arguments = (self.lifeline, Path(self.abs_connection_file).parent)
+            self.poller = threading.Thread(target=_end_with_host, args=arguments, name="lifeline", daemon=True)
 
     def init_iopub(self, context: zmq.Context[Any]) -> None:
         """Never drop output, however slow the host is to take it, and open no port for it."""
@@ -235,14 +241,25 @@ class SessionApp(IPKernelApp):
         with contextlib.suppress(io.UnsupportedOperation):  # it stands for no descriptor where the parent is under test
             # Past the pipe that stands for stderr by now: a process that crashes reads it no more.
             faulthandler.enable(sys.stderr.fileno(), all_threads=False)
+        sys.unraisablehook = _interrupt_again
         # The notebook warns by itself when the SystemExit arrives there.
         warnings.filterwarnings("ignore", message="To exit: use", category=UserWarning)
         if self.run_dir:
             cluster_client.install(self.run_dir)
 
 
-def _end_with_host(lifeline: int) -> None:
+def _interrupt_again(unraisable: sys.UnraisableHookArgs) -> None:
+    """Try an interrupt again that came where nothing can be raised, as in a callback of the fork that starts a child."""
+    if unraisable.exc_type is KeyboardInterrupt:
+        # Not from here, where it could not be raised either. If no cell runs by then, nothing happens.
+        threading.Timer(AGAIN, os.kill, [os.getpid(), signal.SIGINT]).start()
+    else:
+        sys.__unraisablehook__(unraisable)
+
+
+def _end_with_host(lifeline: int, directory: Path) -> None:
     os.read(lifeline, 1)
+    shutil.rmtree(directory, ignore_errors=True)  # the host made it for this kernel, and cannot remove it any more
     if os.getpgrp() == os.getpid():
         os.killpg(0, signal.SIGKILL)
     os._exit(1)

@@ -65,6 +65,7 @@ class KernelProcess:
         self._replies: dict[str, asyncio.Future[dict[str, Any]]] = {}
         self._listeners: list[asyncio.Task[None]] = []
         self._spoke = asyncio.Event()
+        self._log_begin = 0  # what comes before it was said by an earlier kernel
         self.exit: asyncio.Future[int] = self._loop.create_future()
 
     # -- life ----------------------------------------------------------------------------------------------------
@@ -111,6 +112,7 @@ class KernelProcess:
         ]
         command += [f"--SessionApp.run_dir={self._run_dir}", "--HistoryManager.enabled=False"]
         with os.fdopen(os.open(self._log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)) as log:
+            self._log_begin = os.fstat(log.fileno()).st_size
             try:
                 self._process = launch_kernel(
                     command, stdout=subprocess.DEVNULL, stderr=log.fileno(), cwd=self._cwd, pass_fds=(lifeline,)
@@ -158,7 +160,7 @@ class KernelProcess:
     def last_words(self) -> str:
         """What the process wrote to stderr at last: how it crashed, if Python says so, else the end."""
         with self._log.open("rb") as file:
-            file.seek(max(0, file.seek(0, os.SEEK_END) - 20 * TAIL))
+            file.seek(max(self._log_begin, file.seek(0, os.SEEK_END) - 20 * TAIL))
             text = file.read().decode("utf-8", "replace")
         crash = text.rfind("Fatal Python error")
         return text[crash : crash + TAIL] if crash >= 0 else text[-TAIL:]

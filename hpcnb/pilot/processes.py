@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import os
 import signal
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import psutil
@@ -25,13 +26,13 @@ def now() -> float:
     return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
-def of_kernel(kernel: int, since: float = 0.0) -> list[psutil.Process]:
-    """Return the processes that descend from a kernel, or are left in its session, started after `since` (of `now`)."""
+def of_kernel(kernel: int, since: float = 0.0, until: float = math.inf) -> list[psutil.Process]:
+    """Return the processes that descend from a kernel, or are left in its session, started in a span of time (of `now`)."""
     found = {process.pid: process for process in _descendants(kernel)}
     for process in psutil.process_iter():
         if process.pid not in found and process.pid != kernel and _session(process.pid) == kernel:
             found[process.pid] = process
-    return [process for process in found.values() if _started(process) >= since - SLACK]
+    return [process for process in found.values() if since - SLACK <= _started(process) <= until]
 
 
 def _descendants(pid: int) -> list[psutil.Process]:
@@ -58,14 +59,23 @@ def _started(process: psutil.Process) -> float:
     return int(ticks) / os.sysconf("SC_CLK_TCK")
 
 
-async def stop(kernel: int, since: float) -> None:
-    """End what an interrupted cell has started: the kernel's process group has had its SIGINT, the others get it now."""
-    left = await asyncio.to_thread(of_kernel, kernel, since)
+async def stop(kernel: int, since: float, until: Callable[[], float]) -> None:
+    """End what an interrupted cell has started: the kernel's process group has had its SIGINT, the others get it now.
+
+    Parameters
+    ----------
+    kernel : int
+    since : float
+        When the cell began.
+    until : callable
+        Says when it ended, once it has: what the next cell starts is left alone.
+    """
+    left = await asyncio.to_thread(of_kernel, kernel, since, until())
     for process in left:
         if _group(process.pid) != kernel:
             _tell(process, signal.SIGINT)
     await asyncio.to_thread(psutil.wait_procs, left, timeout=COURTESY)
-    await end(left)
+    await end(await asyncio.to_thread(of_kernel, kernel, since, until()))
 
 
 async def end(left: Sequence[psutil.Process]) -> None:

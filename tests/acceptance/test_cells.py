@@ -8,8 +8,9 @@ from typing import Any
 import nbformat
 import pytest
 from nbclient import NotebookClient
+from nbclient.exceptions import CellExecutionError
 
-from tests.unit.pilot.host import environment
+from tests.unit.pilot.host import HostProcess, environment
 
 SAMPLES = {
     "print and stderr": """
@@ -125,6 +126,11 @@ def execute(cells: list[str], path: Any) -> list[list[dict[str, Any]]]:
     return [[dict(output) for output in cell.outputs] for cell in made.cells]
 
 
+def plugged(host: HostProcess) -> str:
+    """The cell that registers the magic."""
+    return f"from tests.acceptance.plug import plug; plug({host.address!r}, {str(host.run_dir)!r})"
+
+
 def joined(outputs: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Outputs in which text that follows text of the same stream is one."""
     merged: list[dict[str, Any]] = []
@@ -152,8 +158,7 @@ def both(host):
     cells = [dedent(cell) for cell in [*SAMPLES.values(), PROBE]]
     # Where one has the magic's line the other has a comment; a cell magic must be the first line.
     plain = execute(["pass"] + [c if c.startswith("%%") else f"# %%hpc\n{c}" for c in cells], work)
-    plug = f"from tests.acceptance.plug import plug; plug({host.address!r}, {str(host.run_dir)!r})"
-    remote = execute([plug] + [f"%%hpc\n{c}" for c in cells], work)
+    remote = execute([plugged(host)] + [f"%%hpc\n{c}" for c in cells], work)
     assert remote[0] == []
     return dict(zip([*SAMPLES, "namespace"], zip(plain[1:], remote[1:], strict=True), strict=True))
 
@@ -163,3 +168,11 @@ def test_a_cell_shows_the_same_with_and_without_the_magic(both, name):
     """Each sample shows in a session what it shows in the notebook's own kernel."""
     plain, remote = both[name]
     assert normal(remote) == normal(plain)
+
+
+def test_a_run_without_anybody_fails_where_it_would_have_had_to_ask(host):
+    """nbclient, and so papermill, ends at the cell that asks, with a message that says why."""
+    made = notebook([plugged(host), "%%hpc\nprint('before')", "%%hpc\ninput('continue? ')", "%%hpc\nprint('never')"])
+    with pytest.raises(CellExecutionError, match="this frontend does not support input requests"):
+        NotebookClient(made, timeout=60).execute(env=environment())
+    assert [len(cell.outputs) for cell in made.cells] == [0, 1, 1, 0]

@@ -212,6 +212,22 @@ def test_a_child_of_an_earlier_cell_survives_an_interrupt_that_it_ignores(kernel
     assert not alive(pid)
 
 
+def test_an_interrupt_while_variables_are_packed_sends_nothing(kernel):
+    """The cell ends at once, and never runs."""
+    kernel.run(
+        "import time\nclass Slow:\n    def __reduce__(self): print('packing', flush=True); time.sleep(1000)\nslow = Slow()"
+    )
+    cell = kernel.send("%%hpc\nslow, print('ran')")
+    kernel.hear_until(lambda: "packing" in cell.text)
+    began = time.monotonic()
+    kernel.manager.interrupt_kernel()
+    kernel.wait(cell)
+    assert time.monotonic() - began < PROMPT
+    assert cell.error == ("KeyboardInterrupt", "the cell was not sent")
+    assert "ran" not in cell.text
+    assert kernel.run("%%hpc\nprint('slow' in globals())").text == "False\n"
+
+
 def test_a_detached_cell_is_interrupted_by_its_handle(kernel):
     """The one that runs ends with KeyboardInterrupt, the one that waits never runs."""
     kernel.run("%%hpc -s stop\nimport time")

@@ -176,6 +176,19 @@ def test_libraries_see_a_notebook(session):
     assert run(session, code)[1].text == "ZMQInteractiveShell ipykernel.iostream True\n"
 
 
+def test_an_interrupt_that_python_swallows_is_repeated(session):
+    """In a destructor, or in a callback of the fork that starts a child, an exception is ignored; the cell ends all the same."""
+    cell, output = start(
+        session,
+        "class Trap:\n    def __del__(self):\n        print('begun', flush=True)\n        while True: pass\n"
+        "trap = Trap()\ndel trap\nimport time\ntime.sleep(1000)",
+    )
+    wait_for(lambda: output.text)
+    session.interrupt()
+    assert cell.reply.result(2).ename == "KeyboardInterrupt"
+    assert output.text == "begun\n"
+
+
 # -- variables -------------------------------------------------------------------------------------------------------
 
 
@@ -316,6 +329,9 @@ def test_the_last_words_of_a_kernel_are_the_evidence(own):
     reply, _ = run(own, "import faulthandler\ndef crash(): faulthandler._sigsegv()\ncrash()")
     assert "Segmentation fault" in reply.error.evidence
     assert "in crash" in reply.error.evidence
+    reply, _ = run(own, "import os, signal\nos.kill(os.getpid(), signal.SIGKILL)")
+    assert "SIGKILL" in str(reply.error)
+    assert "Segmentation fault" not in reply.error.evidence
 
 
 def test_a_restart_begins_anew(own):
@@ -367,9 +383,9 @@ def test_the_host_takes_its_kernels_with_it(tmp_path, loop, number):
         host.process.send_signal(number)
         host.process.wait(10)
         wait_for(lambda: all(map(gone, pids)), 5)
+    assert not directory.exists()
     if number == signal.SIGTERM:
         assert host.process.returncode == 0
-        assert not directory.exists()
         assert not (host.run_dir / "sessions.json").exists()
 
 
