@@ -206,8 +206,11 @@ class KernelProcess:
     ) -> str:
         message = self._wire.msg(kind, dict(content), metadata=dict(metadata or {}))
         message["header"]["msg_id"] = message["msg_id"] = msg_id or message["msg_id"]
-        # The future that an asyncio socket answers with is done already, or pyzmq sees to it.
-        self._wire.send(self._sockets[channel], message, buffers=list(buffers))
+        frames = [*self._wire.serialize(message), *buffers]
+        small = max(memoryview(frame).nbytes for frame in frames) < self._wire.copy_threshold
+        # Not by Session.send, which sends past asyncio: that takes the one wake-up of a reply that has just arrived.
+        sent: Any = self._sockets[channel].send_multipart(frames, copy=small)
+        sent.add_done_callback(_seen)
         return str(message["msg_id"])
 
     def request(self, channel: str, kind: str, content: Mapping[str, Any], **more: Any) -> Awaitable[dict[str, Any]]:
@@ -239,7 +242,7 @@ class KernelProcess:
             os.killpg(self.pid, signal.SIGINT)
 
 
-def _seen(reply: asyncio.Future[dict[str, Any]]) -> None:
+def _seen(reply: asyncio.Future[Any]) -> None:
     if not reply.cancelled():
         reply.exception()
 
