@@ -134,7 +134,9 @@ async def test_a_pilot_that_is_killed_is_named(follower, isolated):
 
 async def test_a_scheduler_that_is_killed_is_named(follower, isolated):
     """Without its scheduler a cluster ends, and says that it was that."""
-    (child,) = [process for process in isolated.processes() if _log_of(process) == "scheduler.log"]
+    same_log = [process for process in isolated.processes() if _log_of(process) == "scheduler.log"]
+    # What the scheduler is just starting has its log, too; but it alone leads its group.
+    (child,) = [process for process in same_log if os.getpgid(process.pid) == process.pid]
     child.kill()
     await follower.reach(State.ENDED)
     assert follower.statuses[-1].error["what"] == "the scheduler process was killed by SIGKILL"
