@@ -33,7 +33,6 @@ def test_the_quickstart(notebook, tmp_path):
     page[UP].record()
     page[CLUSTER].record()
     page.run_all()
-    page[UP].wait_for("requested", within=10)
     page[DOWN].wait(120)
 
     status = page[UP].history()
