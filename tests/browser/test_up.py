@@ -36,8 +36,10 @@ def test_the_quickstart(notebook, tmp_path):
     page[DOWN].wait(120)
 
     status = page[UP].history()
-    assert states(status)[0] == "requested"
-    assert states(status).index("ready") == len(status) - 1
+    seen = states(status)  # a state may pass before the page is drawn
+    assert seen == sorted(seen, key=["requested", "queued", "starting", "ready"].index)
+    assert seen[0] != "ready"
+    assert seen.index("ready") == len(seen) - 1
     assert len({sight["height"] for sight in status}) == 1
 
     thresholds = r"([\d,]+) of 1,000 permutations +67 %: \d\.\d\d +95 %: \d\.\d\d$"
