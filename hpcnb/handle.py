@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import secrets
 import threading
 import weakref
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -70,6 +71,8 @@ class Handle:
         self.id = status.id
         self._changed = asyncio.Event()
         self._heard: list[Heard] = []
+        self._awaited = 0
+        self._asked = False
         # Weakly: a handle is made for each line of a listing, and none says when it is no longer needed.
         this = weakref.WeakMethod(self._hear)
         self._stop = agent().listen(self.id, lambda status: (hear := this()) and hear(status))
@@ -85,6 +88,7 @@ class Handle:
         self._changed.set()
         for heard in self._heard:
             heard(status)
+        self._see_to_login()
 
     def on_change(self, heard: Heard) -> None:
         """Call `heard`, on the background loop, with every new status."""
@@ -119,6 +123,24 @@ class Handle:
             remedy="`%hpc` lists those that are.",
         )
 
+    @contextlib.contextmanager
+    def awaited(self) -> Iterator[None]:
+        """While somebody waits here, he is asked for whatever a lost connection needs to be made again."""
+        self._awaited += 1
+        background().asyncio_loop.call_soon_threadsafe(self._see_to_login)
+        try:
+            yield
+        finally:
+            self._awaited -= 1
+
+    def _see_to_login(self) -> None:
+        if "login" not in self.status.notices:
+            self._asked = False
+        elif self._awaited and not self._asked:
+            self._asked = True  # once: who answered wrong, or not at all, logs in when he wants to
+            # Its failure is no news: the notice stays.
+            background().start(login(self.status.spec.site)).add_done_callback(lambda done: done.exception())
+
     async def ready(self) -> None:
         """Wait until the cluster is ready, however long it takes.
 
@@ -127,6 +149,10 @@ class Handle:
         HPCError
             It has ended instead, and why.
         """
+        with self.awaited():
+            await self._ready()
+
+    async def _ready(self) -> None:
         while self.status.state is not State.READY:
             if self.status.state is State.ENDED:
                 raise self.error()
@@ -156,6 +182,10 @@ class Handle:
         """Have so many nodes."""
         await self._call("scale", nodes=nodes)
 
+    async def keep(self) -> None:
+        """Begin the idle time anew."""
+        await self._call("keep")
+
     async def close(self) -> None:
         """End the cluster; returns when its jobs are gone."""
         await self._call("close")
@@ -168,6 +198,17 @@ class Handle:
 
     def _call(self, call: str, /, **arguments: Any) -> Awaitable[Any]:
         return agent().call(call, id=self.id, **arguments)
+
+
+async def login(site: str = "") -> None:
+    """Have a connection to a site, by default the default one; whatever it asks, the user is asked.
+
+    Raises
+    ------
+    SiteError
+        It cannot be reached, or would not let the user in.
+    """
+    await agent().call("login", site=site)
 
 
 def spec_for(site: str = "", *, name: str = "", **wishes: Any) -> ClusterSpec:

@@ -268,6 +268,8 @@ class ClusterStatus(Record):
     ending : Ending or None
     error : dict or None
         The error (`HPCError.to_json`) that ended it, when one did.
+    notices : dict of str to str
+        What the user should do something about, by topic: ``login``, ``certificate``, ``idle``.
     created, changed : float
         POSIX time on the user's machine.
     """
@@ -283,5 +285,6 @@ class ClusterStatus(Record):
     counts: WorkerCounts = field(default_factory=WorkerCounts)
     ending: Ending | None = None
     error: dict[str, str] | None = None
+    notices: dict[str, str] = field(default_factory=dict)
     created: float = 0.0
     changed: float = 0.0

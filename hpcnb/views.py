@@ -57,7 +57,7 @@ def _facts(status: ClusterStatus, now: float) -> str:
     detail = status.detail
     if status.unknown_since:
         detail = f"the batch system has not answered for {clock(now - status.unknown_since)}"
-    return ", ".join(facts) + (f": {detail}" if detail else "")
+    return "; ".join([", ".join(facts) + (f": {detail}" if detail else ""), *status.notices.values()])
 
 
 def _loads(status: ClusterStatus) -> list[str]:

@@ -8,12 +8,13 @@ import os
 import re
 import time
 from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import replace
 from typing import Any
 
 import hpcnb
 from hpcnb import config
 from hpcnb.agent import record
-from hpcnb.agent.clusters import LiveCluster, new_record
+from hpcnb.agent.clusters import LiveCluster
 from hpcnb.agent.sites import Site
 from hpcnb.errors import AuthenticationFailed, ClusterError, ConfigError, NotReady
 from hpcnb.model import ClusterSpec, ClusterStatus, State
@@ -72,7 +73,7 @@ class Calls:
     async def call_create(self, *, id: str, spec: dict[str, Any], client: object, ask: Ask) -> dict[str, Any]:
         """Ask for a cluster; answers once the job is submitted. Asking again with the same id is harmless."""
         if known := self._clusters.get(id):
-            return known.status.to_json()
+            return self._shown(known.status).to_json()
         if not re.fullmatch(r"[0-9a-f]{16}", id):
             raise ClusterError(f"{id!r} is no id of a cluster")
         wanted = ClusterSpec.from_json(spec)
@@ -84,15 +85,15 @@ class Calls:
                     remedy=f"Use it (`%hpc attach {wanted.name}`), end it (`%hpc down {wanted.name}`), or pass another --name.",
                 )
         site = self._site(wanted.site)
-        cluster = self._clusters[id] = LiveCluster(new_record(id, wanted), site, self._changed)
+        cluster = self._clusters[id] = LiveCluster(record.new(id, wanted), site, self._on_status)
         self._attached.setdefault(client, set()).add(id)
         await cluster.request(ask)
         await self._count(id)
-        return cluster.status.to_json()
+        return self._shown(cluster.status).to_json()
 
     async def call_list(self, *, client: object, ask: Ask) -> list[dict[str, Any]]:
         """Every cluster that is alive or ended lately, oldest first."""
-        return [c.status.to_json() for c in self._clusters.values()]
+        return [self._shown(c.status).to_json() for c in self._clusters.values()]
 
     async def call_attach(self, *, id: str, client: object, ask: Ask) -> dict[str, Any]:
         """Count the client among those who use a cluster, and give it what it needs to connect."""
@@ -107,7 +108,7 @@ class Calls:
             "authority": cluster.authority_certificate,
             "certificate": identity.certificate,
             "key": identity.key,
-            "status": cluster.status.to_json(),
+            "status": self._shown(cluster.status).to_json(),
         }
 
     async def call_scale(self, *, id: str, nodes: int, client: object, ask: Ask) -> None:
@@ -116,12 +117,16 @@ class Calls:
         await cluster.resume(ask)
         await cluster.scale(nodes)
 
+    async def call_keep(self, *, id: str, client: object, ask: Ask) -> None:
+        """Begin a cluster's idle time anew."""
+        await self._find(id).keep()
+
     async def call_close(self, *, id: str, client: object, ask: Ask) -> dict[str, Any]:
         """End a cluster; answers when its jobs are gone."""
         cluster = self._find(id)
         await cluster.resume(ask)
         await cluster.close()
-        return cluster.status.to_json()
+        return self._shown(cluster.status).to_json()
 
     async def call_logs(
         self, *, id: str, name: str = "", most: int = 65536, client: object, ask: Ask
@@ -130,6 +135,10 @@ class Calls:
         return await self._find(id).logs(name, most, ask)
 
     # -- sites -------------------------------------------------------------------------------------------------
+
+    async def call_login(self, *, site: str, client: object, ask: Ask) -> None:
+        """Have a connection to a site, with somebody there to answer what it asks."""
+        await self._site(site or config.load().site().name).connect(ask)
 
     async def call_sites(self, *, client: object, ask: Ask) -> list[dict[str, Any]]:
         """The configured sites."""
@@ -146,8 +155,23 @@ class Calls:
         known = self._sites.get(name)
         if known is None or known.config != wanted:
             # An edited entry is a new site to us; clusters that run keep the connection they have.
-            known = self._sites[name] = Site(wanted)
+            known = self._sites[name] = Site(wanted, self._on_notices)
         return known
+
+    def _on_notices(self, site: Site) -> None:
+        for cluster in self._live():
+            if cluster.site is site:
+                self._on_status(cluster.status)
+
+    def _on_status(self, status: ClusterStatus) -> None:
+        self._changed(self._shown(status))
+
+    def _shown(self, status: ClusterStatus) -> ClusterStatus:
+        """A status with what its site wants of the user."""
+        cluster = self._clusters.get(status.id)
+        if cluster is None or status.state is State.ENDED:
+            return status
+        return replace(status, notices=status.notices | cluster.site.notices)
 
     def _find(self, id: str) -> LiveCluster:
         if id not in self._clusters:
@@ -182,7 +206,7 @@ class Calls:
             except ConfigError as exc:
                 log.warning("cluster %s cannot be followed: %s", kept.status.id, exc)
                 continue
-            self._clusters[kept.status.id] = LiveCluster(kept, site, self._changed)
+            self._clusters[kept.status.id] = LiveCluster(kept, site, self._on_status)
         for cluster in self._live():
             self._later(self._resume(cluster))
 

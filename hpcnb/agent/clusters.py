@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import secrets
-import time
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from functools import partial
@@ -17,7 +15,7 @@ from hpcnb.agent.connection import Connection
 from hpcnb.agent.record import ClusterRecord
 from hpcnb.agent.sites import Site
 from hpcnb.errors import ClusterError, HPCError, NotReady, SiteError
-from hpcnb.model import ClusterSpec, ClusterStatus, JobState, JobStatus, State
+from hpcnb.model import ClusterStatus, JobState, JobStatus, State
 from hpcnb.site import bootstrap
 from hpcnb.site.authority import Authority, Identity, Role
 from hpcnb.site.batch import BatchUnknown
@@ -37,18 +35,6 @@ MOST_LOGS = 4 << 20
 Changed = Callable[[ClusterStatus], None]
 
 
-def new_record(cluster: str, spec: ClusterSpec) -> ClusterRecord:
-    """The record of a cluster that was just asked for."""
-    authority = Authority.create(cluster)
-    now = time.time()
-    return ClusterRecord(
-        status=ClusterStatus(id=cluster, spec=spec, state=State.REQUESTED, created=now, changed=now),
-        authority_certificate=authority.certificate,
-        authority_key=authority.key,
-        secret=secrets.token_hex(32),
-    )
-
-
 class LiveCluster:
     """A cluster from its request to its end.
 
@@ -63,7 +49,7 @@ class LiveCluster:
 
     def __init__(self, kept: ClusterRecord, site: Site, changed: Changed) -> None:
         self._record = kept
-        self._site = site
+        self.site = site
         self._changed = changed
         self._connection: Connection | None = None
         self._opening: asyncio.Future[Probe] | None = None
@@ -104,10 +90,10 @@ class LiveCluster:
         """
         self._requesting = asyncio.Event()
         try:
-            self._say(f"connecting to {self._site.name}")
+            self._say(f"connecting to {self.site.name}")
             found = await self._open(ask)
-            self._record = replace(self._record, home=found.home, zip_path=self._site.zip_path)
-            self._say("; ".join([*self._site.warnings, "submitting"]))
+            self._record = replace(self._record, home=found.home, zip_path=self.site.zip_path)
+            self._say("; ".join([*self.site.warnings, "submitting"]))
             await self._submit(0)
         except HPCError as exc:
             self._fail(exc)
@@ -121,7 +107,7 @@ class LiveCluster:
 
     async def _open(self, ask: Ask) -> Probe:
         """Open the site, unless `close` is faster."""
-        self._opening = asyncio.ensure_future(self._site.open(ask))
+        self._opening = asyncio.ensure_future(self.site.open(ask))
         try:
             found = await self._opening
         except asyncio.CancelledError:
@@ -145,8 +131,8 @@ class LiveCluster:
         # The record comes first: if this process dies between the submission and its answer, the token finds the job.
         self._keep(self._record.with_job(job))
         scheduler = self._connection.scheduler if self._connection else ""
-        run = allocation.run_of(self._record, job, self._site, scheduler=scheduler)
-        job_id = await allocation.submit(self._site, self._record, run)
+        run = allocation.run_of(self._record, job, self.site, scheduler=scheduler)
+        job_id = await allocation.submit(self.site, self._record, run)
         self._keep(self._record.with_job(replace(job, job_id=job_id)))
         if index == 0:
             self._set(reactor.on_submitted(self.status, job_id))
@@ -170,9 +156,11 @@ class LiveCluster:
             Its site cannot be asked now; nothing has changed.
         """
         async with self._resuming:
-            if self._following or self._requesting or self.status.state is State.ENDED:
+            known = self._following or self._requesting or self.status.state is State.ENDED
+            if not known or "login" in self.site.notices:
+                await self.site.connect(ask)
+            if known:
                 return
-            await self._site.connect(ask)
             try:
                 await self._find_jobs()
             except BatchUnknown as exc:
@@ -188,7 +176,7 @@ class LiveCluster:
     async def _find_jobs(self) -> None:
         for job in (job for job in self._record.jobs if not job.job_id):
             # Submitted, perhaps, by an agent that died before it had the answer.
-            if found := await self._site.batch.find(job.token):
+            if found := await self.site.batch.find(job.token):
                 self._keep(self._record.with_job(replace(job, job_id=found[0])))
                 if job.index == 0:
                     self._set(reactor.on_submitted(self.status, found[0]))
@@ -197,10 +185,10 @@ class LiveCluster:
 
     @property
     def _place(self) -> str:
-        return f"site {self._site.name}"
+        return f"site {self.site.name}"
 
     def _watch(self, index: int, job_id: str) -> None:
-        self._site.watch(job_id, partial(self._on_job, index))
+        self.site.watch(job_id, partial(self._on_job, index))
 
     def _on_job(self, index: int, job: JobStatus) -> None:
         if index == 0 and job.state is JobState.ENDED:
@@ -216,14 +204,14 @@ class LiveCluster:
         for job in self._record.jobs:
             if job.index == index:
                 self._keep(self._record.without_job(index))
-                await bootstrap.forget_secrets(self._site.shell, job.path, self._record.home)
+                await bootstrap.forget_secrets(self.site.shell, job.path, self._record.home)
 
     async def _keep_link(self) -> None:
         try:
             self._connection = Connection(
                 self.status.id,
                 self._record.jobs[0].path,
-                shell=self._site.shell,
+                shell=self.site.shell,
                 authority=self._record.authority_certificate,
                 identity=self.identity(Role.AGENT),
                 secret=bytes.fromhex(self._record.secret),
@@ -240,7 +228,7 @@ class LiveCluster:
 
     def _on_event(self, event: dict[str, Any]) -> None:
         if event["event"] == "ended":
-            self._site.hurry()
+            self.site.hurry()
         self._set(reactor.on_pilot(self.status, event))
 
     async def attached(self, clients: int) -> None:
@@ -251,6 +239,11 @@ class LiveCluster:
     async def _tell_attached(self) -> None:
         if self._connection:
             await self._connection.tell({"op": "attached", "clients": self._clients})
+
+    async def keep(self) -> None:
+        """Begin the idle time anew."""
+        if not (self._connection and await self._connection.tell({"op": "keep"})):
+            raise NotReady(f"cluster {self.status.spec.name!r} is {self.status.state}", where=self._place)
 
     async def scale(self, nodes: int) -> None:
         """Have this many nodes, by further batch jobs of one node each; the first job keeps its own.
@@ -267,7 +260,7 @@ class LiveCluster:
                 extra.append(max([0, *extra]) + 1)
                 await self._add(extra[-1])
             if surplus := [job.job_id for job in self._record.jobs if job.index in extra[wanted:]]:
-                await allocation.cancel(self._site, surplus)
+                await allocation.cancel(self.site, surplus)
 
     async def _add(self, index: int) -> None:
         if not (self._connection and self._connection.scheduler):
@@ -298,7 +291,7 @@ class LiveCluster:
         if self._requesting:
             await self._requesting.wait()
         if not self._ended.is_set() and self._connection and await self._connection.tell({"op": "close"}):
-            self._site.hurry()
+            self.site.hurry()
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._ended.wait(), POLITE)
         if self.status.state is State.ENDED:
@@ -320,7 +313,7 @@ class LiveCluster:
     async def _cancel_until_gone(self) -> None:
         while not self._ended.is_set():
             try:
-                await allocation.cancel(self._site, [job.job_id for job in self._record.jobs if job.job_id])
+                await allocation.cancel(self.site, [job.job_id for job in self._record.jobs if job.job_id])
             except HPCError as exc:
                 log.warning("cluster %s: %s", self.status.id, exc)
                 self._say(f"ending; {exc.what}")
@@ -329,7 +322,7 @@ class LiveCluster:
 
     async def _finish(self, job: JobStatus) -> None:
         """The leading job is over: collect the evidence, end what hangs on it, forget the secrets."""
-        ending = await remains.ending_of(self._site.shell, self._record.jobs[0].path, job)
+        ending = await remains.ending_of(self.site.shell, self._record.jobs[0].path, job)
         if self._following:
             self._following.cancel()
         if self._connection:
@@ -337,10 +330,10 @@ class LiveCluster:
         # Of what follows nothing may keep the cluster from ending: the site may be out of reach.
         if rest := [j.job_id for j in self._record.jobs if j.index and j.job_id]:
             with contextlib.suppress(SiteError):
-                await allocation.cancel(self._site, rest)
+                await allocation.cancel(self.site, rest)
         for kept in self._record.jobs:
             with contextlib.suppress(OSError, SiteError):
-                await bootstrap.forget_secrets(self._site.shell, kept.path, self._record.home)
+                await bootstrap.forget_secrets(self.site.shell, kept.path, self._record.home)
         status = reactor.on_job(self.status, replace(job, ending=ending), leads=True)
         self._record = self._record.without_secrets()
         self._set(status)
@@ -350,11 +343,11 @@ class LiveCluster:
         """The ends of the logs whose name contains `name`, of a cluster that may have ended long ago."""
         if not self._record.jobs:
             return {}
-        await self._site.connect(ask)
+        await self.site.connect(ask)
         path = self._record.jobs[0].path
-        names = [n for n in await remains.log_names(self._site.shell, path) if name in n]
+        names = [n for n in await remains.log_names(self.site.shell, path) if name in n]
         most = min(most, MOST_LOGS // max(1, len(names)))
-        return {n: await remains.read_log(self._site.shell, path, n, most) for n in names}
+        return {n: await remains.read_log(self.site.shell, path, n, most) for n in names}
 
     async def leave(self) -> None:
         """Stop following; the cluster goes on without us."""

@@ -95,6 +95,8 @@ def on_pilot(status: ClusterStatus, event: Mapping[str, Any]) -> ClusterStatus:
         return status
     if event["event"] == "load":
         return _on_load(status, WorkerCounts(workers=event["workers"], cores=event["cores"], tasks=event["tasks"]))
+    if event["event"] == "idle":
+        return on_notice(status, "idle", _idle(event["left"]))
     if event["event"] == "worker-exit":
         return replace(status, detail=f"{event['worker']} {event['how']}; it was started again")
     if event["event"] == "ended" and status.state is not State.DRAINING:
@@ -102,6 +104,19 @@ def on_pilot(status: ClusterStatus, event: Mapping[str, Any]) -> ClusterStatus:
         said = Ending(reason=Reason(event["reason"]), message=event["message"])
         return replace(on_draining(status), detail=said.message, ending=said)
     return status
+
+
+def on_notice(status: ClusterStatus, topic: str, text: str) -> ClusterStatus:
+    """There is something that the user should do, or (an empty text) no longer."""
+    notices = {known: words for known, words in status.notices.items() if known != topic}
+    return replace(status, notices=notices | ({topic: text} if text else {}))
+
+
+def _idle(left: float | None) -> str:
+    if left is None:
+        return ""
+    at = time.strftime("%H:%M", time.localtime(time.time() + left))
+    return f"ends at {at} because nobody uses it (idle-timeout): any use, or `%hpc keep`, keeps it"
 
 
 def _on_load(status: ClusterStatus, counts: WorkerCounts) -> ClusterStatus:
@@ -149,6 +164,7 @@ def on_ended(status: ClusterStatus, ending: Ending) -> ClusterStatus:
         link="",
         counts=WorkerCounts(),
         walltime_left=None,
+        notices={},
         detail=ending.message or f"ended: {ending.reason}",
     )
 

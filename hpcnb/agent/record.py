@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 import logging
 import os
+import secrets
+import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from hpcnb.agent import places
-from hpcnb.model import ClusterStatus, Record, State
+from hpcnb.model import ClusterSpec, ClusterStatus, Record, State
+from hpcnb.site.authority import Authority
 
 log = logging.getLogger(__name__)
 
@@ -66,6 +69,18 @@ class ClusterRecord(Record):
     def without_secrets(self) -> ClusterRecord:
         """What may be kept of a cluster that has ended."""
         return replace(self, authority_key="", secret="")
+
+
+def new(cluster: str, spec: ClusterSpec) -> ClusterRecord:
+    """The record of a cluster that was just asked for."""
+    authority = Authority.create(cluster)
+    now = time.time()
+    return ClusterRecord(
+        status=ClusterStatus(id=cluster, spec=spec, state=State.REQUESTED, created=now, changed=now),
+        authority_certificate=authority.certificate,
+        authority_key=authority.key,
+        secret=secrets.token_hex(32),
+    )
 
 
 def save(record: ClusterRecord) -> None:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 from hpcnb.config import SiteConfig
+from hpcnb.errors import SiteError
 from hpcnb.model import JobState, JobStatus
 from hpcnb.site import bootstrap
 from hpcnb.site.batch import Batch
@@ -24,8 +26,14 @@ log = logging.getLogger(__name__)
 FASTEST, SLOWEST = 0.25, 4.0
 """Seconds between two questions to a batch system: soon after something happened, then ever more rarely."""
 SLOWER = 1.4
+EXPIRY_WARNING = 3600.0
+"""Seconds before the end of the login's certificate at which it is announced."""
 
 Heard = Callable[[JobStatus], None]
+
+
+def _ignore(site: Site) -> None:
+    """Stand in for a callback that nobody gave."""
 
 
 class Site:
@@ -34,16 +42,26 @@ class Site:
     Parameters
     ----------
     config : SiteConfig
+    noticed : callable, optional
+        Called with the site whenever its `notices` change.
+
+    Attributes
+    ----------
+    notices : dict of str to str
+        What its user should do something about; see `ClusterStatus.notices`.
     """
 
-    def __init__(self, config: SiteConfig) -> None:
+    def __init__(self, config: SiteConfig, noticed: Callable[[Site], None] = _ignore) -> None:
         self.config = config
         self.name = config.name
         self.environment = Environment(python=config.python, setup=config.setup) if config.host else _here(config)
         self.probe: Probe | None = None
         self.zip_path = ""
         self.warnings: list[str] = []
-        self.shell = LastingShell(config.name, self._reach)
+        self.notices: dict[str, str] = {}
+        self._noticed = noticed
+        self._expiry: asyncio.TimerHandle | None = None
+        self.shell = LastingShell(config.name, self._reach, refused=self._on_login)
         self.batch = _batch(config, self.shell)
         self._opening = asyncio.Lock()
         self._watched: dict[str, Heard] = {}
@@ -81,6 +99,30 @@ class Site:
         return await SSHShell.connect(
             self.config.host, ask=ask, config_file=config_file, timeout=self.config.connect_timeout
         )
+
+    def _on_login(self, refusal: SiteError | None) -> None:
+        again = f"`%hpc login {self.name}`"
+        text = f"needs you ({refusal.what}): {again} connects again" if refusal else ""
+        self._notice("login", text)
+        if refusal is None:
+            self._watch_expiry()
+
+    def _watch_expiry(self) -> None:
+        """Announce the end of the login's certificate while it can still be renewed without hurry."""
+        if self._expiry:
+            self._expiry.cancel()
+        self._notice("certificate", "")
+        if ends := self.shell.login_ends:
+            at = time.strftime("%H:%M", time.localtime(ends))
+            text = f"the certificate for {self.name} expires at {at}: renew it, or a lost connection stays lost"
+            wait = max(0.0, ends - EXPIRY_WARNING - time.time())
+            self._expiry = asyncio.get_running_loop().call_later(wait, self._notice, "certificate", text)
+
+    def _notice(self, topic: str, text: str) -> None:
+        known = {other: words for other, words in self.notices.items() if other != topic}
+        before, self.notices = self.notices, known | ({topic: text} if text else {})
+        if self.notices != before:
+            self._noticed(self)
 
     def watch(self, job_id: str, heard: Heard) -> None:
         """Call `heard` with every status of a job, until it has ended."""
@@ -128,6 +170,8 @@ class Site:
     async def close(self) -> None:
         """Stop asking and end the connection; jobs go on."""
         self._watched.clear()
+        if self._expiry:
+            self._expiry.cancel()
         if self._asker:
             self._asker.cancel()
             await asyncio.gather(self._asker, return_exceptions=True)

@@ -20,7 +20,9 @@ _COMMANDS = {
     "status": "hpcnb.cli.clusters",
     "scale": "hpcnb.cli.clusters",
     "logs": "hpcnb.cli.clusters",
-    "sites": "hpcnb.cli.clusters",
+    "keep": "hpcnb.cli.clusters",
+    "sites": "hpcnb.cli.sites",
+    "login": "hpcnb.cli.sites",
     "agent": "hpcnb.cli.agent",
     "sandbox": "hpcnb.cli.sandbox",
 }

@@ -9,7 +9,7 @@ import click
 import hpcnb
 from hpcnb import handle
 from hpcnb.agent import places
-from hpcnb.cli.clusters import as_json
+from hpcnb.cli.face import as_json
 from hpcnb.errors import ClusterError
 
 

@@ -1,4 +1,4 @@
-"""`up`, `down`, `status`, `scale`, `logs`, `sites`: the commands about clusters."""
+"""`up`, `down`, `status`, `scale`, `logs`, `keep`: the commands about clusters."""
 
 from __future__ import annotations
 
@@ -10,14 +10,11 @@ from typing import Any
 import click
 
 from hpcnb import handle
-from hpcnb.cli.face import Face
+from hpcnb.cli.face import Face, as_json
 from hpcnb.errors import ConfigError, NotReady
 from hpcnb.handle import Handle
 from hpcnb.model import State
 from hpcnb.units import parse_duration
-from hpcnb.views import sites_text
-
-as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 _WISHES = (
     click.option("--nodes", type=click.IntRange(min=1), help="How many nodes."),
@@ -195,17 +192,17 @@ def logs(face: Face, target: str, count: int, name: str) -> None:
 
 
 @click.command()
-@as_json
-def sites(as_json: bool) -> None:
-    """List the configured sites; * marks the default.
+@click.argument("name", default="")
+@click.pass_obj
+def keep(face: Face, name: str) -> None:
+    """Keep the idle cluster called NAME, or the only one: its idle time begins anew.
 
     \b
     Examples:
-      hpcnb sites
-      hpcnb sites --json
+      hpcnb keep
+      hpcnb keep fit
     """
-    found = handle.run(handle.agent().call("sites"))
-    click.echo(json.dumps(found, indent=1) if as_json else sites_text(found))
+    handle.run(_pick(name or face.current()).keep())
 
 
 def _live() -> list[Handle]:

@@ -27,6 +27,8 @@ TICK = 1.0
 """Seconds between two redraws while only the clock moves."""
 
 
+as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+
 _question = threading.Lock()
 """Held while a question stands on the terminal, which no status line may overwrite."""
 

@@ -15,7 +15,7 @@ import click
 import platformdirs
 from rich.console import Console
 
-from hpcnb.cli.clusters import as_json
+from hpcnb.cli.face import as_json
 from hpcnb.sandbox import Sandbox, SandboxStatus, entry
 
 

@@ -158,6 +158,8 @@ class Pilot:
         elif wish["op"] == "attached":
             self._attached = int(wish["clients"])
             self._idle_since = time.monotonic()
+        elif wish["op"] == "keep":
+            self._idle_since = time.monotonic()
 
     async def _watch_idleness(self) -> None:
         limit = self._run.spec.idle_timeout
@@ -165,15 +167,15 @@ class Pilot:
         while True:
             await asyncio.sleep(min(BEAT, limit / 4))
             if self._needed():
-                self._idle_since, warned = time.monotonic(), False
+                self._idle_since = time.monotonic()
             left = limit - (time.monotonic() - self._idle_since)
             if left <= 0:
                 message = f"nobody was attached and nothing ran for {limit} s (idle-timeout)"
                 self._end(Ending(reason=Reason.COMPLETED, message=message))
                 return
-            if left < LAST_WARNING < limit and not warned:
-                warned = True
-                self._tell({"event": "idle", "left": left})
+            if (ends_soon := left < LAST_WARNING < limit) != warned:
+                warned = ends_soon
+                self._tell({"event": "idle", "left": left if warned else None})
 
     def _needed(self) -> bool:
         tasks = self._latest.get("load", {}).get("tasks", {})

@@ -18,6 +18,10 @@ FINAL = (AuthenticationFailed, HostKeyMismatch)
 """What another attempt without the user would only repeat; the next command of the user tries again."""
 
 
+def _ignore(error: SiteError | None) -> None:
+    """Stand in for a callback that nobody gave."""
+
+
 class LastingShell:
     """A `Shell` that connects when it is first used, and again after a loss.
 
@@ -26,15 +30,23 @@ class LastingShell:
     name : str
     connect : callable
         Makes a connection.
+    refused : callable, optional
+        Called with the error when a login needs the user, and with None when there is a connection.
     clock : callable
         Seconds, as `time.monotonic` counts them.
     """
 
     def __init__(
-        self, name: str, connect: Callable[[Ask], Awaitable[Shell]], *, clock: Callable[[], float] = time.monotonic
+        self,
+        name: str,
+        connect: Callable[[Ask], Awaitable[Shell]],
+        *,
+        refused: Callable[[SiteError | None], None] = _ignore,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.name = name
         self._connect = connect
+        self._refused = refused
         self._clock = clock
         self._shell: Shell | None = None
         self._connecting = asyncio.Lock()
@@ -46,6 +58,10 @@ class LastingShell:
     def alive(self) -> bool:
         return self._shell is not None and self._shell.alive
 
+    @property
+    def login_ends(self) -> float | None:
+        return self._shell.login_ends if self._shell is not None else None
+
     async def connect(self, ask: Ask) -> Shell:
         """Have a connection, with somebody there to answer questions; tries at once, whatever happened before."""
         async with self._connecting:
@@ -53,8 +69,13 @@ class LastingShell:
                 if self._shell is not None:
                     await self._shell.close()
                     self._shell = None
-                self._shell = await self._connect(ask)
+                try:
+                    self._shell = await self._connect(ask)
+                except FINAL as exc:
+                    self._refused(exc)
+                    raise
                 self._failures, self._error = 0, None
+                self._refused(None)
             return self._shell
 
     async def _connected(self) -> Shell:
@@ -96,5 +117,5 @@ class LastingShell:
 async def _nobody(prompt: Prompt) -> str:
     raise AuthenticationFailed(
         f"{prompt.title}: {prompt.text.strip()}",
-        remedy="The connection was lost and making it again needs you: `%hpc up` or any command for this site asks.",
+        remedy="The connection was lost and making it again needs you: `%hpc login SITE` asks.",
     )

@@ -32,6 +32,10 @@ class LocalShell:
     def alive(self) -> bool:
         return not self._closed
 
+    @property
+    def login_ends(self) -> float | None:
+        return None
+
     async def run(self, argv: Sequence[str], *, stdin: bytes = b"", timeout: float = 30.0) -> Completed:
         words = command.words(argv)
         self._check_open()

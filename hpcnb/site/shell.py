@@ -62,6 +62,10 @@ class Shell(Protocol):
     def alive(self) -> bool:
         """Whether the connection is still there, as far as this end can tell."""
 
+    @property
+    def login_ends(self) -> float | None:
+        """POSIX time at which the certificate that opened it expires, and a new connection would be refused."""
+
     async def run(self, argv: Sequence[str], *, stdin: bytes = b"", timeout: float = 30.0) -> Completed:
         """Run a command given as a list (no shell ever sees an unquoted word); raises `TimeoutError`."""
 

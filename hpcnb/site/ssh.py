@@ -81,6 +81,10 @@ class SSHShell:
     def alive(self) -> bool:
         return all(link.is_active() for link in self._links)
 
+    @property
+    def login_ends(self) -> float | None:
+        return min((link.login_ends for link in self._links if link.login_ends), default=None)
+
     async def run(self, argv: Sequence[str], *, stdin: bytes = b"", timeout: float = 30.0) -> Completed:
         return await self._commands.run(argv, stdin, timeout)
 

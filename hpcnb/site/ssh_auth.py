@@ -136,7 +136,10 @@ class _Login:
         self._keys -= 1
         public = offer.public or key.asbytes()
         shown = f"{hostkeys.label(public)} {hostkeys.fingerprint(public)} ({offer.label})"
-        return await self._attempt(f"publickey {shown}", self._transport.auth_publickey, self._end.user, key)
+        left = await self._attempt(f"publickey {shown}", self._transport.auth_publickey, self._end.user, key)
+        if left is not None:
+            self._transport.login_ends = offer.ends
+        return left
 
     def _takes_rsa(self) -> bool:
         # paramiko ends the connection over this, with all the other keys untried.

@@ -33,6 +33,7 @@ from hpcnb.site.ssh_config import Endpoint
 
 _MAGIC = b"openssh-key-v1\0"
 _HEAD, _TAIL = b"-----BEGIN OPENSSH PRIVATE KEY-----", b"-----END OPENSSH PRIVATE KEY-----"
+_FOREVER = 2**64 - 1
 _CLASSES: tuple[tuple[type, type[paramiko.PKey]], ...] = (
     (Ed25519PrivateKey, paramiko.Ed25519Key),
     (EllipticCurvePrivateKey, paramiko.ECDSAKey),
@@ -86,6 +87,12 @@ class Offer:
     certificate: bytes = b""
     held: paramiko.AgentKey | None = field(default=None, repr=False)
     path: Path | None = None
+
+    @property
+    def ends(self) -> float | None:
+        """POSIX time at which the certificate expires; None for one that does not, and without one."""
+        found = _identity(self.certificate) if self.certificate else None
+        return float(found.valid_before) if found and found.valid_before < _FOREVER else None
 
     def load(self, passphrase: str = "") -> paramiko.PKey:
         """The key, ready to sign.
@@ -221,12 +228,17 @@ def _public_file(path: Path) -> bytes:
     return key if kind(key) == fields[0] else b""
 
 
-def _certified_key(certificate: bytes) -> bytes:
+def _identity(certificate: bytes) -> SSHCertificate | None:
     text = f"{kind(certificate)} {base64.b64encode(certificate).decode()}".encode()
     try:
         found = load_ssh_public_identity(text)
     except (ValueError, UnsupportedAlgorithm):
-        return b""
-    if not isinstance(found, SSHCertificate):
+        return None
+    return found if isinstance(found, SSHCertificate) else None
+
+
+def _certified_key(certificate: bytes) -> bytes:
+    found = _identity(certificate)
+    if found is None:
         return b""
     return base64.b64decode(found.public_key().public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH).split()[1])

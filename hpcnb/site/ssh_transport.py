@@ -124,6 +124,8 @@ class Transport(paramiko.Transport):
         self.farewell = ""
         self.dear = False
         """The login took an answer of the user's: not to be thrown away lightly."""
+        self.login_ends: float | None = None
+        """POSIX time at which the certificate that opened it expires."""
         self._ended: set[int] = set()  # the server's numbers of channels that we closed
         self._refusals: dict[int, paramiko.ChannelException] = {}
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix=f"ssh {where}")

@@ -10,6 +10,7 @@ import socket
 import subprocess
 import tempfile
 import threading
+import time
 from pathlib import Path
 
 import paramiko
@@ -132,6 +133,18 @@ async def test_a_certificate_opens(sshd, connect):
     await refused(connect, sshd)
     certify(authority, key, "-n", "me")
     assert await connect(sshd)
+
+
+async def test_the_end_of_a_certificate_is_known(sshd, connect):
+    """A certificate that expires says when; one that does not, and a bare key, say nothing."""
+    authority, key = keygen(sshd.folder / "authority"), keygen(sshd.folder / "mine")
+    sshd.authorize(public(sshd.user), f'cert-authority,principals="me" {public(authority)}')
+    assert (await connect(sshd)).login_ends is None
+    sshd.configure(identity=key)
+    certify(authority, key, "-n", "me")
+    assert (await connect(sshd)).login_ends is None
+    certify(authority, key, "-n", "me", "-V", "+30m")
+    assert (await connect(sshd)).login_ends == pytest.approx(time.time() + 1800, abs=60)
 
 
 async def test_a_certificate_may_lie_elsewhere(sshd, connect):

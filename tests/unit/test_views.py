@@ -48,6 +48,10 @@ def status(state, *, name="fit", site="octopus", job_id="117", job=None, **field
 
 GOLDEN = [
     (status(State.REQUESTED), "fit on octopus: requested 0:14"),
+    (
+        status(State.UNREACHABLE, notices={"login": "needs you (Code:)"}, detail="the connection is cut"),
+        "fit on octopus: unreachable, job 117, 0 workers, 0 cores: the connection is cut; needs you (Code:)",
+    ),
     (status(State.REQUESTED, detail="connecting"), "fit on octopus: requested 0:14: connecting"),
     (status(State.QUEUED), "fit on octopus: queued 0:14, job 117"),
     (

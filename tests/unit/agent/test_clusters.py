@@ -17,7 +17,7 @@ from hpcnb import config
 from hpcnb.agent import clusters, record
 from hpcnb.agent import sites as sites_module
 from hpcnb.agent.client import nobody_to_ask
-from hpcnb.agent.clusters import LiveCluster, new_record
+from hpcnb.agent.clusters import LiveCluster
 from hpcnb.agent.sites import Site
 from hpcnb.errors import (
     ClusterError,
@@ -114,7 +114,7 @@ class Life:
 
     def cluster(self, kept=None):
         """A cluster; a new one, or one that an earlier agent left."""
-        made = LiveCluster(kept or new_record(ID, SPEC), self.site, lambda status: self.states.append(status.state))
+        made = LiveCluster(kept or record.new(ID, SPEC), self.site, lambda status: self.states.append(status.state))
         self._stack.push_async_callback(made.leave)
         return made
 
@@ -560,7 +560,7 @@ async def test_logs_of_a_cluster_that_left_none(life, isolated):
     (run_directory(isolated) / "logs" / "scheduler.log").write_text("three\n")
     assert await cluster.logs("", 4, nobody_to_ask) == {"job.log": "two\n", "logs/scheduler.log": "ree\n"}
     assert await cluster.logs("job", 100, nobody_to_ask) == {"job.log": "one\ntwo\n"}
-    assert await LiveCluster(new_record(ID, SPEC), life.site, print).logs("", 100, nobody_to_ask) == {}
+    assert await LiveCluster(record.new(ID, SPEC), life.site, print).logs("", 100, nobody_to_ask) == {}
 
 
 async def test_no_secret_in_the_log(life, isolated, caplog):

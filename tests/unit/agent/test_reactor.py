@@ -334,3 +334,13 @@ def test_a_cut_walk_recovers(inputs):
     ):
         now = heard(now)
     assert now.state in (State.READY, State.DRAINING, State.ENDED)
+
+
+def test_an_idle_cluster_says_when_it_ends():
+    """The pilot's warning stands until it is taken back, or the cluster has ended; other notices stay."""
+    before = status(State.READY, notices={"login": "needs you"})
+    warned = reactor.on_pilot(before, {"event": "idle", "left": 240.0})
+    assert warned.notices["idle"].startswith("ends at ")
+    assert warned.notices["login"] == "needs you"
+    assert reactor.on_pilot(warned, {"event": "idle", "left": None}).notices == before.notices
+    assert by_batch(warned, ended(Reason.COMPLETED)).notices == {}

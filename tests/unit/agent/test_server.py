@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import logging
+from types import SimpleNamespace
 
 import pytest
 
@@ -41,7 +42,7 @@ class Told(Calls):
         self.ended = []
         self.left = []
 
-    async def call_login(self, *, client, ask):
+    async def call_secret(self, *, client, ask):
         """Ask for a password."""
         self.asked.set()
         await self.patience.wait()
@@ -82,6 +83,7 @@ class Known:
 
     def __init__(self, status):
         self.status = status
+        self.site = SimpleNamespace(notices={})
         self.clients = 0
 
     async def attached(self, clients):
@@ -189,7 +191,7 @@ async def test_a_question_reaches_who_called(connect, told):
 
     bystander = connect(disturbed)
     await hello(bystander)
-    await connect(answer).call("login")
+    await connect(answer).call("secret")
     assert seen == [PROMPT]
     assert told.answers == ["sesame"]
 
@@ -202,14 +204,14 @@ async def test_questions_at_the_same_time_keep_apart(connect, told):
         return next(answers)
 
     client = connect(answer)
-    await asyncio.gather(client.call("login"), client.call("login"))
+    await asyncio.gather(client.call("secret"), client.call("secret"))
     assert told.answers == ["first", "second"]
 
 
 async def test_a_refusal_is_the_calls_error(connect):
     """Where nobody can answer, the call fails with what the client said to do."""
     with pytest.raises(AuthenticationFailed, match="Nobody can answer here"):
-        await connect().call("login")
+        await connect().call("secret")
 
 
 @pytest.mark.parametrize("error", [EOFError(), RuntimeError("the front end has gone")])
@@ -220,12 +222,12 @@ async def test_a_question_that_fails_is_answered(connect, error):
         raise error
 
     with pytest.raises(AuthenticationFailed, match=f"was not answered .{type(error).__name__}"):
-        await connect(answer).call("login")
+        await connect(answer).call("secret")
 
 
 async def test_a_question_to_who_has_gone_is_an_error(server, raw, told):
     """A call that waits for the answer of a client that disconnects ends."""
-    connection = await raw({"id": 1, "call": "login"})
+    connection = await raw({"id": 1, "call": "secret"})
     assert json.loads(await connection.read_message())["prompt"] == 1
     connection.close()
     await until(lambda: told.ended)
@@ -235,7 +237,7 @@ async def test_a_question_to_who_has_gone_is_an_error(server, raw, told):
 async def test_a_question_after_its_client_has_gone_is_an_error(server, raw, told):
     """A call that has a question only when its client has gone does not wait for an answer."""
     told.patience = asyncio.Event()
-    connection = await raw({"id": 1, "call": "login"})
+    connection = await raw({"id": 1, "call": "secret"})
     await told.asked.wait()
     connection.close()
     await until(lambda: told.left)

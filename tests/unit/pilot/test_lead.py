@@ -189,6 +189,18 @@ async def test_it_warns_before_it_ends(pilot, monkeypatch):
         await control.hear("idle")
 
 
+async def test_an_end_that_was_announced_can_be_prevented(pilot, monkeypatch):
+    """Whoever wants an idle cluster kept says so: the time-out runs anew, and the warning is taken back."""
+    monkeypatch.setattr(lead, "LAST_WARNING", 0.6)
+    lone = await pilot(idle_timeout=1)
+    control = await lone.control()
+    for _ in range(3):
+        assert (await control.hear("idle"))["left"] < 0.6
+        await control.tell(op="keep")
+        assert (await control.hear("idle"))["left"] is None
+    assert (await end_of(lone)).reason is Reason.COMPLETED
+
+
 # -- what it hears --------------------------------------------------------------------------------------------------
 
 

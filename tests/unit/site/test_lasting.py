@@ -90,3 +90,20 @@ async def test_the_user_need_not_wait_out_a_pause(door, shell):
     door.refusal = None
     await shell.connect(ask)
     assert (await shell.run(["echo", "d"])).out == "d\n"
+
+
+async def test_that_a_login_needs_the_user_is_told(door):
+    """Whoever watches hears why a login needs the user, and that it no longer does; a failure of the network is none."""
+    heard = []
+    shell = LastingShell("site", door, refused=heard.append, clock=lambda: door.now)
+    door.refusal = ConnectionFailed("down")
+    with pytest.raises(ConnectionFailed):
+        await shell.run(["true"])
+    door.now += PAUSES[-1]
+    door.refusal = AuthenticationFailed("a code")
+    with pytest.raises(AuthenticationFailed):
+        await shell.run(["true"])
+    door.refusal = None
+    await shell.connect(ask)
+    await shell.close()
+    assert [error and error.what for error in heard] == ["a code", None]
