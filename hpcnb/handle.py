@@ -9,7 +9,7 @@ import secrets
 import threading
 import weakref
 from collections.abc import Awaitable, Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from hpcnb import config
@@ -17,6 +17,7 @@ from hpcnb.agent.client import AgentClient, nobody_to_ask
 from hpcnb.agent.loop import background
 from hpcnb.errors import HPCError, NotReady, error_from_json
 from hpcnb.model import ClusterSpec, ClusterStatus, State
+from hpcnb.site.environment import versions
 from hpcnb.site.shell import Ask, Prompt
 
 Heard = Callable[[ClusterStatus], None]
@@ -221,7 +222,9 @@ def spec_for(site: str = "", *, name: str = "", **wishes: Any) -> ClusterSpec:
     """
     entry = config.load().site(site)
     here = "" if entry.host else os.getcwd()
-    return config.cluster_spec(entry, name=name, directory=here, **wishes)
+    spec = config.cluster_spec(entry, name=name, directory=here, **wishes)
+    # The agent may run in another environment than the notebook, whose modules the workers need.
+    return replace(spec, python=entry.python, client=versions())
 
 
 async def handles(*, live: bool = True) -> list[Handle]:

@@ -161,6 +161,14 @@ class Resources(Record):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Versions(Record):
+    """A Python and the packages in it: ``"3.12.1"``, and the version of each package by name (empty: it is missing)."""
+
+    python: str
+    packages: dict[str, str]
+
+
+@dataclass(frozen=True, kw_only=True)
 class ClusterSpec(Record):
     """What a user asked for: a name, a site, resources and how to cut nodes into workers.
 
@@ -179,6 +187,10 @@ class ClusterSpec(Record):
         Seconds without an attached client and without work after which the cluster ends.
     directory : str
         Where sessions and workers run on a site that is this machine; empty: the site's home directory.
+    python : str
+        The interpreter at the site; empty: what the agent finds configured.
+    client : Versions or None
+        What asks, and what the site's Python must suit.
     """
 
     site: str
@@ -190,6 +202,8 @@ class ClusterSpec(Record):
     gpus_per_worker: int = 0
     idle_timeout: int = 1800
     directory: str = ""
+    python: str = ""
+    client: Versions | None = None
 
 
 class JobState(enum.StrEnum):

@@ -34,7 +34,7 @@ def run_of(kept: ClusterRecord, job: JobRecord, site: Site, *, scheduler: str) -
         spec=spec,
         index=job.index,
         scheduler=scheduler if job.index else "",
-        directory=spec.directory or (site.probe.user_home if site.probe else "/"),
+        directory=spec.directory or kept.user_home,
         launcher="srun" if site.batch.kind == "slurm" else "exec",
     )
 
@@ -50,7 +50,7 @@ async def submit(site: Site, kept: ClusterRecord, run: Run) -> str:
     authority = Authority(kept.authority_certificate, kept.authority_key)
     files = bootstrap.run_files(
         run,
-        site.environment,
+        site.environment(run.spec),
         zip_path=kept.zip_path,
         authority=authority,
         secret=kept.secret,

@@ -92,7 +92,9 @@ class LiveCluster:
         try:
             self._say(f"connecting to {self.site.name}")
             found = await self._open(ask)
-            self._record = replace(self._record, home=found.home, zip_path=self.site.zip_path)
+            self._record = replace(
+                self._record, home=found.home, user_home=found.user_home, zip_path=self.site.zip_path
+            )
             self._say("; ".join([*self.site.warnings, "submitting"]))
             await self._submit(0)
         except HPCError as exc:
@@ -107,7 +109,7 @@ class LiveCluster:
 
     async def _open(self, ask: Ask) -> Probe:
         """Open the site, unless `close` is faster."""
-        self._opening = asyncio.ensure_future(self.site.open(ask))
+        self._opening = asyncio.ensure_future(self.site.open(self.status.spec, ask))
         try:
             found = await self._opening
         except asyncio.CancelledError:

@@ -42,6 +42,8 @@ class ClusterRecord(Record):
         The first leads.
     home : str
         hpcnb's directory at the site; empty until the site has been probed.
+    user_home : str
+        The user's directory there.
     zip_path : str
         The shipped code there.
     authority_certificate, authority_key, secret : str
@@ -50,6 +52,7 @@ class ClusterRecord(Record):
     status: ClusterStatus
     jobs: tuple[JobRecord, ...] = ()
     home: str = ""
+    user_home: str = ""
     zip_path: str = ""
     authority_certificate: str
     authority_key: str

@@ -11,10 +11,10 @@ from pathlib import Path
 
 from hpcnb.config import SiteConfig
 from hpcnb.errors import SiteError
-from hpcnb.model import JobState, JobStatus
+from hpcnb.model import ClusterSpec, JobState, JobStatus
 from hpcnb.site import bootstrap
 from hpcnb.site.batch import Batch
-from hpcnb.site.environment import HERE, Environment, Probe, judge, probe
+from hpcnb.site.environment import Environment, Probe, judge, probe, versions
 from hpcnb.site.lasting import LastingShell
 from hpcnb.site.local import LocalShell
 from hpcnb.site.process import Process
@@ -54,8 +54,7 @@ class Site:
     def __init__(self, config: SiteConfig, noticed: Callable[[Site], None] = _ignore) -> None:
         self.config = config
         self.name = config.name
-        self.environment = Environment(python=config.python, setup=config.setup) if config.host else _here(config)
-        self.probe: Probe | None = None
+        self._probes: dict[str, Probe] = {}
         self.zip_path = ""
         self.warnings: list[str] = []
         self.notices: dict[str, str] = {}
@@ -72,7 +71,11 @@ class Site:
         """Connect, unless connected: enough to look after jobs that exist."""
         await self.shell.connect(ask)
 
-    async def open(self, ask: Ask) -> Probe:
+    def environment(self, spec: ClusterSpec) -> Environment:
+        """How the Python of a cluster is entered; on this machine it is the client's own, unless one is configured."""
+        return Environment(python=spec.python or self.config.python, setup=self.config.setup)
+
+    async def open(self, spec: ClusterSpec, ask: Ask) -> Probe:
         """Connect, look at the Python there, and ship the code unless it is there; what was found is kept.
 
         Raises
@@ -81,14 +84,16 @@ class Site:
             The site cannot be reached, or its Python cannot be used.
         """
         await self.connect(ask)
+        environment = self.environment(spec)
         async with self._opening:
-            if self.probe is None:
-                found = await probe(self.shell, self.environment, site=self.name, home=self.config.home)
-                self.warnings = judge(found, site=self.name)
-                self.probe = found
+            found = self._probes.get(environment.python)
+            if found is None:
+                found = await probe(self.shell, environment, site=self.name, home=self.config.home)
+            self.warnings = judge(found, spec.client or versions(), site=self.name)
+            self._probes[environment.python] = found  # not before: what is wrong may be mended
             # Each time: a scratch file system may have been purged since.
-            self.zip_path = await bootstrap.ship_code(self.shell, self.probe.home, site=self.name)
-        return self.probe
+            self.zip_path = await bootstrap.ship_code(self.shell, found.home, site=self.name)
+        return found
 
     async def _reach(self, ask: Ask) -> Shell:
         if not self.config.host:
@@ -182,7 +187,3 @@ def _batch(config: SiteConfig, shell: Shell) -> Batch:
     if config.batch == "slurm":
         return Slurm(shell, config.name)
     return Process(shell, config.name, home=config.home)
-
-
-def _here(config: SiteConfig) -> Environment:
-    return Environment(python=config.python or HERE.python, setup=config.setup)

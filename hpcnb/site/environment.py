@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from hpcnb.errors import EnvironmentMismatch, SiteError
-from hpcnb.model import Record
+from hpcnb.model import Record, Versions
 from hpcnb.site.shell import Completed, Shell
 
 BEGIN, END = "<<<hpcnb:", ":hpcnb>>>"
@@ -152,8 +152,20 @@ def _no_answer(answer: Completed, environment: Environment, site: str) -> SiteEr
     )
 
 
-def judge(found: Probe, *, site: str) -> list[str]:
-    """Whether that Python can work with the one here; returns warnings.
+def versions() -> Versions:
+    """What this very process runs on."""
+    return Versions(python=platform.python_version(), packages={name: _version(name) for name in PACKAGES})
+
+
+def _version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return ""
+
+
+def judge(found: Probe, ours: Versions, *, site: str) -> list[str]:
+    """Whether that Python can work with the client's, which is not the agent's everywhere; returns warnings.
 
     Functions travel as bytecode and both ends speak Dask's own protocol, so the minor version of Python and
     the release of distributed must be equal.
@@ -166,7 +178,7 @@ def judge(found: Probe, *, site: str) -> list[str]:
         Others can write where our files go.
     """
     where = f"site {site}, {found.executable}"
-    here = platform.python_version()
+    here = ours.python
     if found.python.split(".")[:2] != here.split(".")[:2]:
         raise EnvironmentMismatch(
             f"Python is {found.python} there and {here} here; functions cannot travel between different minor versions",
@@ -180,14 +192,14 @@ def judge(found: Probe, *, site: str) -> list[str]:
             where=f"site {site}",
             remedy=f"At the site: chmod go-w {found.home}; or set home: of the site to a directory of your own.",
         )
-    pins = [f"{name}=={importlib.metadata.version(name)}" for name in ("dask", "distributed")]
+    pins = [f"{name}=={ours.packages[name]}" for name in ("dask", "distributed")]
     install = f"At the site: {found.executable} -m pip install {' '.join([*pins, 'ipykernel'])}"
     if missing := [name for name in ("dask", "distributed", "ipykernel") if not found.packages.get(name)]:
         raise EnvironmentMismatch(f"{' and '.join(missing)} not installed there", where=where, remedy=install)
     for name in ("dask", "distributed"):
-        if found.packages[name] != (ours := importlib.metadata.version(name)):
+        if found.packages[name] != ours.packages[name]:
             raise EnvironmentMismatch(
-                f"{name} is {found.packages[name]} there and {ours} here; the two cannot be relied on together",
+                f"{name} is {found.packages[name]} there and {ours.packages[name]} here; the two cannot be relied on together",
                 where=where,
                 remedy=install,
             )

@@ -8,6 +8,7 @@ import json
 import logging
 import re
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -31,7 +32,7 @@ from hpcnb.errors import (
 )
 from hpcnb.model import ClusterSpec, Ending, JobState, JobStatus, Reason, Resources, State
 from hpcnb.site.batch import BatchUnknown
-from hpcnb.site.environment import Probe
+from hpcnb.site.environment import Probe, versions
 from tests.isolation import DEADLINE, until
 
 ID = "0123456789abcdef"
@@ -100,14 +101,15 @@ class Life:
     def __init__(self, isolated):
         self.site = Site(config.load().site("local"))
         self.batch = self.site.batch = ScriptedBatch()
-        self.site.probe = Probe(
-            python="3",
+        ours = versions()
+        self.site._probes[sys.executable] = Probe(
+            python=ours.python,
             executable=sys.executable,
-            packages={},
+            packages=ours.packages,
             home=str(isolated.home),
             user_home=str(isolated.home),
             host="n1",
-            clock=0,
+            clock=time.time(),
         )
         self.states = []
         self._stack = contextlib.AsyncExitStack()
@@ -252,7 +254,7 @@ async def test_a_cluster_closed_while_connecting_is_not_submitted(life, monkeypa
     """Interrupting `up` while the site asks for a password leaves nothing behind."""
     opening = asyncio.Event()
 
-    async def stuck(ask):
+    async def stuck(spec, ask):
         opening.set()
         await asyncio.Event().wait()
 

@@ -18,7 +18,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hpcnb.errors import EnvironmentMismatch, SiteError
-from hpcnb.site.environment import BEGIN, END, HERE, PROBE, Environment, Probe, judge, probe
+from hpcnb.model import Versions
+from hpcnb.site.environment import BEGIN, END, HERE, PROBE, Environment, Probe, judge, probe, versions
 from hpcnb.site.local import LocalShell
 from hpcnb.site.shell import Completed
 
@@ -128,7 +129,7 @@ async def test_this_python_answers(shell, monkeypatch, tmp_path):
     assert found.packages["distributed"] == importlib.metadata.version("distributed")
     assert (found.home, found.exposed) == (str(tmp_path / "home"), False)
     assert abs(found.clock - time.time()) < 60
-    assert judge(found, site="local") == []
+    assert judge(found, versions(), site="local") == []
 
 
 @pytest.mark.parametrize(
@@ -235,20 +236,20 @@ def test_the_probe_runs_under_any_python_3():
 
 def test_what_fits_passes():
     """The same versions there as here are fine."""
-    assert judge(replace(GOOD, clock=time.time()), site="octopus") == []
+    assert judge(replace(GOOD, clock=time.time()), versions(), site="octopus") == []
 
 
 def test_another_patch_release_passes():
     """Python's third number does not matter."""
     minor = platform.python_version().rsplit(".", 1)[0]
-    assert judge(replace(GOOD, python=f"{minor}.99", clock=time.time()), site="octopus") == []
+    assert judge(replace(GOOD, python=f"{minor}.99", clock=time.time()), versions(), site="octopus") == []
 
 
 @pytest.mark.parametrize("python", ["3.8.10", "2.7.18", "4.0.0", "3.110.0"])
 def test_another_minor_version_is_refused(python):
     """Functions cannot travel between minor versions, and the message names both."""
     with pytest.raises(EnvironmentMismatch, match=f"Python is {python} there and {platform.python_version()} here"):
-        judge(replace(GOOD, python=python), site="octopus")
+        judge(replace(GOOD, python=python), versions(), site="octopus")
 
 
 @pytest.mark.parametrize("missing", [["dask"], ["distributed"], ["ipykernel"], ["distributed", "ipykernel"]])
@@ -256,7 +257,7 @@ def test_a_missing_package_is_named_with_the_command(missing):
     """What is not installed is named, with the command that installs the versions that fit."""
     packages = {name: "" if name in missing else version for name, version in GOOD.packages.items()}
     with pytest.raises(EnvironmentMismatch, match=" and ".join(missing)) as caught:
-        judge(replace(GOOD, packages=packages), site="octopus")
+        judge(replace(GOOD, packages=packages), versions(), site="octopus")
     version = importlib.metadata.version("distributed")
     assert caught.value.remedy.startswith(f"At the site: {GOOD.executable} -m pip install ")
     assert f"distributed=={version}" in caught.value.remedy
@@ -265,25 +266,34 @@ def test_a_missing_package_is_named_with_the_command(missing):
 def test_packages_nobody_told_of_are_missing():
     """An answer without packages is one without any."""
     with pytest.raises(EnvironmentMismatch, match="dask and distributed and ipykernel not installed"):
-        judge(replace(GOOD, packages={}), site="octopus")
+        judge(replace(GOOD, packages={}), versions(), site="octopus")
 
 
 @pytest.mark.parametrize("name", ["dask", "distributed"])
 def test_another_release_is_refused(name):
     """Dask speaks its own protocol: another release is refused before the first task, not after."""
     with pytest.raises(EnvironmentMismatch, match=f"{name} is 2020.1.0 there"):
-        judge(replace(GOOD, packages=GOOD.packages | {name: "2020.1.0"}), site="octopus")
+        judge(replace(GOOD, packages=GOOD.packages | {name: "2020.1.0"}), versions(), site="octopus")
 
 
 def test_a_home_open_to_others_is_refused():
     """Where others can write, no code of ours is put; the message has the command."""
     with pytest.raises(SiteError, match="others can write") as caught:
-        judge(replace(GOOD, exposed=True), site="octopus")
+        judge(replace(GOOD, exposed=True), versions(), site="octopus")
     assert f"chmod go-w {GOOD.home}" in caught.value.remedy
 
 
 @pytest.mark.parametrize(("skew", "words"), [(3600, "3600 s ahead of"), (-120, "120 s behind"), (30, ""), (-30, "")])
 def test_clocks_that_differ_are_told(skew, words):
     """A clock that is off by more than a minute is a warning, not an end."""
-    warnings = judge(replace(GOOD, clock=time.time() + skew), site="octopus")
+    warnings = judge(replace(GOOD, clock=time.time() + skew), versions(), site="octopus")
     assert [words in warning for warning in warnings] == ([True] if words else [])
+
+
+def test_the_clients_python_counts():
+    """It is the notebook's Python that the site's must suit, not the agent's."""
+    client = Versions(python="3.99.1", packages=GOOD.packages | {"distributed": "2099.1.0"})
+    with pytest.raises(EnvironmentMismatch, match=r"and 3\.99\.1 here"):
+        judge(GOOD, client, site="octopus")
+    with pytest.raises(EnvironmentMismatch, match=r"and 2099\.1\.0 here"):
+        judge(replace(GOOD, python="3.99.2"), client, site="octopus")
