@@ -15,6 +15,7 @@ import hpcnb
 from hpcnb import config
 from hpcnb.agent import record
 from hpcnb.agent.clusters import LiveCluster
+from hpcnb.agent.record import ClusterRecord
 from hpcnb.agent.sites import Site
 from hpcnb.errors import AuthenticationFailed, ClusterError, ConfigError, NotReady
 from hpcnb.model import ClusterSpec, ClusterStatus, State
@@ -40,6 +41,7 @@ class Calls:
         self._changed = changed
         self._sites: dict[str, Site] = {}
         self._clusters: dict[str, LiveCluster] = {}
+        self._orphans: dict[str, tuple[ClusterRecord, str]] = {}  # whose site is not to be found, and why
         self._attached: dict[object, set[str]] = {}
         self._last_use = time.monotonic()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -85,6 +87,7 @@ class Calls:
                     remedy=f"Use it (`%hpc attach {wanted.name}`), end it (`%hpc down {wanted.name}`), or pass another --name.",
                 )
         site = self._site(wanted.site)
+        self._forget()
         cluster = self._clusters[id] = LiveCluster(record.new(id, wanted), site, self._on_status)
         self._attached.setdefault(client, set()).add(id)
         await cluster.request(ask)
@@ -93,7 +96,9 @@ class Calls:
 
     async def call_list(self, *, client: object, ask: Ask) -> list[dict[str, Any]]:
         """Every cluster that is alive or ended lately, oldest first."""
-        return [self._shown(c.status).to_json() for c in self._clusters.values()]
+        self._adopt()
+        orphans = [replace(kept.status, detail=why) for kept, why in self._orphans.values()]
+        return [status.to_json() for status in [*orphans, *(self._shown(c.status) for c in self._clusters.values())]]
 
     async def call_attach(self, *, id: str, client: object, ask: Ask) -> dict[str, Any]:
         """Count the client among those who use a cluster, and give it what it needs to connect."""
@@ -181,16 +186,22 @@ class Calls:
     def _live(self) -> list[LiveCluster]:
         return [c for c in self._clusters.values() if c.status.state is not State.ENDED]
 
+    def _forget(self) -> None:
+        """Remember no more clusters that have ended than a later agent would."""
+        ended = [id for id, cluster in self._clusters.items() if cluster.status.state is State.ENDED]
+        for id in ended[: -record.KEPT]:
+            del self._clusters[id]
+
     async def _count(self, id: str) -> None:
-        clients = sum(id in used for used in self._attached.values())
-        await self._clusters[id].attached(clients)
+        if cluster := self._clusters.get(id):
+            await cluster.attached(sum(id in used for used in self._attached.values()))
 
     def gone(self, client: object) -> None:
         """A client has disconnected."""
         self._last_use = time.monotonic()
         used = self._attached.pop(client, set())
         for id in used:
-            if self._clusters[id].status.state is not State.ENDED:
+            if (cluster := self._clusters.get(id)) and cluster.status.state is not State.ENDED:
                 self._later(self._count(id))
 
     def _later(self, work: Coroutine[Any, Any, None]) -> None:
@@ -200,15 +211,22 @@ class Calls:
 
     def resume(self) -> None:
         """Find again what an earlier agent left, each cluster in its own time: a site may be slow, or ask for a password."""
-        for kept in record.load_all():
+        self._orphans = {kept.status.id: (kept, "") for kept in record.load_all()}
+        self._adopt()
+
+    def _adopt(self) -> None:
+        """Follow the clusters whose site can be found in the configuration by now; the others are shown with the reason."""
+        for id, (kept, _) in list(self._orphans.items()):
             try:
                 site = self._site(kept.status.spec.site)
             except ConfigError as exc:
-                log.warning("cluster %s cannot be followed: %s", kept.status.id, exc)
+                log.warning("cluster %s cannot be followed: %s", id, exc)
+                self._orphans[id] = (kept, f"it cannot be followed: {exc.what}")
                 continue
-            self._clusters[kept.status.id] = LiveCluster(kept, site, self._on_status)
-        for cluster in self._live():
-            self._later(self._resume(cluster))
+            del self._orphans[id]
+            cluster = self._clusters[id] = LiveCluster(kept, site, self._on_status)
+            if cluster.status.state is not State.ENDED:
+                self._later(self._resume(cluster))
 
     async def _resume(self, cluster: LiveCluster) -> None:
         try:

@@ -11,7 +11,7 @@ import click
 
 from hpcnb import handle
 from hpcnb.cli.face import Face, as_json
-from hpcnb.errors import ConfigError, NotReady
+from hpcnb.errors import ConfigError, HPCError, NotReady
 from hpcnb.handle import Handle
 from hpcnb.model import State
 from hpcnb.units import parse_duration
@@ -124,9 +124,17 @@ def down(face: Face, name: str, everything: bool) -> None:
       hpcnb down fit
       hpcnb down --all
     """
+    errors: list[HPCError] = []
     for known in _live() if everything else [_pick(name or face.current())]:
-        with face.following(known):
-            face.close(known)
+        try:
+            with face.following(known):
+                face.close(known)
+        except HPCError as exc:  # the others end all the same
+            errors.append(exc)
+    for error in errors[:-1]:
+        click.echo(str(error), err=True)
+    if errors:
+        raise errors[-1]
 
 
 @click.command()

@@ -218,9 +218,10 @@ async def remove_run(shell: Shell, path: str) -> None:
     await shell.run(["rm", "-rf", path])
 
 
-# A run that has ended has no tls/ any more; what is left of it is logs, kept for two weeks.
+# A run that has ended has no tls/ any more, unless the site was out of reach then; what is left of it is logs, kept for
+# two weeks.
 _FORGET = (
-    'cd "$1/runs" 2>/dev/null || exit 0; for d in *; do [ -d "$d/tls" ] || '
+    'cd "$1/runs" 2>/dev/null || exit 0; for d in *; do [ -e "$d/ended.json" ] && rm -rf "$d/tls"; [ -d "$d/tls" ] || '
     'find "$d" -maxdepth 0 -mtime +14 -exec rm -rf {} +; done'
 )
 

@@ -17,6 +17,10 @@ import pytest
 import hpcnb
 from hpcnb import cli
 from hpcnb.agent import places
+from hpcnb.cli.face import TerminalFace
+from hpcnb.errors import ClusterError
+from hpcnb.handle import Handle
+from hpcnb.model import ClusterSpec, ClusterStatus, Resources, State
 from tests.unit.pilot.tiny import wait_for
 
 HPCNB = [sys.executable, "-m", "hpcnb.cli"]
@@ -200,6 +204,26 @@ def test_the_agent_is_stopped(run, isolated):
 def test_down_all_without_any(run):
     """Ending all clusters where there is none is done at once."""
     assert run("down", "--all")[:2] == (0, "")
+
+
+def test_down_all_goes_on_after_a_failure(run, monkeypatch):
+    """A cluster that cannot be ended now does not keep the others; each failure is told, and the exit status says so."""
+    ended = []
+
+    class Stuck(TerminalFace):
+        def close(self, handle):
+            ended.append(handle.id)
+            if len(ended) < 3:
+                raise ClusterError(f"{handle.id} has not ended yet")
+
+    spec = ClusterSpec(site="local", name="fit", resources=Resources())
+    three = [Handle(ClusterStatus(id=str(i), spec=spec, state=State.READY)) for i in range(3)]
+    monkeypatch.setattr("hpcnb.cli.TerminalFace", Stuck)
+    monkeypatch.setattr("hpcnb.cli.clusters._live", lambda: three)
+    status, _, err = run("down", "--all")
+    assert (status, ended) == (1, ["0", "1", "2"])
+    assert "0 has not ended yet" in err
+    assert "ClusterError: 1 has not ended yet" in err
 
 
 def test_a_reader_that_has_enough_is_no_error(isolated):

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import time
+from dataclasses import replace
 
 import pytest
 
 from hpcnb import config
-from hpcnb.agent import sites
+from hpcnb.agent import record, sites
 from hpcnb.agent.calls import Calls
 from hpcnb.agent.client import nobody_to_ask
 from hpcnb.agent.sites import Site
 from hpcnb.errors import AuthenticationFailed
+from hpcnb.model import ClusterSpec, Resources, State
 from hpcnb.site.local import LocalShell
 from hpcnb.site.shell import Prompt
 from tests.isolation import until
@@ -98,4 +100,35 @@ async def test_what_a_site_wants_stands_at_each_of_its_clusters(isolated, monkey
     with pytest.raises(AuthenticationFailed):
         await call("login", site="local")
     await call("login", answer, site="")
+    await calls.leave()
+
+
+async def test_a_cluster_whose_site_left_the_configuration_is_not_forgotten(isolated):
+    """It is shown with the reason, and followed as soon as the configuration knows its site again."""
+    spec = ClusterSpec(site="octopus", name="fit", resources=Resources())
+    ended = replace(record.new("1" * 16, spec).status, state=State.ENDED, detail="closed")
+    record.save(replace(record.new("1" * 16, spec), status=ended))
+    calls = Calls(lambda status: None)
+    calls.resume()
+
+    async def listed():
+        return await calls.call("list", {}, client=object(), ask=nobody_to_ask)
+
+    for _ in range(2):
+        assert [status["detail"] for status in await listed()] == ["it cannot be followed: there is no site 'octopus'"]
+    isolated.configure("hpcnb: {sites: {octopus: {batch: process}}}")
+    assert [status["detail"] for status in await listed()] == ["closed"]
+    await calls.leave()
+
+
+async def test_clusters_that_have_ended_are_not_kept_for_ever(isolated, monkeypatch):
+    """An agent that lives for months remembers the last of them."""
+    monkeypatch.setattr("hpcnb.agent.calls.Site", Gated)
+    calls = Calls(lambda status: None)
+    spec = config.cluster_spec(config.load().site("local"), name="fit", directory="/").to_json()
+    for number in range(record.KEPT + 5):
+        with pytest.raises(AuthenticationFailed):
+            await calls.call("create", {"id": f"{number:016x}", "spec": spec}, client=object(), ask=nobody_to_ask)
+    found = await calls.call("list", {}, client=object(), ask=nobody_to_ask)
+    assert [int(status["id"], 16) for status in found] == [*range(4, record.KEPT + 5)]
     await calls.leave()

@@ -430,6 +430,15 @@ async def test_old_runs_are_forgotten(shell, tmp_path):
     assert (run / "logs").exists()
 
 
+async def test_secrets_that_could_not_be_forgotten_are_later(shell, tmp_path):
+    """A site that was out of reach when a run ended is cleared with the next run that ends there; running ones are not."""
+    for name in ("over", "alive", "this"):
+        (tmp_path / "runs" / name / "tls").mkdir(parents=True)
+    (tmp_path / "runs" / "over" / "ended.json").touch()
+    await bootstrap.forget_secrets(shell, str(tmp_path / "runs" / "this"), str(tmp_path))
+    assert [run.name for run in (tmp_path / "runs").iterdir() if (run / "tls").exists()] == ["alive"]
+
+
 async def test_forgetting_what_is_not_there_is_no_error(shell, tmp_path):
     """A home that was purged has nothing to forget."""
     await bootstrap.forget_secrets(shell, str(tmp_path / "no" / "run"), str(tmp_path / "no"))
