@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import re
 import secrets
 import threading
 import weakref
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from hpcnb import config
@@ -221,10 +223,16 @@ def spec_for(site: str = "", *, name: str = "", **wishes: Any) -> ClusterSpec:
         A wish or the configuration is wrong; the message says what is allowed.
     """
     entry = config.load().site(site)
-    here = "" if entry.host else os.getcwd()
-    spec = config.cluster_spec(entry, name=name, directory=here, **wishes)
+    spec = config.cluster_spec(entry, name=name, directory="" if entry.host else os.getcwd(), **wishes)
     # The agent may run in another environment than the notebook, whose modules the workers need.
-    return replace(spec, python=entry.python, client=versions())
+    spec = replace(spec, python=entry.python, client=versions())
+    return spec if entry.host else replace(spec, umask=_umask())
+
+
+def _umask() -> int:
+    # To ask the system call is to change it, for all threads.
+    found = re.search(r"^Umask:\s*([0-7]+)$", Path("/proc/self/status").read_text(), re.MULTILINE)
+    return int(found[1], 8) if found else 0o077
 
 
 async def handles(*, live: bool = True) -> list[Handle]:

@@ -191,6 +191,8 @@ class ClusterSpec(Record):
         The interpreter at the site; empty: what the agent finds configured.
     client : Versions or None
         What asks, and what the site's Python must suit.
+    umask : int or None
+        For the files that cells and tasks make; None: as at a login there.
     """
 
     site: str
@@ -204,6 +206,7 @@ class ClusterSpec(Record):
     directory: str = ""
     python: str = ""
     client: Versions | None = None
+    umask: int | None = None
 
 
 class JobState(enum.StrEnum):

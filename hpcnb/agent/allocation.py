@@ -35,6 +35,7 @@ def run_of(kept: ClusterRecord, job: JobRecord, site: Site, *, scheduler: str) -
         index=job.index,
         scheduler=scheduler if job.index else "",
         directory=spec.directory or kept.user_home,
+        umask=kept.umask if spec.umask is None else spec.umask,
         launcher="srun" if site.batch.kind == "slurm" else "exec",
     )
 

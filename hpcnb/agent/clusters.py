@@ -92,9 +92,7 @@ class LiveCluster:
         try:
             self._say(f"connecting to {self.site.name}")
             found = await self._open(ask)
-            self._record = replace(
-                self._record, home=found.home, user_home=found.user_home, zip_path=self.site.zip_path
-            )
+            self._record = self._record.at(found, zip_path=self.site.zip_path)
             self._say("; ".join([*self.site.warnings, "submitting"]))
             await self._submit(0)
         except HPCError as exc:

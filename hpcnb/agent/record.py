@@ -13,6 +13,7 @@ from pathlib import Path
 from hpcnb.agent import places
 from hpcnb.model import ClusterSpec, ClusterStatus, Record, State
 from hpcnb.site.authority import Authority
+from hpcnb.site.environment import Probe
 
 log = logging.getLogger(__name__)
 
@@ -44,6 +45,8 @@ class ClusterRecord(Record):
         hpcnb's directory at the site; empty until the site has been probed.
     user_home : str
         The user's directory there.
+    umask : int
+        The user's own there.
     zip_path : str
         The shipped code there.
     authority_certificate, authority_key, secret : str
@@ -53,6 +56,7 @@ class ClusterRecord(Record):
     jobs: tuple[JobRecord, ...] = ()
     home: str = ""
     user_home: str = ""
+    umask: int = 0o077
     zip_path: str = ""
     authority_certificate: str
     authority_key: str
@@ -60,6 +64,10 @@ class ClusterRecord(Record):
 
     def __repr__(self) -> str:
         return f"ClusterRecord({self.status.id}, {self.status.spec.name!r}, {self.status.state})"
+
+    def at(self, found: Probe, *, zip_path: str) -> ClusterRecord:
+        """The record with what its site has answered."""
+        return replace(self, home=found.home, user_home=found.user_home, umask=found.umask, zip_path=zip_path)
 
     def with_job(self, job: JobRecord) -> ClusterRecord:
         """The record with a job added, or replaced by its new self."""

@@ -38,6 +38,7 @@ from zmq.eventloop.zmqstream import ZMQStream
 
 from hpcnb.errors import CannotSerialize, HPCError, TaskError
 from hpcnb.pilot import child_output, cluster_client
+from hpcnb.pilot.run import Run
 from hpcnb.pilot.values import dump, pack, unpack
 
 LARGEST_EXCEPTION = 1 << 20
@@ -246,6 +247,7 @@ class SessionApp(IPKernelApp):
         warnings.filterwarnings("ignore", message="To exit: use", category=UserWarning)
         if self.run_dir:
             cluster_client.install(self.run_dir)
+            os.umask(Run.load(self.run_dir).umask)  # not earlier: what was made until now is private
 
 
 def _interrupt_again(unraisable: sys.UnraisableHookArgs) -> None:

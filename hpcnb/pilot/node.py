@@ -268,6 +268,7 @@ def worker_child(run: Run, worker: WorkerLayout, *, node: str, local_directory: 
     name = f"{run.index}-{node}-{worker.index}"
 
     def main() -> None:
+        dask.config.set({"hpcnb.umask": run.umask})
         if worker.gpus:
             os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(worker.gpus)
         address = run.scheduler or _scheduler_address(run)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections import Counter
 from typing import Any
 
+import dask
 from distributed.diagnostics.plugin import SchedulerPlugin
 from distributed.scheduler import Scheduler
 from distributed.worker import Worker
@@ -69,6 +71,8 @@ async def dask_setup(server: Scheduler | Worker) -> None:
     server.http_server.stop()
     if isinstance(server, Worker):
         server.batched_stream.interval = PROMPT
+        # Not earlier: what the worker itself has made by now is private.
+        os.umask(dask.config.get("hpcnb.umask", 0o077))
         return
     scheduler = server
     plugin = Load(scheduler)

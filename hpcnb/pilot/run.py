@@ -45,6 +45,8 @@ class Run(Record):
         Address of the scheduler to join; empty for the leader.
     directory : str
         Where sessions and workers start.
+    umask : int
+        For what the user's code writes; all that is ours is private.
     launcher : str
         ``srun`` inside Slurm, ``exec`` where one process is one node.
     """
@@ -56,6 +58,7 @@ class Run(Record):
     index: int = 0
     scheduler: str = ""
     directory: str
+    umask: int = 0o077
     launcher: str = "exec"
 
     @classmethod

@@ -45,6 +45,7 @@ except OSError:
 print("{BEGIN}" + json.dumps(dict(
     python=platform.python_version(), executable=sys.executable, packages=found, home=home,
     user_home=os.path.expanduser("~"), exposed=exposed, host=socket.gethostname(), clock=time.time(),
+    umask=int(os.environ.get("HPCNB_UMASK") or "77", 8),
 )) + "{END}")
 """
 
@@ -86,7 +87,7 @@ class Environment:
 
 @dataclass(frozen=True, kw_only=True)
 class Probe(Record):
-    """What a site answered: its Python, its packages, its places, its clock (POSIX seconds).
+    """What a site answered: its Python, its packages, its places, its clock (POSIX seconds), the user's umask.
 
     `exposed` says that others can write where our files go.
     """
@@ -99,6 +100,7 @@ class Probe(Record):
     host: str
     clock: float
     exposed: bool = False
+    umask: int = 0o077
 
 
 async def probe(shell: Shell, environment: Environment, *, site: str, home: str = "") -> Probe:

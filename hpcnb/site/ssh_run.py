@@ -38,6 +38,8 @@ class Mark:
         # In two halves, or the trace of a shell under `set -x` would look like the mark itself.
         halves = " ".join(self._halves)
         steps = [
+            "HPCNB_UMASK=$(umask)",  # what the user's own files get; ours are private
+            "export HPCNB_UMASK",
             "umask 077",
             f"printf '%s%s %s\\n' {halves} $$",
             f"printf '%s%s\\n' {halves} >&2",

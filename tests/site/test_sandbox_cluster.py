@@ -97,6 +97,15 @@ def test_one_connection_for_all(site, account, fit):
     assert len(site.jobs()) == 1
 
 
+def test_files_of_the_user_have_his_own_modes(fit, tmp_path):
+    """What cells and tasks write is as private as what a login there writes, no more; what is ours is private."""
+    write = "import pathlib; pathlib.Path({!r}).touch()"
+    fit.session.wait(fit.session.execute(write.format(str(tmp_path / "cell")), on_message=print))
+    fit.client.submit(exec, write.format(str(tmp_path / "task"))).result(30)
+    usual = subprocess.run(["sh", "-c", "umask"], capture_output=True, text=True, check=True).stdout
+    assert [path.stat().st_mode & 0o777 for path in tmp_path.iterdir()] == [0o666 & ~int(usual, 8)] * 2
+
+
 def test_three_nodes_and_back(site, account, fit):
     """Nodes are added by further jobs and taken away again; work goes on, and they leave no secret behind."""
     fit.scale(nodes=3)

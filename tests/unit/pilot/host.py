@@ -16,6 +16,8 @@ from pathlib import Path
 
 from distributed import Security
 
+from hpcnb.model import ClusterSpec, Resources
+from hpcnb.pilot.run import Run
 from hpcnb.session import Session
 from hpcnb.site.authority import Authority, Role
 
@@ -33,7 +35,9 @@ def make_run_dir(path: Path) -> Path:
         (tls / f"{role}.pem").write_text(identity.certificate)
         (tls / f"{role}.key").write_text(identity.key)
     (path / "work").mkdir()
-    (path / "run.json").write_text(json.dumps({"id": "test", "directory": str(path / "work")}))
+    spec = ClusterSpec(site="local", name="test", resources=Resources())
+    run = Run(id="test", token="", path=str(path), spec=spec, directory=str(path / "work"))
+    (path / "run.json").write_text(json.dumps(run.to_json()))
     return path
 
 
