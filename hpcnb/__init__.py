@@ -26,6 +26,7 @@ _LAZY = {
     "attach": "hpcnb.choice",
     "clusters": "hpcnb.choice",
     "current": "hpcnb.choice",
+    "futures": "hpcnb.tasks",
     "gather": "hpcnb.tasks",
     "map": "hpcnb.tasks",
     "sites": "hpcnb.choice",

@@ -56,20 +56,29 @@ def clusters() -> list[Cluster]:
         return [Cluster.of(known) for known in handle.run(handle.handles())]
 
 
-def attach(name: str | None = None) -> Cluster:
-    """Use a cluster that an earlier kernel, or another one, started.
+def attach(name: str | None = None, *, notebook: str = "") -> Cluster:
+    """Use a cluster that an earlier kernel, or another one, started, with all that this notebook has there.
+
+    That is its futures (`futures` lists them), its sessions with their variables (``%%hpc`` goes on in them), and the output of
+    its cells, which ``%hpc attach`` shows.
 
     Parameters
     ----------
     name : str, optional
         By default the youngest.
+    notebook : str, optional
+        Another notebook, none of whose kernels lives, whose futures become this one's.
 
     Raises
     ------
     NotReady
         There is none (of that name).
     """
-    return use(named(name))
+    cluster = use(named(name))
+    if cluster.state in (State.READY, State.UNREACHABLE):  # else it has never had anything
+        cluster.client.kept(adopt=notebook)
+        cluster.client.all_futures()
+    return cluster
 
 
 def named(name: str | None) -> Cluster:

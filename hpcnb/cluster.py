@@ -10,7 +10,7 @@ import time
 from collections.abc import Coroutine, Generator
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from distributed import Client, rpc
+from distributed import rpc
 from distributed.deploy.cluster import Cluster as DaskCluster
 from tornado.ioloop import IOLoop
 
@@ -20,6 +20,7 @@ from hpcnb.agent.loop import background
 from hpcnb.comm import SCHEME, ClusterSecurity
 from hpcnb.errors import NotReady
 from hpcnb.handle import Handle
+from hpcnb.kept import NotebookClient
 from hpcnb.model import ClusterStatus, Ending, JobStatus, State
 from hpcnb.site.authority import Identity
 
@@ -102,7 +103,7 @@ class Cluster(DaskCluster):
         self.security: ClusterSecurity | None = None
         self._requested = False
         self._starting: asyncio.Task[None] | None = None
-        self._client: Client | None = None
+        self._client: NotebookClient | None = None
         self._sessions: dict[str, Session] = {}
         self._sessions_lock = threading.Lock()
         self._handle.on_change(self._hear)
@@ -314,11 +315,10 @@ class Cluster(DaskCluster):
     # -- what a user programs with -------------------------------------------------------------------------------
 
     @property
-    def client(self) -> Client:
+    def client(self) -> NotebookClient:
         """The Dask client of this cluster; waits until the cluster is ready."""
         if self._client is None or self._client.status == "closed":
-            # Everything goes through the scheduler: a worker's address means nothing on this machine.
-            self._client = Client(self, direct_to_workers=False, set_as_default=False)
+            self._client = NotebookClient(self)
             if (comm := self._client.scheduler_comm) is not None:
                 comm.interval = PROMPT
         return self._client

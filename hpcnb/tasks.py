@@ -1,4 +1,4 @@
-"""Futures on the cluster in use: `submit`, `map`, `gather`, `wait`, `as_completed`, thin over Dask's client."""
+"""Futures on the cluster in use: `submit`, `map`, `futures`, `gather`, `wait`, `as_completed`, thin over Dask's client."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from hpcnb.choice import current
 
 Future = distributed.Future[Any]
 
-__all__ = ["as_completed", "gather", "map", "submit", "wait"]
+__all__ = ["as_completed", "futures", "gather", "map", "submit", "wait"]
 
 
 def submit(
@@ -20,6 +20,7 @@ def submit(
     retries: int | None = None,
     priority: int = 0,
     key: str | None = None,
+    tag: str = "",
     **kwargs: Any,
 ) -> Future:
     """Run ``fn(*args, **kwargs)`` on a worker of the cluster in use; without one, the default site is started.
@@ -33,10 +34,13 @@ def submit(
         Higher goes first.
     key : str, optional
         The task's name; the same key is the same result.
+    tag : str
+        By which `futures` finds it.
 
     Returns
     -------
     distributed.Future
+        With the attributes ``name`` (the function's) and ``tag`` beside Dask's.
 
     Examples
     --------
@@ -45,13 +49,15 @@ def submit(
     """
     # A function is run each time it is submitted, as with any executor; Dask by itself takes equal calls for one.
     options = {"retries": retries, "priority": priority, "key": key, "pure": False}
-    return current().client.submit(fn, *args, **options, **kwargs)
+    client = current().client
+    with client.tagged(tag):
+        return client.label(client.submit(fn, *args, **options, **kwargs), tag)
 
 
 def map(
-    fn: Callable[..., Any], *iterables: Iterable[Any], retries: int | None = None, priority: int = 0
+    fn: Callable[..., Any], *iterables: Iterable[Any], retries: int | None = None, priority: int = 0, tag: str = ""
 ) -> list[Future]:
-    """Run ``fn`` on each element, or on each tuple of elements of several iterables.
+    """Run ``fn`` on each element, or on each tuple of elements of several iterables; the rest is as in `submit`.
 
     Returns
     -------
@@ -64,8 +70,29 @@ def map(
     [1, 4, 9]
     """
     columns = [list(values) for values in iterables]
-    futures: list[Future] = current().client.map(fn, *columns, retries=retries, priority=priority, pure=False)
-    return futures
+    client = current().client
+    with client.tagged(tag):
+        made = client.map(fn, *columns, retries=retries, priority=priority, pure=False)
+    return [client.label(future, tag) for future in made]
+
+
+def futures(tag: str | None = None) -> list[Future]:
+    """This notebook's futures on the cluster in use, in order of submission, also those of its earlier kernels.
+
+    A future of this kernel is released when nothing refers to it any more, as with Dask. Those of earlier kernels stay until
+    ``future.release()``, or until the cluster ends.
+
+    Parameters
+    ----------
+    tag : str, optional
+        Only those with this tag.
+
+    Examples
+    --------
+    >>> [f.status for f in futures("fit")]          # doctest: +SKIP
+    ['finished', 'pending']
+    """
+    return [future for future in current().client.all_futures() if tag in (None, getattr(future, "tag", ""))]
 
 
 def gather(futures: Iterable[Future]) -> list[Any]:

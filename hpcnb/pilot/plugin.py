@@ -1,4 +1,4 @@
-"""What we add to Dask's scheduler and workers: a summary for the pilot, and messages that do not wait for company."""
+"""What we add to Dask's scheduler and workers: a summary for the pilot, the keeper, messages that do not wait for company."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from distributed.worker import Worker
 from tornado.ioloop import PeriodicCallback
 
 from hpcnb.pilot.events import emit
+from hpcnb.pilot.keeper import Keeper
 
 PROMPT = 0.0005
 """Seconds that a message waits for others to travel with (Dask: 2 to 10 ms a hop, most of a small task's time)."""
@@ -77,5 +78,6 @@ async def dask_setup(server: Scheduler | Worker) -> None:
     scheduler = server
     plugin = Load(scheduler)
     scheduler.add_plugin(plugin)
+    scheduler.add_plugin(Keeper(scheduler))
     scheduler.periodic_callbacks["hpcnb-load"] = PeriodicCallback(plugin.publish, INTERVAL)
     emit("scheduler", address=scheduler.address)
