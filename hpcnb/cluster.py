@@ -20,7 +20,7 @@ from hpcnb.agent.loop import background
 from hpcnb.comm import SCHEME, ClusterSecurity
 from hpcnb.errors import NotReady
 from hpcnb.handle import Handle
-from hpcnb.kept import NotebookClient
+from hpcnb.kept import NotebookClient, notebook_name
 from hpcnb.model import ClusterStatus, Ending, JobStatus, State
 from hpcnb.site.authority import Identity
 
@@ -339,7 +339,9 @@ class Cluster(DaskCluster):
                     raise NotReady(f"cluster {self.name!r} gave no credentials")
                 address = f"{SCHEME}://{self._handle.id}/session"
                 loop = background().asyncio_loop
-                self._sessions[name] = Session(address, security=self.security, loop=loop, name=name)
+                self._sessions[name] = Session(
+                    address, security=self.security, loop=loop, name=name, notebook=notebook_name()
+                )
             return self._sessions[name]
 
     def _repr_html_(self, cluster_status: Any = None) -> str:

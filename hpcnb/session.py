@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import base64
 import concurrent.futures
 import json
-import uuid
 from collections import OrderedDict
-from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from hpcnb.errors import HPCError, TaskLost, Unreachable, error_from_json
+from hpcnb.cell import KERNEL, Message, Reply, Running
+from hpcnb.errors import HPCError, TaskLost, Unreachable
 
 if TYPE_CHECKING:
     from distributed import Security
@@ -33,96 +31,6 @@ REMEMBERED = 1000
 T = TypeVar("T")
 
 
-@dataclass(frozen=True, kw_only=True)
-class Message:
-    """One message of a session; `hpcnb.pilot.journal.Message` says what its fields mean."""
-
-    seq: int
-    cell: str
-    type: str
-    content: dict[str, Any]
-    buffers: tuple[bytes, ...] = ()
-
-
-@dataclass(frozen=True, kw_only=True)
-class Reply:
-    """How a cell ended.
-
-    Parameters
-    ----------
-    status : str
-        ``ok`` or ``error``.
-    ename, evalue : str
-    traceback : tuple of str
-    exception : bytes
-        The exception, pickled; empty where it cannot be.
-    error : HPCError or None
-        When it was us, not the cell's code, who ended it.
-    payload : tuple of dict
-        What Jupyter's front end is asked to do (show a pager).
-    has_values : bool
-        Values to bring back are waiting.
-    """
-
-    status: str
-    ename: str = ""
-    evalue: str = ""
-    traceback: tuple[str, ...] = ()
-    exception: bytes = b""
-    error: HPCError | None = None
-    payload: tuple[dict[str, Any], ...] = ()
-    has_values: bool = False
-
-    @classmethod
-    def from_content(cls, content: Mapping[str, Any]) -> Reply:
-        """Read the content of a ``reply`` message."""
-        return cls(
-            status=content["status"],
-            ename=content.get("ename", ""),
-            evalue=content.get("evalue", ""),
-            traceback=tuple(content.get("traceback", ())),
-            exception=base64.b64decode(content.get("exception", "")),
-            error=error_from_json(content["error"]) if content.get("error") else None,
-            payload=tuple(content.get("payload", ())),
-            has_values=bool(content.get("values")),
-        )
-
-
-@dataclass(kw_only=True)
-class Running:
-    """A cell that was sent, or is about to be.
-
-    Parameters
-    ----------
-    code : str
-    count : int
-        The notebook's execution count.
-    on_message : callable
-        Gets each of its messages but the reply, on the session's loop, also after it has ended.
-    out : sequence of str
-        Names to bring back.
-    allow_stdin : bool
-        Whether somebody can answer questions.
-    timeout : float or None
-        Seconds that it may run.
-    """
-
-    code: str
-    count: int
-    on_message: Callable[[Message], None]
-    out: Sequence[str] = ()
-    allow_stdin: bool = False
-    timeout: float | None = None
-    id: str = field(default_factory=lambda: uuid.uuid4().hex)
-    reply: concurrent.futures.Future[Reply] = field(default_factory=concurrent.futures.Future)
-    sending: asyncio.Lock = field(default_factory=asyncio.Lock)
-
-    def request(self) -> dict[str, Any]:
-        """Return the fields that the host wants to know."""
-        fields = ("id", "code", "count", "allow_stdin", "timeout")
-        return {**{name: getattr(self, name) for name in fields}, "out": list(self.out)}
-
-
 class Session:
     """A persistent IPython kernel inside an allocation.
 
@@ -137,8 +45,8 @@ class Session:
         One that runs, in another thread than the user's.
     name : str
         Several sessions of one cluster run beside each other.
-    on_stray : callable, optional
-        Gets the messages of cells that this notebook did not send, among them what an earlier kernel of it has not read.
+    notebook : str
+        The name under which its cells are known to the notebook's next kernel.
 
     Examples
     --------
@@ -155,13 +63,13 @@ class Session:
         security: Security,
         loop: asyncio.AbstractEventLoop,
         name: str = "main",
-        on_stray: Callable[[Message], None] | None = None,
+        notebook: str = "",
     ) -> None:
         self.name = name
         self.loop = loop
         self._address = address
         self._security = security
-        self._on_stray = on_stray
+        self._sender = {"notebook": notebook, "kernel": KERNEL}
         self._peer: Peer | None = None
         self._opening = asyncio.Lock()
         self._poll: asyncio.Task[None] | None = None
@@ -247,7 +155,8 @@ class Session:
                     await peer.close()
                     raise
                 self._peer = peer
-                self._seen = known["read"]
+                # What an earlier kernel has not shown is shown when it is asked for (`unseen`, `follow`).
+                self._seen = min(self._seen, known["seq"]) if self._seen else known["seq"]
             if self._poll is None or self._poll.done():
                 self._poll = asyncio.ensure_future(self._listen(self._peer))
                 self._poll.add_done_callback(self._stopped)
@@ -277,7 +186,7 @@ class Session:
         from hpcnb.pilot.rpc import in_frames
 
         self._cells[cell.id] = cell
-        request = {**cell.request(), "names": list(names), "always": list(always)}
+        request = {**cell.request(), **self._sender, "names": list(names), "always": list(always)}
         async with cell.sending:
             try:
                 answer = await self._call("execute", cell=request, needs=list(needs), frames=in_frames(frames))
@@ -309,6 +218,25 @@ class Session:
 
         return frames_of((await self._call("collect", cell=cell.id))["frames"])
 
+    async def unseen(self, page: str, sent: float) -> list[dict[str, Any]]:
+        """The cells of this notebook, of all sessions, whose output its user may not have seen; `page` is the one who asks.
+
+        `hpcnb.pilot.cells.Cells.unseen` says which these are.
+        """
+        peer = await self.open()
+        return list((await peer.call("unseen", page=page, sent=sent, **self._sender))["cells"])
+
+    async def follow(self, cell_id: str) -> AsyncIterator[Message]:
+        """All messages of a cell that somebody sent, from its first to its reply, and as they come if it still runs."""
+        async for message in self._messages(await self.open(), 0, cell=cell_id):
+            yield message
+            if message.type == "reply":
+                return
+
+    async def shown(self, cell_id: str) -> None:
+        """Note that the output of a cell has been shown."""
+        await self._call("shown", cells=[cell_id])
+
     async def disconnect(self) -> None:
         """Listen no more; the session and its cells go on."""
         if self._poll is not None:
@@ -336,11 +264,18 @@ class Session:
         await self.disconnect()
 
     async def _listen(self, peer: Peer) -> None:
+        async for message in self._messages(peer, self._seen, kernel=self._sender["kernel"]):
+            self._seen = message.seq
+            self._dispatch(message)
+
+    async def _messages(self, peer: Peer, seen: int, **which: str) -> AsyncIterator[Message]:
+        """The messages after a number, as they come."""
         loop = asyncio.get_running_loop()
         heard, pause = loop.time(), 0.1
         while True:
+            request = {"session": self.name, "since": seen, "wait": POLL, "max_bytes": ANSWER, **which}
             try:
-                answer = await peer.call("messages", session=self.name, since=self._seen, wait=POLL, max_bytes=ANSWER)
+                answer = await peer.call("messages", **request)
             except Unreachable:
                 if loop.time() - heard > PATIENCE:
                     raise
@@ -349,10 +284,8 @@ class Session:
                 continue
             heard, pause = loop.time(), 0.1
             for seq, cell, kind, content, buffers in answer["messages"]:
-                self._seen = seq
-                self._dispatch(
-                    Message(seq=seq, cell=cell, type=kind, content=_decoded(content), buffers=tuple(buffers))
-                )
+                yield Message(seq=seq, cell=cell, type=kind, content=_decoded(content), buffers=tuple(buffers))
+            seen = answer["upto"]
 
     def _stopped(self, poll: asyncio.Task[None]) -> None:
         if poll.cancelled() or (error := poll.exception()) is None:
@@ -372,8 +305,6 @@ class Session:
     def _dispatch(self, message: Message) -> None:
         cell = self._cells.get(message.cell)
         if cell is None:
-            if self._on_stray:
-                self._on_stray(message)
             return
         if message.type != "reply":
             try:

@@ -6,20 +6,20 @@ import asyncio
 import contextlib
 import json
 import logging
-import math
+import time
 from collections import OrderedDict, deque
 from collections.abc import Coroutine, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from hpcnb.errors import HPCError, NotReady, TaskLost, TaskTimeout, error_from_json
 from hpcnb.pilot import processes
+from hpcnb.pilot.cells import Cell, Cells
 from hpcnb.pilot.events import emit
-from hpcnb.pilot.journal import CELLS, Journal
+from hpcnb.pilot.journal import Journal
 from hpcnb.pilot.kernel_process import KernelProcess, ending
 
-__all__ = ["Cell", "HostedSession"]
+__all__ = ["HostedSession"]
 
 log = logging.getLogger(__name__)
 
@@ -41,45 +41,6 @@ STOP_PATIENCE = 5.0
 """Seconds that a cell whose time is over has to stop before its end is told anyway."""
 UNCOLLECTED = 8
 """Cells whose values are kept until they are fetched."""
-
-
-@dataclass(kw_only=True)
-class Cell:
-    """One cell that was sent to a session.
-
-    Parameters
-    ----------
-    id : str
-        The sender's choice; sending the same cell again changes nothing.
-    code : str
-    count : int
-        The notebook's execution count.
-    names, always : sequence of str
-        What `frames` holds, and which of it is bound even if the session has it.
-    frames : sequence of bytes
-    out : sequence of str
-        Names whose values are wanted when it has ended.
-    allow_stdin : bool
-    timeout : float or None
-        Seconds that it may run.
-    """
-
-    id: str
-    code: str
-    count: int = 0
-    names: Sequence[str] = ()
-    always: Sequence[str] = ()
-    frames: Sequence[Any] = ()
-    out: Sequence[str] = ()
-    allow_stdin: bool = False
-    timeout: float | None = None
-    begun: asyncio.Event = field(default_factory=asyncio.Event)
-    idle: asyncio.Event = field(default_factory=asyncio.Event)
-    since: float = 0.0
-    until: float = math.inf
-    over: HPCError | None = None
-    """Why it was stopped, when that was not the user's wish."""
-    replied: bool = False
 
 
 class HostedSession:
@@ -104,7 +65,7 @@ class HostedSession:
         self._queue: deque[Cell] = deque()
         self._current: Cell | None = None
         self._waiting = asyncio.Event()
-        self._known: OrderedDict[str, None] = OrderedDict()
+        self.cells = Cells()
         self._values: OrderedDict[str, Sequence[Any]] = OrderedDict()
         self._runner: asyncio.Task[None] | None = None
         self._background: set[asyncio.Task[None]] = set()
@@ -171,14 +132,12 @@ class HostedSession:
 
     async def execute(self, cell: Cell, needs: Sequence[str]) -> Sequence[str]:
         """Queue a cell, unless the session lacks some of the names it needs: these are returned instead."""
-        if cell.id in self._known:
+        if cell.id in self.cells:
             return ()
         await self.open()
         if needs and (missing := await self.missing(needs)):
             return missing
-        self._known[cell.id] = None
-        if len(self._known) > CELLS:
-            self._known.popitem(last=False)
+        self.cells.add(cell)
         self._queue.append(cell)
         self._waiting.set()
         await asyncio.sleep(0)  # the kernel has the cell before the notebook has the answer
@@ -252,10 +211,11 @@ class HostedSession:
     def _finish(self, cell: Cell, reply: dict[str, Any]) -> None:
         if cell.replied:
             return
-        cell.replied = True
         if cell.over is not None:
             reply = {**reply, **_failure(cell.over), "traceback": reply.get("traceback", [])}
+        cell.ended, cell.status = time.time(), reply["status"]
         self.journal.finish(cell.id, json.dumps(reply).encode())
+        cell.last = self.journal.seq
 
     async def _limit(self, cell: Cell) -> None:
         await cell.begun.wait()
@@ -305,7 +265,6 @@ class HostedSession:
             "running": {"id": running.id, "count": running.count, "code": running.code} if running else None,
             "waiting": [cell.id for cell in self._queue],
             "seq": self.journal.seq,
-            "read": self.journal.read,
         }
 
     # -- variables -----------------------------------------------------------------------------------------------

@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
 import json
-import logging
-import os
-from array import array
-from bisect import bisect_right
-from collections import OrderedDict, deque
+from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from io import BufferedRandom
 from pathlib import Path
 from typing import Any, Protocol
+
+from hpcnb.pilot.messages import Message, Messages, create
 
 __all__ = ["Journal", "Message"]
 
@@ -27,40 +23,7 @@ HEAD_CHARS = 256 << 10
 """How much text of one cell is journalled; the rest is counted. The log has it all."""
 TAIL_LINES = 20
 TAIL_WIDTH = 200
-MEMORY = 4 << 20
-"""Bytes of messages held in memory; older ones are read back from disk."""
 CELLS = 1000
-
-log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Message:
-    """One message of a session.
-
-    Parameters
-    ----------
-    seq : int
-        Its number; later messages have greater ones, with gaps.
-    cell : str
-        The cell that caused it.
-    type : str
-        As Jupyter names it, or ``reply`` (the cell has ended), ``input_request`` or ``flood`` (text that was only
-        counted; each one replaces the one before).
-    content : bytes
-        JSON.
-    buffers : tuple of bytes
-    """
-
-    seq: int
-    cell: str
-    type: str
-    content: bytes
-    buffers: tuple[bytes, ...] = ()
-
-    @property
-    def size(self) -> int:
-        return len(self.content) + sum(map(len, self.buffers)) + 100
 
 
 class Clock(Protocol):
@@ -159,30 +122,23 @@ class Journal:
     def __init__(self, directory: Path, log: Path, clock: Clock) -> None:
         for folder in (directory, log.parent):
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._log = _create(log)
-        self._disk = _create(directory / "journal")
-        self._end = self._disk.seek(0, os.SEEK_END)
-        self._seqs, self._offsets = array("Q"), array("Q")
-        self._recent: deque[Message] = deque()
-        self._held = 0
+        self._log = create(log)
+        self._messages = Messages(directory)
         self._texts: OrderedDict[str, _Text] = OrderedDict()
         self._floods: dict[str, Message] = {}
         self._flooded: set[str] = set()
         self._pending: list[_Pending] = []
         self._text_throttle = _Throttle(clock, TEXT_INTERVAL, self._flush)
         self._flood_throttle = _Throttle(clock, FLOOD_INTERVAL, self._publish_floods)
-        self._full = False
         self._news = asyncio.Event()
         self._ended = 0
         self.seq = 0
-        self.read = 0
-        """The greatest number up to which some reader has had everything."""
 
     # -- writing ---------------------------------------------------------------------------------------------
 
     def text(self, cell: str, name: str, text: str) -> None:
         """Take text of a stream (``stdout``, ``stderr``); it is published now, or soon with what follows it."""
-        self._save(self._log, text.encode("utf-8", "surrogateescape"))
+        self._messages.save(self._log, text.encode("utf-8", "surrogateescape"))
         written = self._text(cell)
         if head := written.take(text):
             if not self._pending or (self._pending[-1].cell, self._pending[-1].name) != (cell, name):
@@ -196,7 +152,7 @@ class Journal:
     def add(self, cell: str, kind: str, content: bytes, buffers: tuple[bytes, ...] = ()) -> None:
         """Take any other message, and publish it at once, after all text that came before it."""
         self._flush()
-        self._store(self._message(cell, kind, content, buffers))
+        self._messages.add(self._message(cell, kind, content, buffers))
         self._tell()
 
     def finish(self, cell: str, reply: bytes) -> None:
@@ -204,7 +160,7 @@ class Journal:
         self._publish_floods()
         if flood := self._floods.pop(cell, None):
             self._flush()
-            self._store(self._message(cell, "flood", flood.content))
+            self._messages.add(self._message(cell, "flood", flood.content))
         self._flush()
         self._ended = self.seq + 1
         self.add(cell, "reply", reply)
@@ -214,18 +170,20 @@ class Journal:
         self._publish_floods()
         self._flush()
         self._log.close()
-        self._disk.close()
+        self._messages.close()
 
     # -- reading ---------------------------------------------------------------------------------------------
 
-    def since(self, seq: int, max_bytes: int) -> list[Message]:
-        """Return the messages after `seq` in order: as many as fit `max_bytes`, but at least one if there is one."""
-        self.read = max(self.read, min(seq, self.seq))
-        kept, complete = _within(self._stored(seq), max_bytes)
-        if not complete:
-            return kept
-        floods = [message for message in self._floods.values() if message.seq > seq]
-        return _within(iter(sorted([*kept, *floods], key=lambda message: message.seq)), max_bytes)[0]
+    def since(self, seq: int, max_bytes: int, cell: str = "") -> tuple[list[Message], int]:
+        """Return the messages after `seq` in order, of all cells or of one, and up to which number these are all.
+
+        They are as many as fit `max_bytes`, but at least one if there is one.
+        """
+        kept, complete = _within(self._messages.since(seq, cell), max_bytes)
+        if complete:
+            floods = [m for m in self._floods.values() if m.seq > seq and cell in ("", m.cell)]
+            kept, complete = _within(iter(sorted([*kept, *floods], key=lambda message: message.seq)), max_bytes)
+        return kept, self.seq if complete else kept[-1].seq
 
     async def wait(self, seq: int, timeout: float) -> None:
         """Wait until there is a message after `seq`, at most `timeout` seconds.
@@ -242,20 +200,6 @@ class Journal:
                     await self._news.wait()
         except TimeoutError:
             pass  # nothing new is an answer too
-
-    def _stored(self, seq: int) -> Iterator[Message]:
-        at = bisect_right(self._seqs, seq)
-        evicted = len(self._seqs) - len(self._recent)
-        if at < evicted:
-            return itertools.chain(self._from_disk(at, evicted), self._recent)
-        return itertools.islice(self._recent, at - evicted, None)
-
-    def _from_disk(self, start: int, stop: int) -> Iterator[Message]:
-        for at in range(start, stop):
-            self._disk.seek(self._offsets[at])
-            head = json.loads(self._disk.readline())
-            content, *buffers = [self._disk.read(size) for size in head.pop("sizes")]
-            yield Message(**head, content=content, buffers=tuple(buffers))
 
     # -- within ----------------------------------------------------------------------------------------------
 
@@ -274,7 +218,7 @@ class Journal:
         pending, self._pending = self._pending, []
         for text in pending:
             content = json.dumps({"name": text.name, "text": "".join(text.parts)}).encode()
-            self._store(self._message(text.cell, "stream", content))
+            self._messages.add(self._message(text.cell, "stream", content))
         if pending:
             self._tell()
 
@@ -285,35 +229,9 @@ class Journal:
         self._flooded.clear()
         self._tell()
 
-    def _store(self, message: Message) -> None:
-        self._recent.append(message)
-        self._held += message.size
-        self._seqs.append(message.seq)
-        self._offsets.append(self._end)
-        parts = [message.content, *message.buffers]
-        head = {"seq": message.seq, "cell": message.cell, "type": message.type, "sizes": [len(part) for part in parts]}
-        data = b"".join([json.dumps(head).encode(), b"\n", *parts])
-        self._save(self._disk, data)
-        self._end += len(data)
-        while self._held > MEMORY and len(self._recent) > 1 and not self._full:
-            self._held -= self._recent.popleft().size
-
-    def _save(self, file: BufferedRandom, data: bytes) -> None:
-        try:
-            file.write(data)
-            file.flush()
-        except OSError as error:
-            if not self._full:
-                log.error("cannot write to %s, keeping messages in memory: %s", file.name, error)
-            self._full = True
-
     def _tell(self) -> None:
         self._news.set()
         self._news = asyncio.Event()
-
-
-def _create(path: Path) -> BufferedRandom:
-    return os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600), "r+b")
 
 
 def _within(messages: Iterator[Message], max_bytes: int) -> tuple[list[Message], bool]:

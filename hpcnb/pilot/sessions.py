@@ -18,7 +18,8 @@ from distributed import Security
 
 from hpcnb.errors import NotReady
 from hpcnb.pilot import rpc
-from hpcnb.pilot.hosted import Cell, HostedSession
+from hpcnb.pilot.cells import Cell
+from hpcnb.pilot.hosted import HostedSession
 
 __all__ = ["Host", "main"]
 
@@ -69,14 +70,14 @@ class Host:
     # -- sessions ------------------------------------------------------------------------------------------------
 
     async def on_open(self, session: str) -> dict[str, Any]:
-        """Have a session with a kernel; answers how far its messages have been read."""
+        """Have a session with a kernel; answers the number of its latest message."""
         if session not in self._sessions:
             if not NAME.fullmatch(session) or session.strip(".") == "":
                 raise NotReady(f"{session!r} is no name for a session", remedy="Letters, digits and . _ - will do.")
             self._sessions[session] = HostedSession(session, cwd=self._directory, run_dir=self._run_dir)
         found = self._sessions[session]
         await found.open()
-        return {"seq": found.journal.seq, "read": found.journal.read}
+        return {"seq": found.journal.seq}
 
     async def on_list(self) -> dict[str, Any]:
         """The sessions and what they do."""
@@ -102,12 +103,27 @@ class Host:
         missing = await self._find(session).execute(Cell(**cell, frames=rpc.frames_of(frames)), needs)
         return {"missing": list(missing)}
 
-    async def on_messages(self, session: str, since: int, wait: float, max_bytes: int) -> dict[str, Any]:
-        """The messages after `since`; waits until there is one, at most `wait` seconds."""
-        journal = self._find(session).journal
-        await journal.wait(since, min(wait, LONGEST_POLL))
-        found = journal.since(since, max_bytes)
-        return {"messages": [[m.seq, m.cell, m.type, m.content, list(m.buffers)] for m in found]}
+    async def on_messages(
+        self, session: str, since: int, wait: float, max_bytes: int, kernel: str = "", cell: str = ""
+    ) -> dict[str, Any]:
+        """The messages after `since`, of all cells or of one; waits until there is one, at most `wait` seconds.
+
+        It answers up to which number these are all. A `kernel` says so that it has had everything up to `since`.
+        """
+        found = self._find(session)
+        found.cells.read(kernel, since)
+        await found.journal.wait(since, min(wait, LONGEST_POLL))
+        messages, upto = found.journal.since(since, max_bytes, cell)
+        return {"upto": upto, "messages": [[m.seq, m.cell, m.type, m.content, list(m.buffers)] for m in messages]}
+
+    async def on_unseen(self, **asks: Any) -> dict[str, Any]:
+        """The cells of a notebook whose output may not have been seen, of every session."""
+        return {"cells": [{**c, "session": s.name} for s in self._sessions.values() for c in s.cells.unseen(**asks)]}
+
+    async def on_shown(self, session: str, cells: Sequence[str]) -> dict[str, Any]:
+        """Note that the output of these cells has been shown."""
+        self._find(session).cells.show(cells)
+        return {}
 
     async def on_interrupt(self, session: str, cell: str = "") -> dict[str, Any]:
         """Interrupt a cell, by default the one that runs."""

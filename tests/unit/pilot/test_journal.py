@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hpcnb.pilot import journal as journal_module
-from hpcnb.pilot.journal import HEAD_LINES, MEMORY, Journal
+from hpcnb.pilot import messages as messages_module
+from hpcnb.pilot.journal import HEAD_CHARS, HEAD_LINES, Journal
+from hpcnb.pilot.messages import MEMORY
 
 PLENTY = 1 << 30
 
@@ -53,7 +54,7 @@ def journal(tmp_path, clock):
 
 def seen(journal, since=0, max_bytes=PLENTY):
     """The messages, short: their cell, type and what matters of their content."""
-    return [(m.cell, m.type, short(m)) for m in journal.since(since, max_bytes)]
+    return [(m.cell, m.type, short(m)) for m in journal.since(since, max_bytes)[0]]
 
 
 def short(message):
@@ -109,7 +110,7 @@ def test_a_flood_is_counted_and_its_end_shown(journal, clock, tmp_path):
         ("flood", 9 * HEAD_LINES),
         ("reply", {}),
     ]
-    [flood] = [json.loads(m.content) for m in journal.since(0, PLENTY) if m.type == "flood"]
+    [flood] = [json.loads(m.content) for m in journal.since(0, PLENTY)[0] if m.type == "flood"]
     assert flood["tail"].split("\n")[-2] == "line 9999"
     assert (tmp_path / "logs" / "text.log").read_text() == "".join(lines)
 
@@ -121,7 +122,7 @@ def test_a_flood_is_told_of_while_it_lasts(journal, clock):
     for _ in range(40):
         journal.text("c", "stdout", "y\n")
         clock.pass_by(0.1)
-        for message in journal.since(last, PLENTY):
+        for message in journal.since(last, PLENTY)[0]:
             last = message.seq
             counts += [json.loads(message.content)["lines"]] if message.type == "flood" else []
     assert counts == sorted(set(counts))
@@ -133,7 +134,7 @@ def test_a_line_without_end_is_bounded_too(journal):
     journal.text("c", "stdout", "x" * 1_000_000)
     journal.finish("c", b"{}")
     shown = "".join(text for _, kind, text in seen(journal) if kind == "stream")
-    assert len(shown) == journal_module.HEAD_CHARS
+    assert len(shown) == HEAD_CHARS
 
 
 def test_carriage_returns_leave_the_last_state_in_the_tail(journal):
@@ -141,7 +142,7 @@ def test_carriage_returns_leave_the_last_state_in_the_tail(journal):
     journal.text("c", "stdout", "x\n" * HEAD_LINES)
     journal.text("c", "stdout", "one more\n\r10%\r50%\r100%")
     journal.finish("c", b"{}")
-    [flood] = [json.loads(m.content) for m in journal.since(0, PLENTY) if m.type == "flood"]
+    [flood] = [json.loads(m.content) for m in journal.since(0, PLENTY)[0] if m.type == "flood"]
     assert flood["tail"] == "one more\n100%"
 
 
@@ -150,7 +151,7 @@ def test_an_answer_keeps_to_its_budget_and_the_next_goes_on(journal):
     for number in range(10):
         journal.add("c", "display_data", json.dumps("x" * 1000 * (1 + number % 3)).encode())
     last, parts = 0, []
-    while part := journal.since(last, 2500):
+    while part := journal.since(last, 2500)[0]:
         parts.append(part)
         last = part[-1].seq
     assert [m.seq for part in parts for m in part] == list(range(1, 11))
@@ -162,10 +163,10 @@ def test_what_no_longer_fits_memory_comes_from_disk(journal):
     count = 3 * MEMORY // 100_000
     for number in range(count):
         journal.add("c", "display_data", json.dumps(number).encode(), (bytes([number % 256]) * 100_000, b"\n\n"))
-    found = journal.since(0, PLENTY)
+    found = journal.since(0, PLENTY)[0]
     assert [json.loads(m.content) for m in found] == list(range(count))
     assert all(m.buffers == (bytes([number % 256]) * 100_000, b"\n\n") for number, m in enumerate(found))
-    assert sum(m.size for m in journal._recent) <= MEMORY + 200_000
+    assert sum(m.size for m in journal._messages._recent) <= MEMORY + 200_000
 
 
 def test_a_full_disk_loses_no_message(journal, monkeypatch, caplog):
@@ -180,11 +181,11 @@ def test_a_full_disk_loses_no_message(journal, monkeypatch, caplog):
         def close(self):
             pass
 
-    journal._disk.close()
-    monkeypatch.setattr(journal, "_disk", Full())
+    journal._messages._files[0].file.close()
+    monkeypatch.setattr(journal._messages._files[0], "file", Full())
     for number in range(3 * MEMORY // 100_000):
         journal.add("c", "display_data", json.dumps("x" * 100_000 + str(number)).encode())
-    assert [m.seq for m in journal.since(0, PLENTY)] == list(range(1, journal.seq + 1))
+    assert [m.seq for m in journal.since(0, PLENTY)[0]] == list(range(1, journal.seq + 1))
     assert caplog.text.count("No space left") == 1
 
 
@@ -206,16 +207,57 @@ async def test_waiting_ends_with_the_next_message_or_in_time(journal):
     await asyncio.wait_for(waiting, 1)
 
 
-def test_how_far_somebody_has_read_is_kept(journal):
-    """What was asked for is not yet read; what lies before it is."""
-    journal.add("c", "display_data", b"1")
-    journal.add("c", "display_data", b"2")
-    journal.since(0, PLENTY)
-    assert journal.read == 0
-    journal.since(2, PLENTY)
-    assert journal.read == 2
-    journal.since(99, PLENTY)
-    assert journal.read == 2
+def test_the_messages_of_one_cell(journal, clock):
+    """One cell's messages can be asked for alone; the answer says up to where it is complete."""
+    for number in range(5):
+        for cell in "ab":
+            journal.add(cell, "display_data", f"{number}".encode())
+    found, upto = journal.since(0, PLENTY, "b")
+    assert [(m.cell, m.content) for m in found] == [("b", f"{number}".encode()) for number in range(5)]
+    assert upto == journal.seq
+    part, upto = journal.since(0, 1, "b")
+    assert (len(part), upto) == (1, part[0].seq)
+    assert journal.since(journal.seq, PLENTY, "b") == ([], journal.seq)
+    assert journal.since(0, PLENTY, "unheard of") == ([], journal.seq)
+
+
+def test_the_oldest_text_makes_room(tmp_path, clock, monkeypatch):
+    """Of text so much is kept on disk and no more; displays and errors all stay, and in place of the text is its size."""
+    monkeypatch.setattr(messages_module, "MEMORY", 1000)
+    monkeypatch.setattr(messages_module, "SEGMENT", 2000)
+    monkeypatch.setattr(messages_module, "SEGMENTS", 3)
+    journal = Journal(tmp_path / "session", tmp_path / "log", clock)
+    for number in range(100):
+        cell = f"cell-{number}"
+        journal.text(cell, "stdout", f"{number} begins\n")
+        clock.pass_by(1)
+        journal.add(cell, "display_data", f"{number}".encode())
+        journal.text(cell, "stdout", "x" * 200 + "\n")
+        clock.pass_by(1)
+        journal.add(cell, "error", f"{number}".encode())
+        journal.finish(cell, b"{}")
+    found, _ = journal.since(0, PLENTY)
+    assert [m.seq for m in found] == sorted({m.seq for m in found})
+    for kind in ("display_data", "error"):
+        assert [m.content for m in found if m.type == kind] == [f"{number}".encode() for number in range(100)]
+    texts = sorted((tmp_path / "session").glob("text-*"))
+    assert len(texts) <= 3
+    assert sum(path.stat().st_size for path in texts) < 3 * 2500
+    told, lines = {}, {}
+    for message in found:
+        content = json.loads(message.content)
+        if message.type == "compacted":
+            told[message.cell] = told.get(message.cell, 0) + content["lines"]
+        if message.type == "stream":
+            lines[message.cell] = lines.get(message.cell, 0) + content["text"].count("\n")
+    assert {cell: told.get(cell, 0) + lines.get(cell, 0) for cell in told | lines} == {
+        f"cell-{n}": 2 for n in range(100)
+    }
+    assert "cell-0" not in lines
+    assert "cell-99" not in told
+    assert [m.type for m in journal.since(0, PLENTY, "cell-0")[0]] == ["compacted", "display_data", "error", "reply"]
+    assert (tmp_path / "log").read_text().count("begins") == 100
+    journal.close()
 
 
 EVENTS = st.one_of(
@@ -232,7 +274,7 @@ EVENTS = st.one_of(
 def test_readers_miss_nothing_and_see_nothing_twice(events, memory, tmp_path_factory):
     """Whatever is written and however it is read: all text and all other messages arrive once, in order."""
     clock, path = Clock(), tmp_path_factory.mktemp("j")
-    before, journal_module.MEMORY = journal_module.MEMORY, memory
+    before, messages_module.MEMORY = messages_module.MEMORY, memory
     try:
         journal = Journal(path, path / "log", clock)
         written, got, last = {}, [], 0
@@ -250,11 +292,11 @@ def test_readers_miss_nothing_and_see_nothing_twice(events, memory, tmp_path_fac
             elif kind == "pass":
                 clock.pass_by(rest[0])
             else:
-                got += journal.since(last, rest[0])
+                got += journal.since(last, rest[0])[0]
                 last = got[-1].seq if got else 0
         journal.close()
     finally:
-        journal_module.MEMORY = before
+        messages_module.MEMORY = before
     assert [m.seq for m in got] == sorted({m.seq for m in got})
     assert [(m.cell, m.type, json.loads(m.content)) for m in got if m.type != "stream"] == others
     texts = {}

@@ -8,6 +8,7 @@ import signal
 import stat
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import psutil
@@ -225,23 +226,55 @@ def test_values_of_a_cell_are_those_of_its_end(session):
 # -- readers ---------------------------------------------------------------------------------------------------------
 
 
-def test_what_was_not_read_comes_back_to_a_new_notebook(host, loop, own):
-    """A notebook that has lost its kernel gets the output that nobody has read, and no other, once."""
+def again(host, loop, own, **sender):
+    """The same session, as another kernel of the notebook has it."""
+    later = Session(host.address, security=security(host.run_dir), loop=loop, name=own.name)
+    later._sender = {**later._sender, "kernel": "another", **sender}
+    return later
+
+
+async def followed(session, cell_id):
+    """All messages of a cell, to its end."""
+    return [message async for message in session.follow(cell_id)]
+
+
+def test_what_was_not_read_comes_back_to_the_next_kernel(host, loop, own):
+    """It is told of the cell that the lost kernel had not read to its end, and gets the whole of it, once, while it runs."""
     run(own, "print('read')")
-    cell, output = start(own, "import time\nprint('seen', flush=True)\ntime.sleep(1)\nprint('unseen')")
-    wait_for(lambda: "seen" in output.text)
+    code = "import time\nfor i in range(20):\n    print(i, flush=True)\n    time.sleep(0.1)\ndisplay('last')\n1/0"
+    cell, output = start(own, code)
+    wait_for(lambda: "2\n" in output.text)
     own.wait(own.disconnect())
     with pytest.raises(TaskLost, match="let go"):
         cell.reply.result(0)
-    stray = []
-    later = Session(host.address, security=security(host.run_dir), loop=loop, name=own.name, on_stray=stray.append)
-    later.wait(later.open())
-    wait_for(lambda: any(m.type == "reply" for m in stray))
-    assert {m.cell for m in stray} == {cell.id}
-    assert [m.content["text"] for m in stray if m.type == "stream"][-1] == "unseen\n"
-    assert "read\n" not in [m.content.get("text") for m in stray]
-    assert [m.seq for m in stray] == sorted({m.seq for m in stray})
+    later = again(host, loop, own)
+    assert later.wait(again(host, loop, own, notebook="another").unseen("", 0)) == []
+    [found] = later.wait(later.unseen("", 0))
+    assert (found["id"], found["code"], found["ended"], found["own"]) == (cell.id, code, None, False)
+    messages = later.wait(followed(later, cell.id))
+    assert "".join(m.content["text"] for m in messages if m.type == "stream") == "".join(f"{i}\n" for i in range(20))
+    assert [m.type for m in messages if m.type != "stream"] == ["display_data", "error", "reply"]
+    [found] = later.wait(later.unseen("", 0))
+    assert found["status"] == "error"
+    later.wait(later.shown(cell.id))
+    assert later.wait(later.unseen("", 0)) == []
     later.wait(later.disconnect())
+
+
+def test_what_an_earlier_page_may_have_missed(host, loop, own):
+    """A page that was opened anew is told of the cells that ended after the last request of the page before it."""
+    clock = 1e6  # seconds by which the page's clock is wrong
+    pages = {}
+    for page, number in (("first", 0), ("first", 1), ("second", 2)):
+        cell, _ = start(own, f"import time; time.sleep(0.2); {number}", page=page, sent=time.time() + clock)
+        cell.reply.result(10)
+        pages.setdefault(page, []).append(cell.id)
+    now = time.time() + clock
+    assert [c["id"] for c in own.wait(own.unseen("second", now))] == [pages["first"][1]]
+    assert [c["id"] for c in own.wait(own.unseen("third", now))] == [pages["first"][1], *pages["second"]]
+    own.wait(own.shown(pages["first"][1]))
+    assert own.wait(own.unseen("second", now)) == []
+    assert own.wait(own.unseen("", 0)) == []
 
 
 def test_two_notebooks_share_a_session(host, loop, session):
@@ -282,7 +315,7 @@ def test_what_the_host_writes_is_the_users_alone(host, session):
     """Files are 0600; the address is published whole."""
     run(session, "1")
     directory = host.run_dir / "sessions" / session.name
-    assert {p.name for p in directory.iterdir()} == {"journal", "kernel.log"}
+    assert {p.name for p in directory.iterdir()} == {"journal", "text-1", "kernel.log"}
     log = host.run_dir / "logs" / f"session-{session.name}.log"
     files = [*directory.iterdir(), log, host.run_dir / "sessions.json"]
     assert {stat.S_IMODE(path.stat().st_mode) for path in files} == {0o600}
