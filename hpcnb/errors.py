@@ -103,7 +103,8 @@ class HPCError(Exception):
     def to_json(self) -> dict[str, str]:
         """The error as plain values; `error_from_json` is the inverse."""
         return {
-            "type": type(self).__name__,
+            # The other side may not know a class that is private to one part.
+            "type": next(cls.__name__ for cls in type(self).__mro__ if cls.__module__ == __name__),
             "what": self.what,
             "where": self.where,
             "evidence": self.evidence,

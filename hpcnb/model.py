@@ -281,6 +281,8 @@ class ClusterStatus(Record):
         POSIX time since which the batch system has not answered.
     link : str
         The route of the link (``direct``), empty when there is none.
+    route : str
+        The route that it takes or took last.
     counts : WorkerCounts
     ending : Ending or None
     error : dict or None
@@ -299,6 +301,7 @@ class ClusterStatus(Record):
     walltime_left: int | None = None
     unknown_since: float | None = None
     link: str = ""
+    route: str = ""
     counts: WorkerCounts = field(default_factory=WorkerCounts)
     ending: Ending | None = None
     error: dict[str, str] | None = None

@@ -66,8 +66,14 @@ def _loads(status: ClusterStatus) -> list[str]:
     busy = {k: n for k, n in counts.tasks.items() if n and k in ("processing", "queued", "waiting", "erred")}
     facts += [f"tasks: {', '.join(f'{n:,} {k}' for k, n in busy.items())}"] if busy else []
     facts += [f"{_about(status.walltime_left)} left"] if status.walltime_left else []
-    facts += [f"link {status.link}"] if status.link else []
+    facts += [_link(status)] if status.link or status.route else []
     return facts
+
+
+def _link(status: ClusterStatus) -> str:
+    if not status.link:
+        return f"link was {status.route}"
+    return f"link {status.link}" + (" (by files: slow)" if status.link == "mailbox" else "")
 
 
 def _moment(then: float, now: float) -> str:

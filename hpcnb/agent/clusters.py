@@ -11,7 +11,7 @@ from functools import partial
 from typing import Any
 
 from hpcnb.agent import allocation, reactor, record, remains
-from hpcnb.agent.connection import Connection
+from hpcnb.agent.connection import Connection, Ears
 from hpcnb.agent.record import ClusterRecord
 from hpcnb.agent.sites import Site
 from hpcnb.errors import ClusterError, HPCError, NotReady, SiteError
@@ -208,15 +208,9 @@ class LiveCluster:
 
     async def _keep_link(self) -> None:
         try:
-            self._connection = Connection(
-                self.status.id,
-                self._record.jobs[0].path,
-                shell=self.site.shell,
-                authority=self._record.authority_certificate,
-                identity=self.identity(Role.AGENT),
-                secret=bytes.fromhex(self._record.secret),
-            )
-            await self._connection.keep(on_link=self._on_link, on_event=self._on_event, runs=self._runs)
+            self._connection = Connection(self._record, self.site, identity=self.identity(Role.AGENT))
+            ears = Ears(link=self._on_link, trouble=self._on_trouble, event=self._on_event)
+            await self._connection.keep(ears, runs=self._runs)
         except Exception as exc:  # a fault of ours; without its link the cluster can still be seen, and ended
             log.exception("the link of cluster %s failed", self.status.id)
             self._say(f"the link failed: {type(exc).__name__}: {exc}")
@@ -225,6 +219,9 @@ class LiveCluster:
         self._set(reactor.on_link(self.status, route))
         if route:
             self._later(self._tell_attached())
+
+    def _on_trouble(self, what: str) -> None:
+        self._set(reactor.on_trouble(self.status, what))
 
     def _on_event(self, event: dict[str, Any]) -> None:
         if event["event"] == "ended":

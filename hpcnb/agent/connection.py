@@ -13,16 +13,21 @@ import ssl
 import struct
 import tempfile
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from hpcnb.agent import places
-from hpcnb.errors import SiteError
-from hpcnb.link import Link, LinkState, Stream, StreamError, splice
+from hpcnb.agent.dialling import Dialler, Silent
+from hpcnb.agent.record import ClusterRecord
+from hpcnb.agent.sites import Site
+from hpcnb.errors import HPCError, SiteError
+from hpcnb.link import Link, LinkRefused, LinkState, Stream, StreamError, splice
 from hpcnb.pilot.lead import lines
-from hpcnb.site.authority import Identity, Role
-from hpcnb.site.shell import Shell
+from hpcnb.site.authority import Identity
+from hpcnb.site.routes import Goal
+from hpcnb.site.slurm import Slurm
 
 log = logging.getLogger(__name__)
 
@@ -33,65 +38,76 @@ REDIAL = (0.0, 1.0, 2.0, 4.0, 8.0, 16.0, 30.0)
 """Seconds before each further attempt to make a lost connection again; the last one repeats."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Ears:
+    """Who hears of a connection.
+
+    Parameters
+    ----------
+    link : callable
+        Called with the route when the link is up, with an empty string when it is down.
+    trouble : callable
+        Called with the reason why the link cannot be made, each time that it is tried in vain.
+    event : callable
+        Called with what the pilot says.
+    """
+
+    link: Callable[[str], None]
+    trouble: Callable[[str], None]
+    event: Callable[[dict[str, Any]], None]
+
+
 class Connection:
     """The link into one cluster.
 
     Parameters
     ----------
-    cluster : str
-    path : str
-        The run directory of the leading allocation, at the site.
-    shell : Shell
-    authority : str
-        The cluster's authority, PEM.
+    kept : ClusterRecord
+        With its leading allocation submitted.
+    site : Site
     identity : Identity
         Our certificate, role *agent*.
-    secret : bytes
     """
 
     scheduler: str = ""
     """The scheduler's address inside the allocation, once it is known."""
 
-    def __init__(
-        self, cluster: str, path: str, *, shell: Shell, authority: str, identity: Identity, secret: bytes
-    ) -> None:
-        self._cluster = cluster
-        self._path = path
-        self._shell = shell
-        self._tls = client_context(authority, identity)
-        self._link = Link(cluster, secret, initiator=True, on_state=self._note)
+    def __init__(self, kept: ClusterRecord, site: Site, *, identity: Identity) -> None:
+        self._kept = kept
+        self._site = site
+        self._cluster = kept.status.id
+        self._path = kept.jobs[0].path
+        self._shell = site.shell
+        self._dialler = Dialler(site.name, site.config.link, client_context(kept.authority_certificate, identity))
+        self._route = ""
+        self._link = Link(self._cluster, bytes.fromhex(kept.secret), initiator=True, on_state=self._note)
         self._up, self._down = asyncio.Event(), asyncio.Event()
         self._control: Stream | None = None
         self._servers: list[asyncio.Server] = []
 
-    async def keep(
-        self, *, on_link: Callable[[str], None], on_event: Callable[[dict[str, Any]], None], runs: asyncio.Event
-    ) -> None:
+    async def keep(self, ears: Ears, *, runs: asyncio.Event) -> None:
         """Dial as soon as the pilot listens, and again whenever the connection is lost; runs until cancelled.
 
         Parameters
         ----------
-        on_link : callable
-            Called with the route when the link is up, with an empty string when it is down.
-        on_event : callable
-            Called with what the pilot says.
+        ears : Ears
         runs : asyncio.Event
             Set while the job may be running; until then the pilot is looked for ever more rarely.
         """
-        address = await self._published(runs)
+        goal = self._goal(*await self._published(runs))
         listening: asyncio.Task[None] | None = None
         try:
             while True:
-                await self._come_up(address)
+                await self._come_up(goal, ears.trouble)
                 if listening is None:
                     await self._open_sockets()
                 if listening is None or listening.done():
                     self._control = self._link.open("control")
-                    listening = asyncio.create_task(self._listen(self._control, on_event))
+                    listening = asyncio.create_task(self._listen(self._control, ears.event))
                 # Last, since whoever hears of it uses the sockets and the control stream at once.
-                on_link("direct")
+                ears.link(self._route)
                 await self._down.wait()
-                on_link("")
+                ears.link("")
         finally:
             if listening:
                 listening.cancel()
@@ -100,9 +116,9 @@ class Connection:
         for event, holds in ((self._up, state is LinkState.UP), (self._down, state is not LinkState.UP)):
             (event.set if holds else event.clear)()
 
-    async def _come_up(self, address: tuple[str, int]) -> None:
+    async def _come_up(self, goal: Goal, trouble: Callable[[str], None]) -> None:
         """Dial until the link is up; a pipe that was only silent may be heard again first."""
-        dialling = asyncio.create_task(self._dial(address))
+        dialling = asyncio.create_task(self._dial(goal, trouble))
         try:
             await self._up.wait()
         finally:
@@ -127,18 +143,45 @@ class Connection:
                     pause = SOONEST
             pause = min(pause * 1.2, LATEST)
 
-    async def _dial(self, address: tuple[str, int]) -> None:
+    def _goal(self, host: str, port: int) -> Goal:
+        job_id = self._kept.jobs[0].job_id
+        return Goal(
+            shell=self._shell,
+            environment=self._site.environment,
+            zip_path=self._kept.zip_path,
+            path=self._path,
+            host=host,
+            port=port,
+            step=partial(self._site.batch.step, job_id) if isinstance(self._site.batch, Slurm) else None,
+        )
+
+    async def _dial(self, goal: Goal, trouble: Callable[[str], None]) -> None:
         for attempt in range(1_000_000):
             await asyncio.sleep(REDIAL[min(attempt, len(REDIAL) - 1)])
             try:
-                pipe = await self._shell.dial(*address)
-                reader, writer = await asyncio.open_connection(
-                    sock=pipe, ssl=self._tls, server_hostname=Role.GATEWAY.server_name
-                )
-                await self._link.attach(reader, writer)
+                self._route = await self._dialler.dial(self._link, goal)
                 return
+            except LinkRefused as exc:
+                log.error("cluster %s: %s", self._cluster, exc)
+                trouble(f"the pilot refuses us: {exc.what}")
+                await asyncio.Future()  # dialling again would not help; the end of the job will
             except Exception as exc:  # whatever it was, nobody else would make the link again
-                log.warning("cluster %s: cannot reach the pilot at %s: %r", self._cluster, address, exc)
+                log.warning("cluster %s: cannot reach the pilot at %s:%d: %r", self._cluster, goal.host, goal.port, exc)
+                trouble(exc.what if isinstance(exc, HPCError) else f"{type(exc).__name__}: {exc}")
+                if isinstance(exc, Silent):
+                    await self._answer(trouble)
+
+    async def _answer(self, trouble: Callable[[str], None]) -> None:
+        """Wait until the login node answers: the moment to dial at once."""
+        while True:
+            try:
+                await self._shell.read(f"{self._path}/pilot.json", limit=1)
+                return
+            except OSError:
+                return  # an answer, too
+            except SiteError as exc:
+                trouble(exc.what)
+                await self._shell.patience()
 
     async def _listen(self, control: Stream, on_event: Callable[[dict[str, Any]], None]) -> None:
         try:

@@ -89,6 +89,11 @@ def records() -> Path:
     return private_directory(data() / "clusters")
 
 
+def routes() -> Path:
+    """By which route each site was reached last."""
+    return data() / "routes.json"
+
+
 def stream_socket(cluster: str, stream: str) -> Path:
     """Where a stream into a cluster is reached (``scheduler``, ``session``)."""
     return runtime() / cluster / f"{stream}.sock"

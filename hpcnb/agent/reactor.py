@@ -132,7 +132,7 @@ def on_link(status: ClusterStatus, route: str) -> ClusterStatus:
     """The link came up by a route, or went down (an empty route)."""
     if status.state is State.ENDED:
         return status
-    status = replace(status, link=route)
+    status = replace(status, link=route, route=route or status.route)
     if route:
         if status.state is State.UNREACHABLE:
             return set_state(status, State.READY, detail="")
@@ -140,6 +140,13 @@ def on_link(status: ClusterStatus, route: str) -> ClusterStatus:
     if status.state is State.READY:
         return set_state(status, State.UNREACHABLE, detail="the connection is cut; it is being made again")
     return status
+
+
+def on_trouble(status: ClusterStatus, what: str) -> ClusterStatus:
+    """The link cannot be made, for now or for good."""
+    if status.link or status.state not in (State.STARTING, State.UNREACHABLE):
+        return status
+    return replace(status, detail=what)
 
 
 def on_draining(status: ClusterStatus) -> ClusterStatus:

@@ -10,9 +10,13 @@ from collections.abc import Awaitable, Callable, Sequence
 
 from hpcnb.errors import AuthenticationFailed, HostKeyMismatch, SiteError
 from hpcnb.site.shell import Ask, Completed, Prompt, Shell
+from hpcnb.site.tcp import NoAnswer
 
 PAUSES = (1.0, 2.0, 4.0, 8.0, 16.0, 30.0, 60.0)
-"""Seconds between two attempts that nobody asked for; a login node bans who tries too often."""
+"""Seconds between two attempts that nobody asked for; a login node bans who tries too often.
+
+One that no login node has seen bans nobody: after `NoAnswer` the pause stays the first.
+"""
 
 FINAL = (AuthenticationFailed, HostKeyMismatch)
 """What another attempt without the user would only repeat; the next command of the user tries again."""
@@ -50,6 +54,7 @@ class LastingShell:
         self._clock = clock
         self._shell: Shell | None = None
         self._connecting = asyncio.Lock()
+        self._made = asyncio.Event()  # cleared while it cannot be
         self._failures = 0
         self._failed_at = 0.0
         self._error: SiteError | None = None
@@ -75,6 +80,7 @@ class LastingShell:
                     self._refused(exc)
                     raise
                 self._failures, self._error = 0, None
+                self._made.set()
                 self._refused(None)
             return self._shell
 
@@ -87,9 +93,22 @@ class LastingShell:
             return await self.connect(_nobody)
         except SiteError as exc:
             self._failures, self._failed_at, self._error = self._failures + 1, self._clock(), exc
+            self._made.clear()
             raise
 
+    async def patience(self) -> None:
+        """After an error, wait until another use makes sense: a pause is over, or the user has connected."""
+        if self._error is None:  # the connection was just lost, or is no good
+            await asyncio.sleep(PAUSES[0])
+            return
+        pause = None if isinstance(self._error, FINAL) else self._failed_at + self._pause() - self._clock()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(pause):
+                await self._made.wait()
+
     def _pause(self) -> float:
+        if isinstance(self._error, NoAnswer):
+            return PAUSES[0]
         return PAUSES[min(self._failures, len(PAUSES)) - 1]
 
     async def run(self, argv: Sequence[str], *, stdin: bytes = b"", timeout: float = 30.0) -> Completed:
@@ -103,6 +122,15 @@ class LastingShell:
 
     async def mkdir(self, path: str) -> None:
         await (await self._connected()).mkdir(path)
+
+    async def list(self, path: str) -> list[str]:
+        return await (await self._connected()).list(path)
+
+    async def remove(self, path: str) -> None:
+        await (await self._connected()).remove(path)
+
+    async def pipe(self, argv: Sequence[str]) -> socket.socket:
+        return await (await self._connected()).pipe(argv)
 
     async def dial(self, host: str, port: int) -> socket.socket:
         return await (await self._connected()).dial(host, port)

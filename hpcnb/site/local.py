@@ -17,6 +17,8 @@ from hpcnb.site import command, tcp
 from hpcnb.site.shell import Completed
 
 _DIAL_TIMEOUT = 30.0
+_PARTING = 2.0
+"""Seconds that the commands behind pipes have to end with their stdin."""
 
 
 class LocalShell:
@@ -26,6 +28,7 @@ class LocalShell:
 
     def __init__(self) -> None:
         self._dialled: weakref.WeakSet[socket.socket] = weakref.WeakSet()
+        self._piped: set[asyncio.Task[int]] = set()  # to be waited for, or they would stay as zombies
         self._closed = False
 
     @property
@@ -68,17 +71,46 @@ class LocalShell:
     async def mkdir(self, path: str) -> None:
         await asyncio.to_thread(_mkdir, Path(path))
 
+    async def list(self, path: str) -> list[str]:
+        return sorted(await asyncio.to_thread(os.listdir, path))
+
+    async def remove(self, path: str) -> None:
+        await asyncio.to_thread(os.unlink, path)
+
     async def dial(self, host: str, port: int) -> socket.socket:
         self._check_open()
         sock = await tcp.connect(host, port, timeout=_DIAL_TIMEOUT, where=self.name)
         self._dialled.add(sock)
         return sock
 
+    async def pipe(self, argv: Sequence[str]) -> socket.socket:
+        words = command.words(argv)
+        self._check_open()
+        ours, theirs = socket.socketpair()
+        with theirs:
+            end = theirs.fileno()
+            try:
+                child = await asyncio.create_subprocess_exec(
+                    *words, stdin=end, stdout=end, stderr=end, start_new_session=True, umask=0o077
+                )
+            except BaseException as error:
+                ours.close()
+                if not isinstance(error, OSError):
+                    raise
+                raise ConnectionFailed(f"{words[0]}: {error.strerror}", where=self.name) from None
+        self._piped.add(waiting := asyncio.create_task(child.wait()))
+        waiting.add_done_callback(self._piped.discard)
+        ours.setblocking(False)
+        self._dialled.add(ours)
+        return ours
+
     async def close(self) -> None:
         self._closed = True
         for sock in list(self._dialled):
             with contextlib.suppress(OSError):  # its owner, or the other end, closed it before us
                 sock.shutdown(socket.SHUT_RDWR)
+        if self._piped:
+            await asyncio.wait(self._piped, timeout=_PARTING)
 
     def _check_open(self) -> None:
         if self._closed:

@@ -20,8 +20,9 @@ READ, WRITE, CREATE, EXCLUSIVE = 0x01, 0x02, 0x08, 0x20
 
 _VERSION = 3
 _INIT, _OPEN, _CLOSE, _READ, _WRITE, _FSTAT, _FSETSTAT = 1, 3, 4, 5, 6, 8, 10
+_OPENDIR, _READDIR = 11, 12
 _REMOVE, _MKDIR, _STAT, _EXTENDED = 13, 14, 17, 200
-_HELLO, _STATUS = 2, 101
+_HELLO, _STATUS, _NAME = 2, 101, 104
 _OK, _EOF = 0, 1
 _ERRNO = {
     2: errno.ENOENT,
@@ -32,7 +33,8 @@ _ERRNO = {
     7: errno.ECONNRESET,
     8: errno.EOPNOTSUPP,
 }
-_SIZE, _OWNER, _MODE = 1, 2, 4
+_SIZE, _OWNER, _MODE, _TIMES, _MORE = 1, 2, 4, 8, 1 << 31
+_ATTRIBUTES = {_SIZE: 8, _OWNER: 8, _MODE: 4, _TIMES: 8}
 _BLOCK = 32768  # what every server takes
 _IN_FLIGHT = 64
 _LARGEST = 1 << 18  # bytes of an answer
@@ -111,6 +113,19 @@ class Sftp:
 
     def remove(self, path: str) -> None:
         self._ask(_REMOVE, _string(path))
+
+    def names(self, path: str) -> list[str]:
+        """The names in a directory, in order."""
+        handle = _strings(self._ask(_OPENDIR, _string(path)))[0]
+        found: set[str] = set()
+        try:
+            while (answer := self._request(_READDIR, _string(handle)).result())[0] == _NAME:
+                found.update(_names(answer))
+            if struct.unpack_from(">I", answer, 1)[0] != _EOF:
+                _checked(answer)
+        finally:
+            self.close(handle)
+        return sorted(found - {".", ".."})
 
     def replace(self, old: str, new: str) -> None:
         """Rename over whatever is there."""
@@ -233,6 +248,24 @@ def _strings(data: bytes) -> list[bytes]:
         (size,) = struct.unpack_from(">I", data)
         found.append(data[4 : 4 + size])
         data = data[4 + size :]
+    return found
+
+
+def _names(answer: bytes) -> list[str]:
+    """The names of a NAME answer, each of which comes with a line of ``ls -l`` and attributes."""
+    found, at = [], 5
+    for _ in range(struct.unpack_from(">I", answer, 1)[0]):
+        (size,) = struct.unpack_from(">I", answer, at)
+        found.append(os.fsdecode(answer[at + 4 : at + 4 + size]))
+        at += 4 + size
+        at += 4 + struct.unpack_from(">I", answer, at)[0]
+        (flags,) = struct.unpack_from(">I", answer, at)
+        at += 4 + sum(size for flag, size in _ATTRIBUTES.items() if flags & flag)
+        if flags & _MORE:
+            (pairs,) = struct.unpack_from(">I", answer, at)
+            at += 4
+            for _ in range(2 * pairs):
+                at += 4 + struct.unpack_from(">I", answer, at)[0]
     return found
 
 

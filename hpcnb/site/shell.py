@@ -78,11 +78,23 @@ class Shell(Protocol):
     async def mkdir(self, path: str) -> None:
         """Make a directory and its missing parents, each 0700; one that exists is left as it is."""
 
+    async def list(self, path: str) -> list[str]:
+        """The names in a directory, in order."""
+
+    async def remove(self, path: str) -> None:
+        """Delete a file."""
+
     async def dial(self, host: str, port: int) -> socket.socket:
         """Open a TCP connection *from the site* (from its login node); the bytes come and go through the returned socket.
 
         The socket is connected, non-blocking, and the caller's to close.
         """
 
+    async def pipe(self, argv: Sequence[str]) -> socket.socket:
+        """Start a command; its stdin is what is sent by the returned socket, its stdout and stderr what is received.
+
+        The socket is like that of `dial`. What a login shell prints may come first. The command is to end with its stdin.
+        """
+
     async def close(self) -> None:
-        """End the connection. Every socket from `dial` sees its end."""
+        """End the connection. Every socket from `dial` and `pipe` sees its end."""

@@ -107,6 +107,12 @@ class Slurm:
         if done.returncode and not _HARMLESS.search(done.err):
             raise self._unknown(done)
 
+    def step(self, job_id: str, argv: Sequence[str]) -> Sequence[str]:
+        """The command that runs another on the first node of a job; what it writes comes unbuffered and unchanged."""
+        # Without --unbuffered, what is no whole line would be kept back.
+        one = ["--nodes=1", "--ntasks=1", "--relative=0", "--cpus-per-task=1", "--mem=0", "--unbuffered", "--quiet"]
+        return self._clean(["srun", "--overlap", f"--jobid={_checked([job_id])[0]}", *one, *argv])
+
     async def _check_limits(self, request: JobRequest) -> None:
         what, remedy_ = impossible(request.resources, await self._partitions())
         if what:
@@ -228,8 +234,11 @@ class Slurm:
         return done
 
     async def _ask(self, argv: Sequence[str], wait: float) -> Completed:
+        return await self._shell_run(self._clean(argv), wait)
+
+    def _clean(self, argv: Sequence[str]) -> Sequence[str]:
         path = [f"PATH={self._path}"] if self._path else []
-        return await self._shell_run(["sh", "-c", CLEAN, "sh", *path, *argv], wait)
+        return ["sh", "-c", CLEAN, "sh", *path, *argv]
 
     async def _login_path(self) -> str:
         done = await self._shell_run(["sh", "-l", "-c", _LOGIN_PATH], 30.0)

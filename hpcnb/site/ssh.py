@@ -97,6 +97,15 @@ class SSHShell:
     async def mkdir(self, path: str) -> None:
         await self._files.mkdir(path)
 
+    async def list(self, path: str) -> list[str]:
+        return await self._files.list(path)
+
+    async def remove(self, path: str) -> None:
+        await self._files.remove(path)
+
+    async def pipe(self, argv: Sequence[str]) -> socket.socket:
+        return bridge(await self._commands.start(argv))
+
     async def dial(self, host: str, port: int) -> socket.socket:
         return bridge(await forward(self._transport, host, port, timeout=_DIAL_TIMEOUT, where=self.name))
 

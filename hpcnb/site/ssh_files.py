@@ -1,4 +1,4 @@
-"""Files at the far end of an SSH connection: read, written whole, directories made."""
+"""Files at the far end of an SSH connection: read, written whole, listed, removed, directories made."""
 
 from __future__ import annotations
 
@@ -41,6 +41,12 @@ class Files:
 
     async def mkdir(self, path: str) -> None:
         await self._with(_mkdir, path)
+
+    async def list(self, path: str) -> list[str]:
+        return await self._with(Sftp.names, path)
+
+    async def remove(self, path: str) -> None:
+        await self._with(Sftp.remove, path)
 
     async def open(self) -> Sftp:
         """The session, made ready.

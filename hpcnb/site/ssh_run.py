@@ -22,6 +22,7 @@ STARTER = """exec /bin/sh -c 'IFS= read -r s; eval "$s"'"""
 
 _RECEIVE = 1 << 18
 _KILL_TIMEOUT = 10.0
+_START_TIMEOUT = 30.0
 _MOMENT = 0.5
 _UNKNOWN = -1  # paramiko's exit status of a command whose server did not tell
 _AT_ONCE = 8  # a server allows ten sessions by default
@@ -85,6 +86,27 @@ class Commands:
                     return await self._run(words, stdin)
         except TimeoutError:
             raise command.slow(words, self._transport.where, timeout) from None
+
+    async def start(self, argv: Sequence[str]) -> paramiko.Channel:
+        """Start a command that is spoken to through the channel, which it holds as long as it runs."""
+        words = command.words(argv)
+        try:
+            async with asyncio.timeout(_START_TIMEOUT):
+                with self._transport.translated():
+                    return await self._start(words)
+        except TimeoutError:
+            raise command.slow(words, self._transport.where, _START_TIMEOUT) from None
+
+    async def _start(self, words: list[str]) -> paramiko.Channel:
+        channel = await self._sessions.open()
+        try:
+            channel.set_combine_stderr(True)
+            await self._transport.call(channel.exec_command, STARTER)
+            await self._transport.call(channel.sendall, Mark().script(words))
+        except BaseException:
+            self._sessions.end(channel)
+            raise
+        return channel
 
     async def _run(self, words: list[str], stdin: bytes) -> Completed:
         call, mark = self._transport.call, Mark()

@@ -26,7 +26,7 @@ class Sessions:
     def __init__(self, transport: Transport) -> None:
         self._transport = transport
         self._loop = asyncio.get_running_loop()
-        self._count = 0
+        self._open: set[paramiko.Channel] = set()
         self._refusals = _AT_FIRST
         self._ended = asyncio.Event()
         self.spare: Callable[[], None] = lambda: None
@@ -47,7 +47,9 @@ class Sessions:
                 channel = await self._transport.open("session")
             except paramiko.ChannelException as error:
                 # A server counts a session for a moment after its end, and longer if what ran in it goes on.
-                refusals += self._count == 0
+                # One behind a pipe is not given back, it just ends.
+                self._open = {channel for channel in self._open if not channel.closed}
+                refusals += not self._open
                 if refusals > self._refusals:
                     raise self._refused(error) from None
                 self.spare()
@@ -56,13 +58,13 @@ class Sessions:
                         await self._ended.wait()
                 pause = min(2 * pause, _LONGEST)
             else:
-                self._count += 1
+                self._open.add(channel)
                 self._refusals = _LATER
                 return channel
 
     def end(self, channel: paramiko.Channel, first: Callable[[], None] | None = None) -> None:
         """Close a session, without waiting for it; do something else in a thread first."""
-        self._count -= 1
+        self._open.discard(channel)
         with contextlib.suppress(ConnectionFailed):  # closed with its connection
             self._transport.submit(self._end, channel, first)
 

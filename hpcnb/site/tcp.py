@@ -15,6 +15,10 @@ _PATIENCE = 900
 _TCP_RTO_MAX_MS = 44  # Linux 6.15; not in Python's socket module yet
 
 
+class NoAnswer(ConnectionFailed):
+    """Nobody there has even noticed that we tried."""
+
+
 async def connect(host: str, port: int, *, timeout: float, where: str) -> socket.socket:
     """Connect to the first address of a host that answers; the socket is non-blocking and the caller's to close.
 
@@ -28,7 +32,7 @@ async def connect(host: str, port: int, *, timeout: float, where: str) -> socket
 
     Raises
     ------
-    ConnectionFailed
+    NoAnswer
         The name is unknown, or no address answers.
     """
     found = []
@@ -36,9 +40,9 @@ async def connect(host: str, port: int, *, timeout: float, where: str) -> socket
         sock = socket.socket(family, kind, protocol)
         sock.setblocking(False)
         try:
+            _tune(sock)
             async with asyncio.timeout(timeout):
                 await asyncio.get_running_loop().sock_connect(sock, address)
-            _tune(sock)
             return sock
         except TimeoutError:
             found.append(f"{address[0]}: no answer within {timeout:g} s")
@@ -49,7 +53,7 @@ async def connect(host: str, port: int, *, timeout: float, where: str) -> socket
         except BaseException:
             sock.close()
             raise
-    raise ConnectionFailed(
+    raise NoAnswer(
         f"no connection to {host} port {port}",
         where=where,
         evidence="\n".join(found),
@@ -70,7 +74,7 @@ async def _addresses(host: str, port: int, timeout: float, where: str) -> list[_
         evidence = f"the name servers gave no answer within {timeout:g} s"
     except (OSError, UnicodeError) as error:
         evidence = str(error)
-    raise ConnectionFailed(f"the name {host} has no address", where=where, evidence=evidence, remedy=remedy)
+    raise NoAnswer(f"the name {host} has no address", where=where, evidence=evidence, remedy=remedy)
 
 
 def _tune(sock: socket.socket) -> None:
@@ -82,7 +86,7 @@ def _tune(sock: socket.socket) -> None:
         getattr(socket, "TCP_KEEPCNT", None): _PATIENCE // 15,
     }
     if hasattr(socket, "TCP_USER_TIMEOUT"):
-        # An old flow retries with doubling pauses, up to 47 s after the path is back: cap the pause, extend the total.
+        # A flow, old or new, retries with doubling pauses, up to 47 s after the path is back: cap the pause, extend the total.
         patience |= {_TCP_RTO_MAX_MS: 1000, socket.TCP_USER_TIMEOUT: _PATIENCE * 1000}
     for option, value in patience.items():
         if option is not None:

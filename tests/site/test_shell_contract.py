@@ -295,6 +295,50 @@ async def test_files_at_once(shell, tmp_path):
     assert await asyncio.gather(*map(shell.read, contents)) == list(contents.values())
 
 
+async def test_a_directory_is_listed(shell, tmp_path):
+    """Every name is told once, in order, more of them than one answer holds; a missing directory is an error."""
+    names = sorted([f"{number:03}-{'x' * 90}" for number in range(300)] + [".hidden", "é", "a b"])
+    for name in names:
+        (tmp_path / name).touch()
+    assert await shell.list(str(tmp_path)) == names
+    with pytest.raises(FileNotFoundError):
+        await shell.list(str(tmp_path / "none"))
+
+
+async def test_a_file_is_removed(shell, tmp_path):
+    """It is gone afterwards; a second time is an error."""
+    (tmp_path / "a").touch()
+    await shell.remove(str(tmp_path / "a"))
+    assert await shell.list(str(tmp_path)) == []
+    with pytest.raises(FileNotFoundError):
+        await shell.remove(str(tmp_path / "a"))
+
+
+async def test_a_pipe_speaks_to_a_command(shell):
+    """What is sent through the socket is the command's input, unchanged; what comes is all that it writes."""
+    with await shell.pipe(["sh", "-c", "printf '<%s>' \"$1\"; cat; echo end >&2", "sh", "a 'b'"]) as sock:
+        data = os.urandom(3_000_000)
+        loop = asyncio.get_running_loop()
+
+        async def send():
+            await loop.sock_sendall(sock, data)
+            sock.shutdown(socket.SHUT_WR)
+
+        _, came = await asyncio.gather(send(), received(sock, 2**30))
+    assert came.partition(b"<a 'b'>")[2] == data + b"end\n"
+
+
+async def test_a_command_ends_with_its_pipe(shell):
+    """A command that waits for input sees its end when the socket is closed, and nothing of it is left."""
+    with await shell.pipe(["sh", "-c", "echo $$; exec cat"]) as sock:
+        heard = b""
+        while not heard.endswith(b"\n") or not heard.split()[-1].isdigit():
+            heard += await received(sock, 1)
+        pid = int(heard.split()[-1])
+        assert alive(pid)
+    await ended(pid)
+
+
 async def test_a_stream_carries_bytes_both_ways(shell, service):
     """What is sent through a dialled socket arrives, more than all buffers hold, and comes back."""
     loop, data = asyncio.get_running_loop(), os.urandom(5_000_000)

@@ -5,37 +5,55 @@ from __future__ import annotations
 import asyncio
 import os
 import ssl
+from pathlib import Path
 
 import pytest
 
+import hpcnb
 from hpcnb.agent import connection as connection_module
 from hpcnb.agent import places
-from hpcnb.agent.connection import Connection, client_context
+from hpcnb.agent.connection import Connection, Ears, client_context
+from hpcnb.agent.record import ClusterRecord, JobRecord
+from hpcnb.agent.sites import Site
+from hpcnb.config import SiteConfig
 from hpcnb.errors import ConnectionFailed
+from hpcnb.model import ClusterStatus, State
 from hpcnb.site.authority import Authority, Identity, Role
+from hpcnb.site.lasting import LastingShell
 from hpcnb.site.local import LocalShell
 from tests.isolation import DEADLINE, until
 from tests.unit.pilot.lone import SECRET, LonePilot
+
+ROOT = Path(hpcnb.__file__).parents[1]
 
 
 class Kept:
     """A connection that is being kept, and what was heard of it."""
 
-    def __init__(self, lone, shell):
+    def __init__(self, lone, shell, *, link="auto", secret=SECRET):
         self.news = []
         self.events = []
         self.came = asyncio.Event()
-        self.connection = Connection(
-            lone.run.id,
-            lone.run.path,
-            shell=shell,
-            authority=lone.authority.certificate,
-            identity=lone.authority.issue(Role.AGENT, lifetime=60),
-            secret=bytes.fromhex(SECRET),
+        kept = ClusterRecord(
+            status=ClusterStatus(id=lone.run.id, spec=lone.run.spec, state=State.STARTING),
+            jobs=(JobRecord(index=0, token=lone.run.token, path=lone.run.path),),
+            zip_path=str(ROOT),
+            authority_certificate=lone.authority.certificate,
+            authority_key="",
+            secret=secret,
         )
+        site = Site(SiteConfig(name="local", batch="process", link=link))
+        site.shell = LastingShell("local", self._reach)
+        self._shell = shell
+        self.troubles = []
+        self.connection = Connection(kept, site, identity=lone.authority.issue(Role.AGENT, lifetime=60))
         runs = asyncio.Event()
         runs.set()
-        self.task = asyncio.create_task(self.connection.keep(on_link=self._on_link, on_event=self._on_event, runs=runs))
+        ears = Ears(link=self._on_link, trouble=self.troubles.append, event=self._on_event)
+        self.task = asyncio.create_task(self.connection.keep(ears, runs=runs))
+
+    async def _reach(self, ask):
+        return self._shell
 
     def _on_link(self, route):
         self.news.append(route)
@@ -78,10 +96,10 @@ async def keep(isolated, tmp_path, monkeypatch, shell):
     """Start a pilot and keep a connection to it: ``lone, kept = await keep(nodes)``."""
     made = []
 
-    async def start(nodes="stay()", through=shell):
+    async def start(nodes="stay()", through=shell, **wishes):
         lone = LonePilot(tmp_path / "run", nodes)
         made.append(lone)
-        kept = Kept(lone, through)
+        kept = Kept(lone, through, **wishes)
         made.append(kept)
         await lone.start(monkeypatch)
         return lone, kept
@@ -170,7 +188,7 @@ async def test_a_site_that_is_out_of_reach_is_tried_again(keep, shell, error):
         failures = 3
 
         async def read(self, path, **options):
-            if self.failures:
+            if self.failures > 0:
                 self.failures -= 1
                 raise error
             return await super().read(path, **options)
@@ -181,7 +199,7 @@ async def test_a_site_that_is_out_of_reach_is_tried_again(keep, shell, error):
                 raise ConnectionFailed("lost")
             return await super().dial(host, port)
 
-    _, kept = await keep(through=Unsteady())
+    _, kept = await keep(through=Unsteady(), link="direct")
     await kept.up()
     assert kept.news == ["direct"]
 

@@ -1,0 +1,136 @@
+"""The routes from here to a pilot: the ways to make a pipe, best first, each as a function that opens a socket.
+
+====== ============================================== ===================================================================
+direct a TCP connection from the login node, through  sshd there must allow it (``AllowTcpForwarding``), and nodes must
+       SSH's own forwarding                           accept connections from the login node
+exec   a relay on the login node, on the stdin and    a process there and one of the sessions that sshd allows
+       stdout of a command                            (``MaxSessions``, 2 at least); nodes must accept connections too
+srun   a relay on the pilot's node, as a step of the  Slurm with ``srun --overlap``; slower to start, and Slurm carries
+       job                                            every byte
+reverse a relay on the login node, to which the pilot a process and a session there; the node must reach the login node
+       connects                                       by TCP; the pilot looks for it once a second
+mailbox files in the run directory, through SFTP      slow (tenths of a second there and back, a few MB/s), and hard on a
+                                                      shared file system; only for where nothing else works
+====== ============================================== ===================================================================
+
+TLS and the link's secret go end to end on each of them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from hpcnb.errors import ConnectionFailed
+from hpcnb.pilot import relay
+from hpcnb.site.environment import Environment
+from hpcnb.site.shell import Shell
+
+_ENTER = "import sys; sys.path.insert(0, sys.argv[1]); from hpcnb.pilot.relay import main; sys.exit(main(sys.argv[2:]))"
+_CHATTER = 64 << 10
+"""Bytes that a login shell, or srun, may say before the relay says anything."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Goal:
+    """A pilot, and what there is to reach it with.
+
+    Parameters
+    ----------
+    shell : Shell
+    environment : Environment
+        The Python of the site.
+    zip_path : str
+        The shipped code there.
+    path : str
+        The run directory there.
+    host, port : str, int
+        Where the gateway listens.
+    step : callable or None
+        Makes of a command one that runs it on the pilot's node; None without a batch system that can.
+    """
+
+    shell: Shell
+    environment: Environment
+    zip_path: str
+    path: str
+    host: str
+    port: int
+    step: Callable[[Sequence[str]], Sequence[str]] | None = None
+
+    def relay(self, *arguments: str) -> Sequence[str]:
+        """The command that starts a relay."""
+        return self.environment.argv(self.environment.enter("-S", "-E", "-c", _ENTER, self.zip_path, *arguments))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Route:
+    """One way to make a pipe.
+
+    Parameters
+    ----------
+    open : coroutine function
+        Gives a connected, non-blocking socket that leads to the gateway; raises `ConnectionFailed` with the reason.
+    deadline : float
+        Seconds after which it has failed.
+    """
+
+    open: Callable[[Goal], Awaitable[socket.socket]]
+    deadline: float
+
+
+async def _direct(goal: Goal) -> socket.socket:
+    return await goal.shell.dial(goal.host, goal.port)
+
+
+async def _exec(goal: Goal) -> socket.socket:
+    return await _relayed(goal, goal.relay("connect", goal.host, str(goal.port)))
+
+
+async def _srun(goal: Goal) -> socket.socket:
+    if goal.step is None:
+        raise ConnectionFailed("there is no Slurm to step into the job with", where=goal.shell.name)
+    return await _relayed(goal, goal.step(goal.relay("connect", goal.host, str(goal.port))))
+
+
+async def _relayed(goal: Goal, command: Sequence[str]) -> socket.socket:
+    pipe = await goal.shell.pipe(command)
+    try:
+        said = await _first_words(pipe)
+    except BaseException:
+        pipe.close()
+        raise
+    if said[-1] != relay.CONNECTED:
+        pipe.close()
+        raise ConnectionFailed(
+            f"the relay could not connect: {said[-1] or 'it ended at once'}",
+            where=goal.shell.name,
+            evidence="\n".join(said[:-1][-10:]),
+        )
+    return pipe
+
+
+async def _first_words(pipe: socket.socket) -> list[str]:
+    """What comes before the bytes of the pipe: the last is what the relay says."""
+    loop, heard = asyncio.get_running_loop(), bytearray()
+    while len(heard) < _CHATTER and (byte := await loop.sock_recv(pipe, 1)):
+        heard += byte
+        if byte == b"\n":
+            before, mark, rest = heard.rpartition(b"\n" + relay.SAYS)
+            if mark:
+                return [*_lines(before), rest.decode("utf-8", "replace").strip()]
+    return [*_lines(heard), ""]
+
+
+def _lines(text: bytes | bytearray) -> list[str]:
+    return [line for line in bytes(text).decode("utf-8", "replace").splitlines() if line.strip()]
+
+
+ROUTES: Mapping[str, Route] = {
+    "direct": Route(open=_direct, deadline=12.0),
+    "exec": Route(open=_exec, deadline=15.0),
+    "srun": Route(open=_srun, deadline=20.0),
+}
+"""By the names that the configuration knows, in the order in which they are tried."""
