@@ -142,7 +142,7 @@ class SiteConfig(_Wishes):
     connect_timeout : int or None
         Seconds for a connection to be made; None: ``ConnectTimeout`` of the OpenSSH configuration, else 20.
     link : str
-        The route from here to the pilot: ``direct exec srun``, or ``auto`` to find one.
+        The route from here to the pilot: ``direct exec srun reverse mailbox``, or ``auto`` to find one.
     batch : str
         ``slurm``, or ``process`` for a machine without a batch system.
     python : str
@@ -163,7 +163,7 @@ class SiteConfig(_Wishes):
     host: _Word = ""
     ssh_config: _Line = ""
     connect_timeout: _Duration | None = None
-    link: Literal["auto", "direct", "exec", "srun"] = "auto"
+    link: Literal["auto", "direct", "exec", "srun", "reverse", "mailbox"] = "auto"
     batch: Literal["slurm", "process"] = "slurm"
     python: _Line = ""
     setup: Annotated[tuple[_Line, ...], BeforeValidator(_lines)] = ()

@@ -12,6 +12,7 @@ Layout (0700, files 0600)::
     scheduler.json  Dask's scheduler file
     sessions.json   where the session host listens
     logs/           scheduler.log, sessions.log, worker-<name>.log
+    rendezvous/     where the agent leaves word when it cannot reach the gateway
     ended.json      how it ended, written last
 """
 

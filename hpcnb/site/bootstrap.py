@@ -18,6 +18,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from hpcnb.errors import SiteError
+from hpcnb.pilot.rendezvous import FOLDER
 from hpcnb.pilot.run import Run
 from hpcnb.site.authority import Authority, Identity, Role
 from hpcnb.site.environment import Environment
@@ -228,5 +229,5 @@ _FORGET = (
 
 async def forget_secrets(shell: Shell, path: str, home: str) -> None:
     """Delete the secrets of a run that has ended, and the logs of those that ended two weeks ago."""
-    await shell.run(["rm", "-rf", f"{path}/tls"])
+    await shell.run(["rm", "-rf", f"{path}/tls", f"{path}/{FOLDER}"])
     await shell.run(["sh", "-c", _FORGET, "sh", home])

@@ -19,12 +19,13 @@ TLS and the link's secret go end to end on each of them.
 from __future__ import annotations
 
 import asyncio
+import secrets
 import socket
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from hpcnb.errors import ConnectionFailed
-from hpcnb.pilot import relay
+from hpcnb.pilot import mailbox, relay, rendezvous
 from hpcnb.site.environment import Environment
 from hpcnb.site.shell import Shell
 
@@ -95,6 +96,21 @@ async def _srun(goal: Goal) -> socket.socket:
     return await _relayed(goal, goal.step(goal.relay("connect", goal.host, str(goal.port))))
 
 
+async def _reverse(goal: Goal) -> socket.socket:
+    return await _relayed(goal, goal.relay("listen", f"{goal.path}/{rendezvous.FOLDER}", goal.host))
+
+
+async def _mailbox(goal: Goal) -> socket.socket:
+    folder = f"{goal.path}/{rendezvous.FOLDER}/{secrets.token_hex(8)}"
+    inbox, outbox = f"{folder}/up", f"{folder}/down"
+    try:
+        await goal.shell.mkdir(inbox)
+        await goal.shell.mkdir(outbox)
+    except OSError as error:
+        raise ConnectionFailed(f"{folder} cannot be made: {error.strerror}", where=goal.shell.name) from error
+    return mailbox.pipe(goal.shell, inbox=inbox, outbox=outbox)
+
+
 async def _relayed(goal: Goal, command: Sequence[str]) -> socket.socket:
     pipe = await goal.shell.pipe(command)
     try:
@@ -132,5 +148,7 @@ ROUTES: Mapping[str, Route] = {
     "direct": Route(open=_direct, deadline=12.0),
     "exec": Route(open=_exec, deadline=15.0),
     "srun": Route(open=_srun, deadline=20.0),
+    "reverse": Route(open=_reverse, deadline=25.0),
+    "mailbox": Route(open=_mailbox, deadline=30.0),
 }
 """By the names that the configuration knows, in the order in which they are tried."""

@@ -16,7 +16,7 @@ from tests.site.sshd import Sshd
 
 pytestmark = [pytest.mark.site, pytest.mark.slow]
 
-ROUTES = ("direct", "exec", "srun")
+ROUTES = ("direct", "exec", "srun", "reverse", "mailbox")
 
 
 class Login:
@@ -43,7 +43,7 @@ def is_relay(process):
 
 @pytest.fixture(scope="module")
 def slurm(debian, short_path):
-    with Sandbox(short_path(), nodes=2, cores_per_node=4) as sandbox:
+    with Sandbox(short_path(), nodes=2, cores_per_node=8) as sandbox:
         yield sandbox
 
 
