@@ -147,7 +147,7 @@ class Connection:
         job_id = self._kept.jobs[0].job_id
         return Goal(
             shell=self._shell,
-            environment=self._site.environment,
+            environment=self._site.environment(self._kept.status.spec),
             zip_path=self._kept.zip_path,
             path=self._path,
             host=host,
