@@ -212,11 +212,11 @@ class Session:
         """Answer the question that a cell asks."""
         await self._call("input", value=value)
 
-    async def collect(self, cell: Running) -> list[Any]:
+    async def collect(self, cell_id: str) -> list[Any]:
         """Return the values, pickled, that a cell was to bring back."""
         from hpcnb.pilot.rpc import frames_of
 
-        return frames_of((await self._call("collect", cell=cell.id))["frames"])
+        return frames_of((await self._call("collect", cell=cell_id))["frames"])
 
     async def unseen(self, page: str, sent: float) -> list[dict[str, Any]]:
         """The cells of this notebook, of all sessions, whose output its user may not have seen; `page` is the one who asks.
@@ -232,6 +232,11 @@ class Session:
             yield message
             if message.type == "reply":
                 return
+
+    async def all_sessions(self) -> list[dict[str, Any]]:
+        """What the sessions of the cluster do: ``name``, ``running`` and so on."""
+        peer = await self.open()
+        return list((await peer.call("list"))["sessions"])
 
     async def shown(self, cell_id: str) -> None:
         """Note that the output of a cell has been shown."""

@@ -15,6 +15,7 @@ from IPython.core.error import UsageError
 from hpcnb.notebook.names import analyse
 from hpcnb.notebook.options import Options, parse
 from hpcnb.notebook.output import CellView, view_for
+from hpcnb.notebook.page import page_of
 from hpcnb.notebook.remote_error import remote_error, shown
 from hpcnb.pilot.values import pack, unpack
 from hpcnb.session import Message, Reply, Running, Session
@@ -107,6 +108,7 @@ class _Cell:
             out=options.outputs,
             allow_stdin=asks,
             timeout=options.timeout,
+            **page_of(self._shell),
         )
 
     def _send(self, cell: Running, inputs: Sequence[str], candidates: Sequence[str]) -> None:
@@ -192,7 +194,7 @@ class _Foreground(_Cell):
             raise remote_error(reply)
         if reply.has_values:
             own = self._shell.user_ns
-            own.update(unpack(self._session.wait(self._session.collect(cell)), own))
+            own.update(unpack(self._session.wait(self._session.collect(cell.id)), own))
 
 
 def _ask(question: Message) -> str:
@@ -230,7 +232,7 @@ class _Detached(_Cell):
 
     async def _bring(self, cell: Running) -> dict[str, Any]:
         own = self._shell.user_ns
-        values: dict[str, Any] = await asyncio.to_thread(unpack, await self._session.collect(cell), own)
+        values: dict[str, Any] = await asyncio.to_thread(unpack, await self._session.collect(cell.id), own)
         own.update(values)
         return values
 

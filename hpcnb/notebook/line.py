@@ -136,12 +136,19 @@ def _import_dask() -> None:
 
 @click.command()
 @click.argument("name", default="")
-def attach(name: str) -> None:
-    """Use a cluster that is alive already: the one called NAME, or the youngest."""
-    from hpcnb.choice import attach as attach_to
+@click.option(
+    "--notebook", default="", metavar="PATH", help="Take over the futures of another notebook that has no kernel."
+)
+@click.pass_obj
+def attach(face: NotebookFace, name: str, notebook: str) -> None:
+    """Come back to a cluster that is alive: the one called NAME, or the youngest.
 
-    cluster = attach_to(name or None)
-    display(cluster)
+    Its sessions and this notebook's futures (`hpc.futures()`) are there again, and the output that its cells have had in the
+    meantime is shown: after a restart of the kernel, and after a page was closed or loaded anew.
+    """
+    from hpcnb.notebook.attach import attach as attach_to
+
+    attach_to(face.shell, name, notebook)
 
 
 @click.command()

@@ -11,7 +11,7 @@ from hpcnb.session import Message
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
 
-__all__ = ["View", "view_for"]
+__all__ = ["CellView", "View", "inner_view", "view_for"]
 
 SHOWN = frozenset(
     {
@@ -44,9 +44,13 @@ def view_for(shell: InteractiveShell, log: str) -> CellView:
     log : str
         What a user types to see a complete log.
     """
+    return CellView(inner_view(shell), log)
+
+
+def inner_view(shell: InteractiveShell) -> View:
+    """Return what publishes as an output of the cell that runs now."""
     kernel = getattr(shell, "kernel", None)
-    inner = _Kernel(kernel, shell.displayhook.prompt_count) if kernel is not None else _Terminal(shell)
-    return CellView(inner, log)
+    return _Kernel(kernel, shell.displayhook.prompt_count) if kernel is not None else _Terminal(shell)
 
 
 class CellView:
@@ -61,12 +65,14 @@ class CellView:
         """Show a message, if it is one to be seen."""
         if message.type == "flood":
             self._show_flood(message)
+        elif message.type == "compacted":
+            self.say(f"… {message.content['lines']:,} lines that are no longer kept here, all of them: {self._log}")
         elif message.type in SHOWN:
             self._view.publish(message.type, message.content, message.buffers)
 
-    def say(self, text: str) -> None:
+    def say(self, text: str, name: str = "stderr") -> None:
         """Show a line of our own."""
-        self._view.publish("stream", {"name": "stderr", "text": f"{text}\n"})
+        self._view.publish("stream", {"name": name, "text": f"{text}\n"})
 
     def _show_flood(self, message: Message) -> None:
         kind = "update_display_data" if self._flooded else "display_data"

@@ -159,14 +159,14 @@ class Keeper(SchedulerPlugin):
         Returns
         -------
         dict
-            ``futures``: a list of ``(key, ordinal, tag, at, state)``, the state as Dask names a task's; ``others``:
+            ``futures``: a list of ``(key, ordinal, tag, at, state)``, the state as Dask names a task's, or ``executing``; ``others``:
             notebooks without a living client, each with the number of its keys.
         """
         mine, tasks = self._kept.get(notebook, {}), self._scheduler.tasks
         held = sorted(mine.items(), key=lambda item: item[1].ordinal)
         away = {name: len(keys) for name, keys in self._kept.items() if keys and not self._lives(name)}
         return {
-            "futures": [(key, one.ordinal, one.tag, one.at, tasks[key].state) for key, one in held],
+            "futures": [(key, one.ordinal, one.tag, one.at, _state(tasks[key])) for key, one in held],
             "others": {name: number for name, number in away.items() if name != notebook},
         }
 
@@ -201,6 +201,12 @@ class Keeper(SchedulerPlugin):
             del mine[key]
         if keys:
             self._scheduler.client_releases_keys(keys=keys, client=_holder(notebook))
+
+
+def _state(task: TaskState) -> str:
+    # To Dask a task that waits at its worker is "processing" as well; which of them run, workers tell with each heartbeat.
+    worker = task.processing_on
+    return "executing" if worker is not None and task in worker.executing else str(task.state)
 
 
 def _holder(notebook: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import tempfile
@@ -59,6 +60,12 @@ class Notebook(Kernel):
         os.kill(self.pid, signal.SIGKILL)
         self.close()
 
+    def restart(self) -> None:
+        """Restart it as a user does."""
+        self.manager.restart_kernel()
+        self.client.wait_for_ready(timeout=START)
+        self.run("%load_ext hpcnb\nimport hpcnb as hpc")
+
     def value(self, expression: str, timeout: float = START) -> object:
         """The value of an expression there."""
         cell = self.wait(self.send(f"print(repr({expression}))"), timeout)
@@ -94,6 +101,7 @@ def notebook(place):
 def begun(place, notebook, tmp_path):
     """A kernel with one finished, one running and five queued futures; and one that it has dropped."""
     kernel = notebook()
+    assert kernel.run("%hpc down --all").reply["status"] == "ok"
     up = kernel.wait(kernel.send("%hpc up --workers-per-node 1 --cores-per-worker 1"), START)
     assert up.reply["status"] == "ok", up.outputs
     work = kernel.wait(kernel.send(WORK.format(folder=str(tmp_path))), START)
@@ -106,15 +114,65 @@ def agent_pid(place):
     return agent.pid
 
 
-def test_futures(begun, notebook, tmp_path):
-    """Finished, running and queued futures are there after SIGKILL of the kernel."""
-    wait_for(lambda: (tmp_path / "ran").read_text() == "0\n1\n")
-    begun.kill()
-    again = notebook()
-    assert again.value("hpc.attach().name") == "local"
-    assert again.value("[(f.name, f.tag, f.status) for f in hpc.futures()]") == [
-        ("task", "first", "finished"),
-        *[("task", "rest", "pending")] * 6,
-    ]
-    (tmp_path / "go").touch()
-    assert again.value("hpc.gather(hpc.futures()[:6])") == [0, 10, 20, 30, 40, 50]
+COUNT = """%%hpc
+import os, time
+number = 0
+while not os.path.exists({folder!r} + "/go"):
+    print("count", number, flush=True)
+    number += 1
+    time.sleep(0.02)
+display(dict(last=number))
+number
+"""
+
+
+def counted(text):
+    """The numbers of the counter in a text."""
+    return [int(line.split()[1]) for line in text.splitlines() if line.startswith("count ")]
+
+
+def ran(folder):
+    """Which tasks have begun, in order."""
+    return [int(line) for line in (folder / "ran").read_text().split()]
+
+
+def check_all_is_back(kernel, folder, attached):
+    """Each task's result is there, each ran once, and the counter has no gap."""
+    kernel.hear_until(lambda: len(counted(attached.text)) > 5)
+    assert "runs ──\n   import os, time …\ncount 0\n" in attached.text
+    listed = kernel.value("[(f.name, f.tag, f.status) for f in hpc.futures()]")
+    assert listed == [("task", "first", "finished"), *[("task", "rest", "pending")] * 6]
+    assert kernel.value("gone in [f.key for f in hpc.futures()] if 'gone' in globals() else False") is False
+    (folder / "go").touch()
+    assert kernel.value("hpc.gather(hpc.futures()[:6])") == [0, 10, 20, 30, 40, 50]
+    assert kernel.value("str(hpc.futures('rest')[5].exception())") == "the sixth"
+    assert kernel.value("[(f.tag, f.status) for f in hpc.futures()][-1]") == ("rest", "error")
+    kernel.hear_until(lambda: "ended ok just now" in attached.text)
+    number = kernel.value("cluster.session.pull(['number'])['number']")
+    assert counted(attached.text) == list(range(number))
+    shown = [content["data"]["text/plain"] for kind, content in attached.outputs if kind != "stream"]
+    assert shown[1:] == [f"{{'last': {number}}}", str(number)]
+    assert sorted(ran(folder)) == list(range(7))
+    assert "cell" not in kernel.run("%hpc attach").text.replace("cell [", "cell")
+
+
+@pytest.mark.parametrize("killed", ["kernel", "agent", "both", "restart"])
+def test_nothing_is_lost(begun, notebook, place, tmp_path, killed):
+    """Futures finished, running and queued, and a cell that prints, go on without kernel and agent, and come back once."""
+    # Jupyter interrupts a kernel that it restarts, and so the cell that the notebook waits for.
+    how = "%%hpc --detach" if killed == "restart" else "%%hpc"
+    counter = begun.send(COUNT.replace("%%hpc", how).format(folder=str(tmp_path)))
+    begun.hear_until(lambda: len(counted(counter.text)) > 5)
+    wait_for(lambda: ran(tmp_path) == [0, 1])
+    if killed in ("agent", "both"):
+        os.kill(agent_pid(place), signal.SIGKILL)
+    if killed == "restart":
+        begun.restart()
+        again = begun
+    else:
+        begun.kill()
+        again = notebook()
+    attached = again.wait(again.send("cluster = hpc.attach()\n%hpc attach"), START)
+    assert attached.reply["status"] == "ok", attached.outputs
+    assert re.search(r"^7 futures \(1 finished, .*\); session main \(busy\)", attached.text)
+    check_all_is_back(again, tmp_path, attached)

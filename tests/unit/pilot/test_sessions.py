@@ -218,9 +218,9 @@ def test_values_of_a_cell_are_those_of_its_end(session):
 
     for n, cell in enumerate(cells):
         assert cell.reply.result(10).has_values
-        assert unpack(session.wait(session.collect(cell))) == {"x": n}
+        assert unpack(session.wait(session.collect(cell.id))) == {"x": n}
     with pytest.raises(TaskLost, match="no longer kept"):
-        session.wait(session.collect(cells[0]))
+        session.wait(session.collect(cells[0].id))
 
 
 # -- readers ---------------------------------------------------------------------------------------------------------
@@ -313,7 +313,7 @@ def test_answers_keep_to_their_budget(host, loop, own):
 
 def test_what_the_host_writes_is_the_users_alone(host, session):
     """Files are 0600; the address is published whole."""
-    run(session, "1")
+    run(session, "print(1)")
     directory = host.run_dir / "sessions" / session.name
     assert {p.name for p in directory.iterdir()} == {"journal", "text-1", "kernel.log"}
     log = host.run_dir / "logs" / f"session-{session.name}.log"
