@@ -12,6 +12,7 @@ import socket
 import ssl
 import struct
 import tempfile
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -156,8 +157,10 @@ class Connection:
         )
 
     async def _dial(self, goal: Goal, trouble: Callable[[str], None]) -> None:
-        for attempt in range(1_000_000):
+        attempt = 0
+        while True:
             await asyncio.sleep(REDIAL[min(attempt, len(REDIAL) - 1)])
+            attempt += 1
             try:
                 self._route = await self._dialler.dial(self._link, goal)
                 return
@@ -168,20 +171,22 @@ class Connection:
             except Exception as exc:  # whatever it was, nobody else would make the link again
                 log.warning("cluster %s: cannot reach the pilot at %s:%d: %r", self._cluster, goal.host, goal.port, exc)
                 trouble(exc.what if isinstance(exc, HPCError) else f"{type(exc).__name__}: {exc}")
-                if isinstance(exc, Silent):
-                    await self._answer(trouble)
+                if isinstance(exc, Silent) and await self._answer(trouble) > REDIAL[1]:
+                    attempt = 0  # the way is free again: the moment to dial
 
-    async def _answer(self, trouble: Callable[[str], None]) -> None:
-        """Wait until the login node answers: the moment to dial at once."""
+    async def _answer(self, trouble: Callable[[str], None]) -> float:
+        """Wait until the login node answers; return how long that took."""
+        began = time.monotonic()
         while True:
             try:
                 await self._shell.read(f"{self._path}/pilot.json", limit=1)
-                return
             except OSError:
-                return  # an answer, too
+                pass  # an answer, too
             except SiteError as exc:
                 trouble(exc.what)
                 await self._shell.patience()
+                continue
+            return time.monotonic() - began
 
     async def _listen(self, control: Stream, on_event: Callable[[dict[str, Any]], None]) -> None:
         try:

@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import logging
 import os
+import select
 import shutil
 import socket
 from collections.abc import Awaitable, Callable, Coroutine
@@ -43,7 +44,9 @@ class Files(Protocol):
     async def remove(self, path: str) -> None: ...
 
 
-def pipe(files: Files, *, inbox: str, outbox: str, then: Callable[[], Awaitable[None]] | None = None) -> socket.socket:
+def pipe(
+    files: Files, *, inbox: str, outbox: str, then: Callable[[bool], Awaitable[None]] | None = None
+) -> socket.socket:
     """One end of a mailbox, as a connected, non-blocking socket of the caller's.
 
     Parameters
@@ -52,7 +55,7 @@ def pipe(files: Files, *, inbox: str, outbox: str, then: Callable[[], Awaitable[
     inbox, outbox : str
         The folders to take from and to write to.
     then : coroutine function, optional
-        Called when the pipe has ended.
+        Called when the pipe has ended, with whether the other end ended it.
     """
     ours, theirs = socket.socketpair()
     for end in (ours, theirs):
@@ -64,25 +67,26 @@ def pipe(files: Files, *, inbox: str, outbox: str, then: Callable[[], Awaitable[
 
 
 async def _carry(
-    sock: socket.socket, files: Files, inbox: str, outbox: str, then: Callable[[], Awaitable[None]] | None
+    sock: socket.socket, files: Files, inbox: str, outbox: str, then: Callable[[bool], Awaitable[None]] | None
 ) -> None:
     stirred = asyncio.Event()
     with sock:
-        await _either(_send(sock, files, outbox, stirred), _receive(sock, files, inbox, stirred))
+        told = await _first(_receive(sock, files, inbox, stirred), _send(sock, files, outbox, stirred))
     if then is not None:
-        await then()
+        await then(told)
 
 
-async def _either(*works: Coroutine[Any, Any, None]) -> None:
-    """Run until one has ended; a lost place is an end, too."""
+async def _first(*works: Coroutine[Any, Any, None]) -> bool:
+    """Run until one has ended; return whether it was the first. A lost place is an end, too."""
     tasks = [asyncio.create_task(work) for work in works]
     try:
         done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-        for task in done:
-            try:
+        try:
+            for task in done:
                 task.result()
-            except (OSError, HPCError) as exc:
-                log.info("a mailbox ended: %s", exc)
+        except (OSError, HPCError) as exc:
+            log.info("a mailbox ended: %s", exc)
+        return tasks[0] in done
     finally:
         for task in tasks:
             task.cancel()
@@ -95,22 +99,34 @@ async def _send(sock: socket.socket, files: Files, outbox: str, stirred: asyncio
     number, data = 0, b"-"
     while data:
         data = await loop.sock_recv(sock, PIECE)
-        await _make_room(files, outbox, waiting)
+        if data and not await _room(files, outbox, waiting, sock):
+            return
         await files.write(f"{outbox}/{_name(number)}", data)
         waiting[_name(number)] = len(data)
         number += 1
         stirred.set()  # an answer may come soon
 
 
-async def _make_room(files: Files, outbox: str, waiting: dict[str, int]) -> None:
+async def _room(files: Files, outbox: str, waiting: dict[str, int], sock: socket.socket) -> bool:
+    """Wait until the other end has taken enough; False if our own has gone and cares no more."""
     pause = FASTEST
     while sum(waiting.values()) + PIECE > BUDGET:
+        if _gone(sock):
+            return False
         there = set(await files.list(outbox))
         for name in waiting.keys() - there:
             del waiting[name]
-        if len(waiting) == len(there & waiting.keys()) and sum(waiting.values()) + PIECE > BUDGET:
-            await asyncio.sleep(pause)
-            pause = min(2 * pause, SLOWEST)
+            pause = 0.0
+        await asyncio.sleep(pause)
+        pause = min(max(2 * pause, FASTEST), SLOWEST)
+    return True
+
+
+def _gone(sock: socket.socket) -> bool:
+    """Whether the other end of a socket pair is closed for good, whatever is still to be read."""
+    poll = select.poll()
+    poll.register(sock, 0)
+    return bool(poll.poll(0))
 
 
 async def _receive(sock: socket.socket, files: Files, inbox: str, stirred: asyncio.Event) -> None:
@@ -123,11 +139,12 @@ async def _receive(sock: socket.socket, files: Files, inbox: str, stirred: async
         while (name := _name(number)) in there:
             ready.append(f"{inbox}/{name}")
             number += 1
-        for data in await asyncio.gather(*map(files.read, ready)):
+        pieces = await asyncio.gather(*map(files.read, ready))
+        await asyncio.gather(*map(files.remove, ready))
+        for data in pieces:
             if not data:
                 return
             await loop.sock_sendall(sock, data)
-        await asyncio.gather(*map(files.remove, ready))
         pause = FASTEST if ready else min(2 * pause, SLOWEST)
         if not ready and await _happens(stirred, pause):
             pause = FASTEST
@@ -175,11 +192,11 @@ def answer(folder: Path) -> socket.socket:
     for path in (down, up):
         path.mkdir(mode=0o700, exist_ok=True)  # the agent may be about to
 
-    async def clear() -> None:
-        for _ in range(round(_PARTING / SLOWEST)):
-            if not any(up.iterdir()):
-                break
-            await asyncio.sleep(SLOWEST)
+    async def clear(told: bool) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_PARTING):
+                while not told and any(up.iterdir()) and not any(down.iterdir()):  # noqa: ASYNC110 (files tell nothing)
+                    await asyncio.sleep(SLOWEST / 5)
         await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
 
     return pipe(Here(), inbox=str(down), outbox=str(up), then=clear)

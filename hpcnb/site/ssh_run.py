@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 
 import paramiko
 
+from hpcnb.errors import ConnectionFailed
 from hpcnb.site import command
 from hpcnb.site.shell import Completed
 from hpcnb.site.ssh_sessions import Sessions
@@ -23,6 +24,7 @@ STARTER = """exec /bin/sh -c 'IFS= read -r s; eval "$s"'"""
 _RECEIVE = 1 << 18
 _KILL_TIMEOUT = 10.0
 _START_TIMEOUT = 30.0
+_SPARE_TIMEOUT = 3.0
 _MOMENT = 0.5
 _UNKNOWN = -1  # paramiko's exit status of a command whose server did not tell
 _AT_ONCE = 8  # a server allows ten sessions by default
@@ -103,10 +105,25 @@ class Commands:
             channel.set_combine_stderr(True)
             await self._transport.call(channel.exec_command, STARTER)
             await self._transport.call(channel.sendall, Mark().script(words))
+            if self._sessions.limited:
+                await self._leave_one()
         except BaseException:
             self._sessions.end(channel)
             raise
         return channel
+
+    async def _leave_one(self) -> None:
+        """Make sure that other commands can be run beside one that stays."""
+        try:
+            async with asyncio.timeout(_SPARE_TIMEOUT):
+                self._sessions.end(await self._sessions.open())
+        except TimeoutError:
+            where = self._transport.where
+            raise ConnectionFailed(
+                f"{where} allows one session only, and commands need it",
+                where=where,
+                remedy="`link: mailbox` needs none.",
+            ) from None
 
     async def _run(self, words: list[str], stdin: bytes) -> Completed:
         call, mark = self._transport.call, Mark()

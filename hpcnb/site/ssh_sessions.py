@@ -29,6 +29,8 @@ class Sessions:
         self._open: set[paramiko.Channel] = set()
         self._refusals = _AT_FIRST
         self._ended = asyncio.Event()
+        self.limited = False
+        """The server has refused a session."""
         self.spare: Callable[[], None] = lambda: None
         """Gives up a session that is open but idle, if there is one."""
 
@@ -57,6 +59,7 @@ class Sessions:
                     async with asyncio.timeout(pause):
                         await self._ended.wait()
                 pause = min(2 * pause, _LONGEST)
+                self.limited = True
             else:
                 self._open.add(channel)
                 self._refusals = _LATER
