@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help demo lab test test-fast packages bench lint format lock clean
+.PHONY: help demo lab lab-shell lab-long test test-fast packages bench lint format lock clean
 
 help: ## say what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -22,6 +22,12 @@ test: packages $(VENV)/.with-test ## run all tests (as root: with a real Slurm, 
 
 test-fast: $(VENV)/.with-test ## run the unit tests only
 	@$(PYTEST) -m "not slow" tests/unit
+
+lab-shell: packages $(VENV)/.with-test ## as root: a shell on a laptop with a computing centre behind it
+	@$(BIN)/python -m tests.lab.shell
+
+lab-long: packages $(VENV)/.with-test ## as root: the lab's tests with long cuts, and many of them (an hour)
+	@HPCNB_LAB_LONG=1 $(BIN)/python -m pytest --timeout 3600 tests/lab
 
 packages:
 	@.ci/packages

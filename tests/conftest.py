@@ -6,9 +6,10 @@ import signal
 
 from hypothesis import HealthCheck, settings
 
+from tests.figures import figure, pytest_terminal_summary
 from tests.isolation import isolated
 
-__all__ = ["isolated"]
+__all__ = ["figure", "isolated", "pytest_terminal_summary"]
 
 settings.register_profile("hpcnb", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("hpcnb")
