@@ -36,7 +36,7 @@ def lab(hosts):
 
 @pytest.fixture
 def notebook(lab):
-    """A notebook on the laptop, with a cluster of two nodes, ready."""
+    """A notebook on the laptop, with a cluster of one core, ready."""
     notebook = Notebook(lab)
     notebook.up()
     yield notebook

@@ -47,8 +47,8 @@ class Notebook(Kernel):
         self.run(START)
 
     def up(self, *options: str) -> None:
-        """Start a cluster of two nodes, and wait until it is ready."""
-        self.do(" ".join(["%hpc up centre --nodes 2 --workers-per-node 1 --cores-per-worker 2", *options]), 60)
+        """Start a cluster, and wait until it is ready."""
+        self.do(" ".join(["%hpc up centre --workers-per-node 1 --cores-per-worker 1", *options]), 60)
 
     def do(self, code: str, timeout: float = 30) -> Executed:
         """Run a cell that must succeed."""
