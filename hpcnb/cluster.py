@@ -337,10 +337,13 @@ class Cluster(DaskCluster):
                 self.wait_until_ready()
                 if self.security is None:
                     raise NotReady(f"cluster {self.name!r} gave no credentials")
-                address = f"{SCHEME}://{self._handle.id}/session"
-                loop = background().asyncio_loop
                 self._sessions[name] = Session(
-                    address, security=self.security, loop=loop, name=name, notebook=notebook_name()
+                    f"{SCHEME}://{self._handle.id}/session",
+                    security=self.security,
+                    loop=background().asyncio_loop,
+                    name=name,
+                    notebook=notebook_name(),
+                    awaited=self._handle.awaited,
                 )
             return self._sessions[name]
 

@@ -7,6 +7,7 @@ import concurrent.futures
 import json
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from hpcnb.cell import KERNEL, Message, Reply, Running
@@ -47,6 +48,8 @@ class Session:
         Several sessions of one cluster run beside each other.
     notebook : str
         The name under which its cells are known to the notebook's next kernel.
+    awaited : callable
+        Makes a context that is entered while somebody waits for a cell.
 
     Examples
     --------
@@ -64,9 +67,11 @@ class Session:
         loop: asyncio.AbstractEventLoop,
         name: str = "main",
         notebook: str = "",
+        awaited: Callable[[], AbstractContextManager[None]] = nullcontext,
     ) -> None:
         self.name = name
         self.loop = loop
+        self.awaited = awaited
         self._address = address
         self._security = security
         self._sender = {"notebook": notebook, "kernel": KERNEL}

@@ -97,7 +97,9 @@ def futures(tag: str | None = None) -> list[Future]:
 
 def gather(futures: Iterable[Future]) -> list[Any]:
     """The results, in order; a task's own exception is raised as its own type."""
-    results: list[Any] = current().client.gather(list(futures))
+    cluster = current()
+    with cluster.handle.awaited():
+        results: list[Any] = cluster.client.gather(list(futures))
     return results
 
 
@@ -111,7 +113,8 @@ def wait(futures: Iterable[Future], timeout: float | None = None, return_when: s
     return_when : str
         ``ALL_COMPLETED`` or ``FIRST_COMPLETED``.
     """
-    return distributed.wait(list(futures), timeout=timeout, return_when=return_when)
+    with current().handle.awaited():
+        return distributed.wait(list(futures), timeout=timeout, return_when=return_when)
 
 
 def as_completed(futures: Iterable[Future]) -> Iterator[Future]:

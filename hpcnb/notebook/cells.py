@@ -141,8 +141,9 @@ class _Foreground(_Cell):
         kernel = getattr(self._shell, "kernel", None)
         cell = self._running(code, options, hear=self._hear, asks=kernel is None or kernel._allow_stdin)  # noqa: SLF001
         try:
-            self._send(cell, options.inputs, candidates)
-            reply = self._wait(cell)
+            with self._session.awaited():
+                self._send(cell, options.inputs, candidates)
+                reply = self._wait(cell)
         except KeyboardInterrupt:
             reply = self._stop(cell)
         self._conclude(cell, reply)

@@ -15,7 +15,7 @@ import psutil
 
 from tests.lab import files
 from tests.lab.host import Host
-from tests.lab.lab import Lab, until
+from tests.lab.lab import NODES, Lab, until
 
 GONE = 10.0
 """Seconds that a killed process has to be gone."""
@@ -84,6 +84,25 @@ def _wire(host: Host, sock: socket.socket, address: str, faults: str) -> Iterato
             end.kill()
 
 
+@contextlib.contextmanager
+def refused(lab: Lab, node: str) -> Iterator[None]:
+    """The connections between login node and a node are broken off, and new ones refused; those to the login node stay."""
+    lab.login.run("nft", files.REFUSAL.format(node=files.node_address(NODES.index(node) + 1)))
+    try:
+        until(lambda: not pipes(lab, node), why="the connections to the node are gone")
+        yield
+    finally:
+        lab.login.run("nft", "delete table inet refusal")
+
+
+def pipes(lab: Lab, node: str) -> set[str]:
+    """The connections from the login node to a node, by the port here; Slurm's own are none of ours."""
+    address = files.node_address(NODES.index(node) + 1)
+    seen = lab.login.run("ss", "--no-header", "--numeric", "--tcp", "state", "established", "dst", address)
+    ends = [line.split()[-2:] for line in seen.splitlines()]
+    return {here for here, there in ends if not there.endswith((":6817", ":6818"))}
+
+
 def kill(processes: Iterable[psutil.Process], number: signal.Signals = signal.SIGKILL) -> int:
     """Kill processes and wait until they have gone; returns how many there were."""
     found = list(processes)
@@ -97,13 +116,15 @@ def kill(processes: Iterable[psutil.Process], number: signal.Signals = signal.SI
 
 def connections(lab: Lab) -> list[psutil.Process]:
     """The login node's sshd processes that serve a connection, the privileged half of each."""
-    return [process for process in lab.login.named("sshd: ") if "[priv]" in " ".join(process.cmdline())]
+    return [process for process in lab.login.named("sshd") if "[priv]" in " ".join(process.cmdline())]
 
 
 def kill_connections(lab: Lab) -> int:
     """End the processes that serve the SSH connections; returns how many there were."""
     found = connections(lab)
-    return kill([*found, *(child for process in found for child in process.children() if child.name() == "sshd")])
+    return kill(
+        [*found, *(child for process in found for child in process.children() if child.name().startswith("sshd"))]
+    )
 
 
 @contextlib.contextmanager

@@ -9,7 +9,12 @@ from tests.lab.host import User
 OUTER, INNER = "198.18.0", "198.18.1"
 """The network before the login node, and the one behind it: addresses that are set aside for tests like these."""
 LAPTOP_ADDRESS = f"{OUTER}.2"
-FACES = {"login": f"{OUTER}.1", "login-nofwd": f"{OUTER}.11", "login-sftp": f"{OUTER}.12"}
+FACES = {
+    "login": f"{OUTER}.1",
+    "login-nofwd": f"{OUTER}.11",
+    "login-sftp": f"{OUTER}.12",
+    "login-otp": f"{OUTER}.13",
+}
 """The login node as the laptop sees it: each name has an address, and an sshd of its own at port 22."""
 
 _KEYS_ONLY = [
@@ -18,12 +23,14 @@ _KEYS_ONLY = [
     "KbdInteractiveAuthentication no",
     "UsePAM no",
     "PrintMotd no",
+    "LogLevel VERBOSE",
     "Subsystem sftp internal-sftp",
     "MaxStartups 100",
 ]
 _DIFFERENCE: Mapping[str, list[str]] = {
     "login": [],
     "login-nofwd": ["AllowTcpForwarding no", "AllowStreamLocalForwarding no"],
+    "login-otp": ["UsePAM yes", "KbdInteractiveAuthentication yes", "AuthenticationMethods keyboard-interactive:pam"],
     "login-sftp": ["AllowTcpForwarding no", "AllowStreamLocalForwarding no", "ForceCommand internal-sftp"],
 }
 
@@ -44,9 +51,9 @@ def group(system: str, users: Iterable[User]) -> str:
     return system + "".join(f"{u.name}:x:{u.uid}:\n" for u in users)
 
 
-def shadow(system: str, users: Iterable[User]) -> str:
-    """No password, but not locked either: that would keep keys out, too."""
-    return system + "".join(f"{u.name}:*:20000::::::\n" for u in users)
+def shadow(system: str, users: Iterable[User], password: str) -> str:
+    """The password of all of them, encrypted."""
+    return system + "".join(f"{u.name}:{password}:20000::::::\n" for u in users)
 
 
 def hosts(login: Mapping[str, str], nodes: Iterable[str]) -> str:
@@ -106,8 +113,8 @@ def sshd_config(face: str, users: Iterable[User]) -> str:
         f"PidFile /run/sshd-{face}.pid",
         *(f"ListenAddress {address}:22" for address in listen),
         f"AllowUsers {' '.join(user.name for user in users)}",
+        *_DIFFERENCE[face],  # first, for the first of each counts
         *_KEYS_ONLY,
-        *_DIFFERENCE[face],
     ]
     return "\n".join(lines) + "\n"
 
@@ -146,3 +153,27 @@ table inet cut {
 }
 """
 """On the laptop: all that it sends and should get is lost, and nobody is told."""
+
+PAM_OTP = """
+auth required pam_unix.so
+auth required pam_google_authenticator.so
+account required pam_permit.so
+session required pam_permit.so
+"""
+"""What the face *login-otp* asks: the password, then a one-time code."""
+
+OTP_SECRET = "JBSWY3DPEHPK3PXPJBSWY3DPEHPK3PXP"
+OTP = f"""{OTP_SECRET}
+" WINDOW_SIZE 3
+" TOTP_AUTH
+"""
+"""The file ``~/.google_authenticator``, from which the codes come."""
+
+REFUSAL = """
+table inet refusal {{
+  chain outgoing {{ type filter hook output priority -10; policy accept;
+    ip daddr {node} tcp dport != 6818 reject with tcp reset
+  }}
+}}
+"""
+"""On the login node: whatever it says to a node is answered with a reset, as by one that was switched off and on again."""

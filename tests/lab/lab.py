@@ -18,7 +18,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -30,6 +30,9 @@ from tests.lab.host import NAMESPACES, Host, User
 ADA, MALLORY = User(name="ada", uid=2001), User(name="mallory", uid=2002)
 NB = User(name="nb", uid=2010)
 NODES = ("node1", "node2")
+PASSWORD = "the users' password"
+OTP_SSHD = "sshd-otp"
+"""A name of sshd's, for PAM takes its service from it."""
 PROGRAMS = {
     **dict.fromkeys(("slurmctld", "slurmd", "srun"), "slurm-wlm"),
     "munged": "munge",
@@ -38,6 +41,8 @@ PROGRAMS = {
     "nft": "nftables",
     "ip": "iproute2",
     "nsenter": "util-linux",
+    "google-authenticator": "libpam-google-authenticator",
+    "openssl": "openssl",
 }
 PROJECT = Path(hpcnb.__file__).parents[1]
 _PREFIX = "hpcnb-lab-"
@@ -174,6 +179,8 @@ class Lab:
         (site / "munge" / "munge.key").write_bytes(secrets.token_bytes(128))
         for face in files.FACES:
             (site / "ssh" / f"sshd_{face}").write_text(files.sshd_config(face, [ADA, MALLORY]))
+        (site / "ssh" / OTP_SSHD).symlink_to("/usr/sbin/sshd")
+        (site / "pam.d" / OTP_SSHD).write_text(files.PAM_OTP)
         (laptop / ".ssh").mkdir()
         known = (site / "ssh" / "lab_host_key.pub").read_text().split()[:2]
         (laptop / ".ssh" / "known_hosts").write_text(f"{','.join(files.FACES)} {' '.join(known)}\n")
@@ -183,6 +190,7 @@ class Lab:
             ssh = self.folder / "site" / "home" / user.name / ".ssh"
             ssh.mkdir()
             shutil.copy(laptop / ".ssh" / f"id_{user.name}.pub", ssh / "authorized_keys")
+            (ssh.parent / ".google_authenticator").write_text(files.OTP)
             _give(ssh.parent, user)
         _give(laptop, NB)
 
@@ -193,7 +201,8 @@ class Lab:
         subprocess.run(["cp", "-a", "/etc", etc], check=True)
         (etc / "slurm").mkdir(exist_ok=True)
         (etc / "slurm" / "slurm.conf").unlink(missing_ok=True)
-        for name, text in {"passwd": files.passwd, "group": files.group, "shadow": files.shadow}.items():
+        shadow = partial(files.shadow, password=_encrypted(PASSWORD))
+        for name, text in {"passwd": files.passwd, "group": files.group, "shadow": shadow}.items():
             path = etc / name
             path.write_text(text(path.read_text(), users))
         for name, text in {"hosts": hosts, "resolv.conf": ""}.items():
@@ -260,7 +269,8 @@ class Lab:
     def start_sshd(self, face: str = "login") -> None:
         """Start one of the login node's servers."""
         self.login.run("mkdir", "-p", "/run/sshd")
-        self.login.run("/usr/sbin/sshd", "-f", f"/etc/ssh/sshd_{face}", "-E", f"/var/log/sshd-{face}.log")
+        program = f"/etc/ssh/{OTP_SSHD}" if face == "login-otp" else "/usr/sbin/sshd"
+        self.login.run(program, "-f", f"/etc/ssh/sshd_{face}", "-E", f"/var/log/sshd-{face}.log")
 
     def _start_munge(self, name: str) -> None:
         host = self.hosts[name]
@@ -290,6 +300,11 @@ def _cable(one: Host, its: str, other: Host, others: str) -> None:
 
 def _key(path: Path) -> None:
     subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", path.name, "-f", path], check=True)
+
+
+def _encrypted(password: str) -> str:
+    command = ["openssl", "passwd", "-6", "-stdin"]
+    return subprocess.run(command, input=password, capture_output=True, text=True, check=True).stdout.strip()
 
 
 def _give(folder: Path, user: User) -> None:
