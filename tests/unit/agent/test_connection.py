@@ -11,7 +11,7 @@ import pytest
 
 import hpcnb
 from hpcnb.agent import connection as connection_module
-from hpcnb.agent import places
+from hpcnb.agent import dialling, places
 from hpcnb.agent.connection import Connection, Ears, client_context
 from hpcnb.agent.record import ClusterRecord, JobRecord
 from hpcnb.agent.sites import Site
@@ -170,6 +170,75 @@ async def test_a_pipe_that_is_heard_again_is_kept(keep, monkeypatch):
     await kept.up()
     assert kept.news == ["direct", "", "direct"]
     assert kept.connection._link._pipe is pipe
+
+
+@pytest.mark.parametrize("route", ["exec", "reverse", "mailbox"])
+async def test_every_route_carries_the_link(keep, route):
+    """Forced, a route carries the link in both directions, and is made again after a cut; nothing of it is left."""
+    lone, kept = await keep(link=route)
+    await kept.up()
+    await until(lambda: lone.pilot._attached == 1)
+    kept.cut()
+    await kept.up()
+    assert kept.news == [route, "", route]
+    await until(lambda: lone.pilot._attached == 3)
+    await kept.close()
+    await until(lambda: list(lone.run.file("rendezvous").iterdir()) == [])
+
+
+async def test_a_route_that_cannot_work_says_so(keep):
+    """A forced route is tried alone, and why it fails is told."""
+    _, kept = await keep(link="srun")
+    await until(lambda: kept.troubles)
+    assert kept.troubles[0] == "the pilot cannot be reached: srun: there is no Slurm to step into the job with"
+    assert kept.news == []
+
+
+async def test_a_refused_link_is_not_dialled_again(keep, monkeypatch):
+    """Where the secrets differ the reason is told, once: dialling again would not help."""
+    monkeypatch.setattr(connection_module, "REDIAL", (0.0,))
+    lone, kept = await keep(secret="00" * 32)
+    await until(lambda: kept.troubles)
+    assert kept.troubles == ["the pilot refuses us: the two ends of the link do not have the same secret"]
+    joins = []
+    monkeypatch.setattr(lone.pilot, "_talk", joins.append)
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(kept.up(), 0.3)
+    assert (len(kept.troubles), kept.news, joins) == (1, [], [])
+
+
+async def test_the_link_is_made_as_soon_as_the_site_answers(keep, monkeypatch):
+    """While the login node is silent nothing is dialled; the moment that it answers, the link is made."""
+
+    class Cut(LocalShell):
+        free = asyncio.Event()
+        dials = 0
+
+        async def read(self, path, **options):
+            await self.free.wait()
+            return await super().read(path, **options)
+
+        async def dial(self, host, port):
+            self.dials += 1
+            if not self.free.is_set():
+                raise ConnectionFailed("cut")
+            return await super().dial(host, port)
+
+    monkeypatch.setattr(connection_module, "REDIAL", (0.0, 0.2, 60.0))
+    monkeypatch.setattr(dialling, "ANSWER", 0.1)
+    cut = Cut()
+    cut.free.set()
+    _, kept = await keep(through=cut)
+    await kept.up()
+    cut.free.clear()
+    kept.cut()
+    await until(lambda: kept.troubles)
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(kept.up(), 0.5)
+    assert (cut.dials, kept.troubles) == (2, ["the login node does not answer"])
+    cut.free.set()
+    async with asyncio.timeout(1):
+        await kept.up()
 
 
 async def test_what_is_not_understood_ends_nothing(keep, caplog):
