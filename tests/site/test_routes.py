@@ -260,7 +260,7 @@ def test_a_stopped_relay_is_replaced(closed, logins):
     until(lambda: len(logins["closed"].relays()) == 1)
 
 
-def test_a_cut_is_shown_and_healed(far, path):
+def test_a_cut_is_shown_and_healed(far, path, figure):
     """A cut path is shown as unreachable within 4 s; once it is back, the first byte comes within 3 s."""
     client = far.client
     with path.cut():
@@ -274,12 +274,12 @@ def test_a_cut_is_shown_and_healed(far, path):
     began = time.monotonic()
     assert future.result(30) == 3
     healed = time.monotonic() - began
-    print(f"shown after {shown:.1f} s, healed after {healed:.1f} s")
+    figure(f"cut shown after {shown:.1f} s (at most {SHOWN}), healed after {healed:.1f} s (at most {HEALED})")
     assert healed < HEALED
     until(lambda: far.state is State.READY)
 
 
-def test_a_killed_connection_heals(far, logins):
+def test_a_killed_connection_heals(far, logins, figure):
     """Each time that the server's end of the connection is killed, work goes on within 3 s, by the same route."""
     took = []
     for _ in range(5):
@@ -288,6 +288,6 @@ def test_a_killed_connection_heals(far, logins):
         began = time.monotonic()
         assert far.client.submit(sum, [1, 2], pure=False).result(30) == 3
         took.append(time.monotonic() - began)
-    print(f"healed after {', '.join(f'{each:.1f}' for each in took)} s")
+    figure(f"connection killed, healed after {', '.join(f'{each:.1f}' for each in took)} s (mean at most {HEALED})")
     assert sum(took) / len(took) < HEALED
     assert far.snapshot.link == "direct"
