@@ -131,6 +131,17 @@ async def test_few_sessions_are_shared(start_sshd, connect, echo, tmp_path, limi
     assert done[-1] == b"stream"
 
 
+async def test_a_pipe_leaves_a_session_for_commands(start_sshd, connect):
+    """With `MaxSessions 2` commands go on beside a pipe; with 1 they could not, so the pipe is refused."""
+    shell = await connect(start_sshd("MaxSessions 2", name="two"))
+    with await shell.pipe(["cat"]):
+        assert (await shell.run(["echo", "beside"])).out == "beside\n"
+    shell = await connect(start_sshd("MaxSessions 1", name="one"))
+    with pytest.raises(ConnectionFailed, match="one session only"):
+        await shell.pipe(["cat"])
+    assert (await shell.run(["echo", "after"])).out == "after\n"
+
+
 async def test_a_server_without_sessions_says_so(start_sshd, connect, echo):
     """A gateway (`MaxSessions 0`) forwards, but runs nothing, and the error says what to do about it."""
     shell = await connect(start_sshd("MaxSessions 0"))
