@@ -328,6 +328,11 @@ class Cluster(DaskCluster):
         """The main session: a persistent IPython kernel inside the allocation; waits until the cluster is ready."""
         return self.session_named("main")
 
+    @property
+    def sessions(self) -> list[Session]:
+        """Those that this kernel has used."""
+        return list(self._sessions.values())
+
     def session_named(self, name: str) -> Session:
         """One of several sessions beside each other, made when first asked for."""
         from hpcnb.session import Session

@@ -180,11 +180,14 @@ class AgentClient:
                 self._returning = asyncio.create_task(self._return())
 
     async def _return(self) -> None:
-        """Come back to the next agent, whoever starts it: views must not fall silent, nor clusters believe us gone."""
+        """Come back to the next agent: views must not fall silent, nor clusters believe us gone.
+
+        Whoever needs one starts it. One that was killed has left its socket, and what goes through it here waits for the next.
+        """
         while self._socket is None:
             await asyncio.sleep(AGAIN)
             with contextlib.suppress(HPCError, ConnectionError):
-                await self._connect(start=False)
+                await self._connect(start=bool(self._used) and places.agent_socket().exists())
                 for found in await self._request("list", {}):
                     self._tell(ClusterStatus.from_json(found))
         self._returning = None

@@ -14,7 +14,6 @@ from IPython.display import display
 
 from hpcnb import choice
 from hpcnb.cell import Message, Reply
-from hpcnb.cluster import Cluster
 from hpcnb.errors import HPCError, TaskLost
 from hpcnb.model import State
 from hpcnb.notebook.output import CellView, View, inner_view
@@ -25,10 +24,13 @@ from hpcnb.session import Session
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
 
-__all__ = ["attach", "unseen"]
+__all__ = ["attach", "reminder", "summary", "title"]
 
 STATES = {"memory": "finished", "erred": "failed", "executing": "running"}
 """How a user calls the states of Dask's tasks; a task in any other waits."""
+
+PATIENCE = 30.0
+"""Seconds that the session host has to answer."""
 
 _followed: dict[str, str] = {}
 """The cells that run and whose output comes here, each with the page that asked for it."""
@@ -44,7 +46,7 @@ def attach(shell: InteractiveShell, name: str, notebook: str) -> None:
     display(cluster)
     if cluster.state is not State.READY:
         return
-    cells = unseen(shell, cluster)
+    cells = unseen(shell, cluster.session)
     click.echo(summary(cluster.client.kept(), cluster.session.wait(cluster.session.all_sessions()), len(cells)))
     replay = _Replay(shell, {cell["session"]: cluster.session_named(cell["session"]) for cell in cells})
     session = cluster.session
@@ -52,11 +54,17 @@ def attach(shell: InteractiveShell, name: str, notebook: str) -> None:
     asyncio.run_coroutine_threadsafe(replay.follow([cell for cell in cells if cell["ended"] is None]), session.loop)
 
 
-def unseen(shell: InteractiveShell, cluster: Cluster) -> list[dict[str, Any]]:
+def unseen(shell: InteractiveShell, session: Session) -> list[dict[str, Any]]:
     """The cells whose output may not have been seen, oldest first, but for those that are being shown."""
     page = page_of(shell)
-    found = cluster.session.wait(cluster.session.unseen(**page))
+    found = session.wait(session.unseen(**page), PATIENCE)
     return [cell for cell in found if _followed.get(cell["id"]) != page["page"]]
+
+
+def reminder(shell: InteractiveShell, session: Session) -> str:
+    """A line about what may not have been seen; empty where there is nothing."""
+    names = ", ".join(f"[{cell['count']}]" for cell in unseen(shell, session))
+    return f"cell {names} printed what this page may not show: see `%hpc attach`" if names else ""
 
 
 def summary(kept: Mapping[str, Any], sessions: Sequence[Mapping[str, Any]], cells: int) -> str:

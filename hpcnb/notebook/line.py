@@ -28,6 +28,8 @@ from hpcnb.views import status_html, status_line, table_html, table_text
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
 
+    from hpcnb.cluster import Cluster
+
 
 def run_line(shell: InteractiveShell, line: str) -> None:
     """Run one `%hpc` line; without words it shows the status.
@@ -74,6 +76,12 @@ class NotebookFace:
     def show(self, statuses: Sequence[ClusterStatus]) -> None:
         now = time.time()
         display({"text/html": table_html(statuses, now), "text/plain": table_text(statuses, now)}, raw=True)
+        cluster = self._in_use()
+        if cluster is not None and cluster.state is State.READY and cluster.sessions:
+            from hpcnb.notebook.attach import reminder
+
+            if said := reminder(self.shell, cluster.sessions[0]):
+                click.echo(said)
 
     def use(self, handle: Handle) -> None:
         from hpcnb.choice import use
@@ -86,10 +94,13 @@ class NotebookFace:
             background().start(cluster.session.open()).add_done_callback(lambda done: done.exception())
 
     def current(self) -> str:
+        used = self._in_use()
+        return used.name if used else ""
+
+    def _in_use(self) -> Cluster | None:
         import hpcnb.choice
 
-        used = hpcnb.choice.in_use()
-        return used.name if used else ""
+        return hpcnb.choice.in_use()
 
     def close(self, handle: Handle) -> None:
         from hpcnb.cluster import Cluster

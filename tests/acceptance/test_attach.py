@@ -176,3 +176,61 @@ def test_nothing_is_lost(begun, notebook, place, tmp_path, killed):
     assert attached.reply["status"] == "ok", attached.outputs
     assert re.search(r"^7 futures \(1 finished, .*\); session main \(busy\)", attached.text)
     check_all_is_back(again, tmp_path, attached)
+
+
+def test_a_kernel_that_stays_does_not_notice_the_agents_death(begun, place, tmp_path):
+    """A cell that runs and a future that is waited for go on when the agent is killed, with nobody doing anything."""
+    counter = begun.send(COUNT.format(folder=str(tmp_path)))
+    begun.hear_until(lambda: len(counted(counter.text)) > 5)
+    for _ in range(2):
+        os.kill(agent_pid(place), signal.SIGKILL)
+        seen = len(counted(counter.text))
+        begun.hear_until(lambda: len(counted(counter.text)) > seen + 50, START)  # noqa: B023 - waited for here
+    (tmp_path / "go").touch()
+    begun.wait(counter)
+    assert counted(counter.text) == list(range(len(counted(counter.text))))
+    assert counter.reply["status"] == "ok"
+    assert begun.value("hpc.gather(rest[:5])") == [10, 20, 30, 40, 50]
+    assert begun.value("[f.status for f in hpc.futures()]") == [*["finished"] * 6, "error"]
+    assert begun.value("done.result()") == 0
+    assert ran(tmp_path) == [*range(7)]
+
+
+def test_each_cell_is_a_block_in_order(begun, notebook, tmp_path):
+    """What three cells printed in turns, with displays and an error, is three blocks, each whole; the next time nothing."""
+    code = (
+        "%%hpc --detach -s {0}\n"
+        "import os, time\n"
+        "from IPython.display import HTML, clear_output\n"
+        "print('never seen'); clear_output()\n"
+        "for i in range(10): print('{0}', i, flush=True); time.sleep(0.02)\n"
+        "display(HTML('<b>{0}</b>'))\n"
+        "while not os.path.exists('{1}/go'): time.sleep(0.02)\n"
+        "print('{0}', 'late')\n"
+        "1 / ('abc'.index('{0}') - 1)"
+    )
+    for name in "abc":  # a session for each, so that they run at the same time
+        begun.run(f"%%hpc -s {name}\n1")
+    begun.run("seen = get_ipython().run_cell_magic('hpc', '', \"print('seen to its end')\")")
+    cells = [begun.send(code.format(name, tmp_path)) for name in "abc"]
+    begun.hear_until(lambda: all(f"{name} 9" in cell.text for name, cell in zip("abc", cells, strict=True)))
+    begun.kill()
+    (tmp_path / "go").touch()
+    again = notebook()
+    again.run("hpc.attach()")
+    wait = "[c for c in s.wait(s.unseen('', 0)) if c['ended'] is None]"
+    again.run(f"import time\ns = hpc.current().session\nwhile {wait}: time.sleep(0.05)")
+    attached = again.wait(again.send("%hpc attach"), START)
+    blocks = re.split(r"^── ", attached.text, flags=re.MULTILINE)[-3:]
+    for name, block in zip("abc", blocks, strict=True):
+        head, first, *lines = block.splitlines()
+        how = "ended with an error" if name == "b" else "ended ok"
+        assert re.fullmatch(rf"cell \[\d+\] in session {name}, {how} just now ──", head)
+        assert first == "   import os, time …"
+        assert lines == [*(f"{name} {i}" for i in range(10)), f"{name} late"]
+    rich = [content["data"]["text/html"] for kind, content in attached.outputs if kind == "display_data"][1:]
+    assert rich == [f"<b>{name}</b>" for name in "abc"]
+    assert [content["ename"] for kind, content in attached.outputs if kind == "error"] == ["ZeroDivisionError"]
+    assert attached.reply["status"] == "ok"
+    assert "never seen" not in attached.text
+    assert "──" not in again.run("%hpc attach").text

@@ -118,8 +118,12 @@ class Lab(Isolation):
 
     def open(self, page: Page, path: Path) -> Notebook:
         """Open one of its notebooks in a browser's page."""
-        page.goto(f"{self.url}lab/workspaces/{path.stem}/tree/{path.name}?token={self._token}")
+        self.visit(page, path)
         return Notebook(page, path)
+
+    def visit(self, page: Page, path: Path) -> None:
+        """Go to one of its notebooks."""
+        page.goto(f"{self.url}lab/workspaces/{path.stem}/tree/{path.name}?token={self._token}")
 
 
 class Notebook:
@@ -133,13 +137,21 @@ class Notebook:
     """
 
     def __init__(self, page: Page, path: Path) -> None:
-        self.page = page
         self.path = path
         self.complaints: list[str] = []
+        self._watch(page)
+
+    def _watch(self, page: Page) -> None:
+        self.page = page
         page.on("console", self._hear)
         page.on("pageerror", lambda error: self.complaints.append(str(error)))
         self._panel = page.locator(".jp-NotebookPanel")
         page.wait_for_function(CONNECTED, arg="idle", timeout=START * 1000)
+
+    def open(self, lab: Lab, page: Page) -> None:
+        """Open it anew, in another page, and wait until its kernel is ready."""
+        lab.visit(page, self.path)
+        self._watch(page)
 
     def _hear(self, message: ConsoleMessage) -> None:
         if message.type == "error":

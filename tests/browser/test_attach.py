@@ -1,0 +1,65 @@
+"""A page is closed while cells run: after it is opened anew, `%hpc attach` shows their output, whole."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+pytestmark = pytest.mark.slow
+
+COUNT = """%%hpc {options}
+import os, time
+number = 0
+while not os.path.exists({file!r}):
+    print({name!r}, number, flush=True)
+    number += 1
+    time.sleep(0.05)
+print({name!r}, "ends")
+"""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cluster(lab):
+    """One that the notebooks find."""
+    lab.command("up")
+
+
+def counted(text, name):
+    """The numbers that a counter has printed."""
+    return [int(number) for number in re.findall(rf"^{name} (\d+)$", text, re.MULTILINE)]
+
+
+def test_a_closed_page(notebook, lab, browser, tmp_path):
+    """A cell that ended unseen, and one that still runs: a block for each, without a gap, and the user is told of them."""
+    one, other = tmp_path / "one", tmp_path / "other"
+    page = notebook(
+        "%load_ext hpcnb",
+        COUNT.format(options="--detach -s other", name="other", file=str(other)),
+        COUNT.format(options="-s one", name="one", file=str(one)),
+        "%hpc",
+        "%hpc attach",
+        "%%hpc -s one\nprint('after', number)",
+        "%hpc attach",
+    )
+    page[0].run()
+    page[1].run().wait_for("other 3\n")
+    page[2].run().wait_for("one 3\n")
+    page.save()
+    page.page.close()
+    one.touch()
+    page.open(lab, browser.new_page())
+
+    page[3].run().wait_for("cell [2], [3] printed what this page may not show: see `%hpc attach`")
+    page[5].run().wait().wait_for("after")
+    number = int(re.search(r"after (\d+)", page[5].text)[1])
+    page[4].run().wait().wait_for("other 3\n")
+    other.touch()
+    page[4].wait_for("other ends\n").wait_for("cell [2] in session other, ended ok just now")
+    text = page[4].text
+    assert text.index("cell [3] in session one, ended ok just now") < text.index("cell [2] in session other, runs")
+    assert counted(text, "one") == list(range(number))
+    assert len(counted(text, "other")) > number
+    assert counted(text, "other") == list(range(len(counted(text, "other"))))
+    page[6].run().wait()
+    assert "cell [" not in page[6].text
