@@ -62,7 +62,7 @@ def _facts(status: ClusterStatus, now: float) -> str:
 
 def _loads(status: ClusterStatus) -> list[str]:
     counts = status.counts
-    facts = [f"{counts.workers} worker{'s' * (counts.workers != 1)}, {counts.cores} core{'s' * (counts.cores != 1)}"]
+    facts = [f"{_workers(status)}, {counts.cores} core{'s' * (counts.cores != 1)}"]
     busy = {k: n for k, n in counts.tasks.items() if n and k in ("processing", "queued", "waiting", "erred")}
     facts += [f"tasks: {', '.join(f'{n:,} {k}' for k, n in busy.items())}"] if busy else []
     facts += [f"{_about(status.walltime_left)} left"] if status.walltime_left else []
@@ -74,6 +74,16 @@ def _link(status: ClusterStatus) -> str:
     if not status.link:
         return f"link was {status.route}"
     return f"link {status.link}" + (" (by files: slow)" if status.link == "mailbox" else "")
+
+
+def _workers(status: ClusterStatus) -> str:
+    """How many there are, and of how many, until all are there."""
+    number, each = status.counts.workers, status.spec.workers_per_node
+    # Each further job adds one node.
+    wanted = (status.spec.resources.nodes + max(0, len(status.jobs) - 1)) * (each or 1)
+    if number < wanted and wanted > 1:
+        return f"{number} of {'' if each else 'at least '}{wanted} workers"
+    return f"{number} worker{'s' * (number != 1)}"
 
 
 def _moment(then: float, now: float) -> str:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import importlib
 import os
+import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import click
@@ -28,16 +29,32 @@ _COMMANDS = {
 }
 
 
+class _Context(click.Context):
+    """Shows examples as they are typed where the command runs."""
+
+    def get_help(self) -> str:
+        program = (self.find_root().info_name or "").partition(" ")[0]
+        return re.sub(r"^( +)hpcnb ", rf"\1{program} ", super().get_help(), flags=re.MULTILINE)
+
+
 class _Lazy(click.Group):
-    """Imports a command's module only when it is called."""
+    """Imports a command's module only when it is called; `own` are the commands that only one face has."""
+
+    context_class = _Context
+
+    def __init__(self, *args: Any, own: Mapping[str, click.Command] | None = None, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._own = dict(own or {})
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(_COMMANDS)
+        return [*_COMMANDS, *self._own]
 
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
-        if name not in _COMMANDS:
-            return None
-        found: click.Command = getattr(importlib.import_module(_COMMANDS[name]), name)
+        found: click.Command | None = self._own.get(name)
+        if found is None and name in _COMMANDS:
+            found = getattr(importlib.import_module(_COMMANDS[name]), name)
+        if found is not None:
+            found.context_class = _Context
         return found
 
 
@@ -83,6 +100,9 @@ def _guarded(work: Callable[[], Any]) -> int:
     return result if isinstance(result, int) else 0
 
 
-def run_line(words: list[str], face: Face) -> Any:
-    """Run a command from within a program, as `%hpc` does; errors are raised, help is printed."""
-    return commands.main(args=words, prog_name="%hpc", standalone_mode=False, obj=face)
+def run_line(words: list[str], face: Face, own: Mapping[str, click.Command]) -> Any:
+    """Run a command from within a program, as `%hpc` does, or one of its `own`; errors are raised, help is printed."""
+    group = _Lazy(
+        name="%hpc", own=own, help=commands.help, callback=commands.callback, context_settings=commands.context_settings
+    )
+    return group.main(args=words, prog_name="%hpc", standalone_mode=False, obj=face)

@@ -11,6 +11,7 @@ from collections.abc import Callable, Coroutine, Sequence
 from typing import TYPE_CHECKING, Any
 
 from IPython.core.error import UsageError
+from IPython.display import display
 
 from hpcnb.notebook.names import analyse
 from hpcnb.notebook.options import Options, parse
@@ -212,7 +213,7 @@ class _Detached(_Cell):
     def run(self, code: str, options: Options, candidates: Sequence[str]) -> Handle:
         cell = self._running(code, options, hear=self._view.show, asks=False)
         self._send(cell, options.inputs, candidates)
-        return Handle(self._session, cell, self._conclude)
+        return Handle(self._session, cell, self._conclude, None if options.quiet else self._view)
 
     async def _conclude(self, cell: Running) -> Outcome:
         # An exception is returned, not raised: a KeyboardInterrupt would end the loop itself.
@@ -250,11 +251,34 @@ class Handle:
     """
 
     def __init__(
-        self, session: Session, cell: Running, conclude: Callable[[Running], Coroutine[Any, Any, Outcome]]
+        self,
+        session: Session,
+        cell: Running,
+        conclude: Callable[[Running], Coroutine[Any, Any, Outcome]],
+        view: CellView | None = None,
     ) -> None:
         self._session = session
         self._cell = cell
+        self._view = view
+        self._displayed = False
         self._outcome = asyncio.run_coroutine_threadsafe(conclude(cell), session.loop)
+        self._outcome.add_done_callback(self._update)
+
+    def _ipython_display_(self) -> None:
+        if self._view is not None:
+            self._displayed = True
+            display({"text/plain": repr(self)}, raw=True, display_id=self._display_id)
+            if self._outcome.done():
+                self._update()
+
+    @property
+    def _display_id(self) -> str:
+        return f"hpcnb-handle-{self._cell.id}"
+
+    def _update(self, outcome: object = None) -> None:
+        """Let the page no longer say that it runs."""
+        if self._displayed and self._view is not None:
+            self._view.update(self._display_id, repr(self))
 
     def done(self) -> bool:
         """Tell whether it has ended, in whatever way."""

@@ -47,12 +47,8 @@ def run_line(shell: InteractiveShell, line: str) -> None:
         ) from None
     face = NotebookFace(shell)
     ask_with(face.ask)
-    own = _NOTEBOOK_ONLY.get(words[0])
     try:
-        if own:
-            own.main(args=words[1:], prog_name=f"%hpc {words[0]}", standalone_mode=False, obj=face)
-        else:
-            run_command(words, face)
+        run_command(words, face, _NOTEBOOK_ONLY)
     except click.ClickException as exc:
         known = ", ".join([*commands.list_commands(click.Context(commands)), *_NOTEBOOK_ONLY])
         raise ConfigError(
@@ -156,6 +152,11 @@ def attach(face: NotebookFace, name: str, notebook: str) -> None:
 
     Its sessions and this notebook's futures (`hpc.futures()`) are there again, and the output that its cells have had in the
     meantime is shown: after a restart of the kernel, and after a page was closed or loaded anew.
+
+    \b
+    Examples:
+      %hpc attach
+      %hpc attach fit
     """
     from hpcnb.notebook.attach import attach as attach_to
 
@@ -166,7 +167,12 @@ def attach(face: NotebookFace, name: str, notebook: str) -> None:
 @click.argument("names", nargs=-1, required=True)
 @click.pass_obj
 def push(face: NotebookFace, names: tuple[str, ...]) -> None:
-    """Copy variables of the notebook into the session."""
+    """Copy variables of the notebook into the session.
+
+    \b
+    Examples:
+      %hpc push model x
+    """
     from hpcnb.choice import current
 
     space = face.shell.user_ns
@@ -179,7 +185,12 @@ def push(face: NotebookFace, names: tuple[str, ...]) -> None:
 @click.argument("names", nargs=-1, required=True)
 @click.pass_obj
 def pull(face: NotebookFace, names: tuple[str, ...]) -> None:
-    """Copy variables of the session into the notebook."""
+    """Copy variables of the session into the notebook.
+
+    \b
+    Examples:
+      %hpc pull result
+    """
     from hpcnb.choice import current
 
     face.shell.user_ns.update(current().session.pull(list(names)))

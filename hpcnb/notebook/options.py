@@ -35,7 +35,7 @@ class Options:
     timeout : int or None
         ``--timeout``, in seconds.
     quiet : bool
-        ``--quiet``: no lines of our own.
+        ``--quiet``: no lines of our own, only the cell's output.
     """
 
     inputs: tuple[str, ...] = ()

@@ -74,6 +74,11 @@ class CellView:
         """Show a line of our own."""
         self._view.publish("stream", {"name": name, "text": f"{text}\n"})
 
+    def update(self, display_id: str, text: str) -> None:
+        """Replace a display by a text."""
+        content = {"data": {"text/plain": text}, "metadata": {}, "transient": {"display_id": display_id}}
+        self._view.publish("update_display_data", content)
+
     def _show_flood(self, message: Message) -> None:
         kind = "update_display_data" if self._flooded else "display_data"
         self._flooded = True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
 import click
@@ -24,6 +25,7 @@ def session_for(shell: InteractiveShell, options: Options) -> Session:
     shell : InteractiveShell
     options : Options
         ``--cluster`` and ``-s`` say which; without the former the cluster in use, or a new one on the default site.
+        ``--quiet``: nothing is shown.
 
     Raises
     ------
@@ -35,10 +37,11 @@ def session_for(shell: InteractiveShell, options: Options) -> Session:
     elif (used := choice.in_use() or choice.default_running()) is not None:
         found = used
     else:
-        click.echo("no cluster yet: starting one on the default site (`%hpc down` ends it)")
-        run_line(shell, "up")
+        if not options.quiet:
+            click.echo("no cluster yet: starting one on the default site (`%hpc down` ends it)")
+            run_line(shell, "up")
         found = choice.current()
     if found.state is not State.READY:
-        with NotebookFace(shell).following(found.handle):
+        with nullcontext() if options.quiet else NotebookFace(shell).following(found.handle):
             handle.run(found.handle.ready())
     return found.session_named(options.session)

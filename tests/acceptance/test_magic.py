@@ -114,16 +114,26 @@ def test_output_lands_in_the_cell_that_started_it(kernel):
     after = kernel.run("print('meanwhile')")
     assert after.text == "meanwhile\n"
     assert all(kernel.wait(cell).reply["status"] == "ok" for cell in cells.values())
-    kernel.hear_until(
-        lambda: all(
-            len(cell.outputs) > 4 and cell.outputs[-1][0] == "execute_result" and "done" not in str(cell.outputs[-1])
-            for cell in cells.values()
-        )
-    )
+    kernel.hear_until(lambda: all("done" in str(cell.outputs[-1]) for cell in cells.values()))
     for name, cell in cells.items():
         assert cell.text == "".join(f"{name} {i}\n" for i in range(8))
         results = [content["data"]["text/plain"] for kind, content in cell.outputs if kind != "stream"]
-        assert results == [f"<cell in session '{name}': running>", f"'{name}'", f"'{name}'"]
+        handle = f"<cell in session '{name}': "
+        assert results == [f"{handle}running>", f"'{name}'", f"'{name}'", f"{handle}done>"]
+        ids = [
+            content["transient"]
+            for kind, content in cell.outputs
+            if "done>" in str(content) or "running>" in str(content)
+        ]
+        assert ids[0] == ids[1] != {}
+
+
+def test_a_quiet_cell_shows_its_own_output_alone(kernel):
+    """With --quiet a detached cell shows no handle either, but has one."""
+    cell = kernel.run("%%hpc --quiet --detach -s quiet\nprint('mine')")
+    assert kernel.run("_.result(10)").outputs[0][1]["data"]["text/plain"] == "{}"
+    kernel.hear_until(lambda: cell.text == "mine\n")
+    assert [kind for kind, _ in cell.outputs] == ["stream"]
 
 
 def test_detached_cells_of_one_session_run_in_order(kernel):

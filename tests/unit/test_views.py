@@ -37,9 +37,9 @@ def utc(monkeypatch):
     time.tzset()
 
 
-def status(state, *, name="fit", site="octopus", job_id="117", job=None, **fields):
+def status(state, *, name="fit", site="octopus", job_id="117", job=None, nodes=1, each=None, **fields):
     """A cluster in a state."""
-    spec = ClusterSpec(site=site, name=name, resources=Resources())
+    spec = ClusterSpec(site=site, name=name, resources=Resources(nodes=nodes), workers_per_node=each)
     if state is not State.REQUESTED:
         job = {"state": JobState.RUNNING} | (job or {})
         fields = {"jobs": (JobStatus(job_id=job_id, **job),)} | fields
@@ -77,6 +77,14 @@ GOLDEN = [
     (
         status(State.READY, counts=WorkerCounts(workers=1, cores=1), walltime_left=45),
         "fit on octopus: ready, job 117, 1 worker, 1 core, 45s left",
+    ),
+    (
+        status(State.READY, counts=WorkerCounts(workers=1, cores=2), nodes=2),
+        "fit on octopus: ready, job 117, 1 of at least 2 workers, 2 cores",
+    ),
+    (
+        status(State.READY, counts=WorkerCounts(workers=7, cores=7), nodes=2, each=4),
+        "fit on octopus: ready, job 117, 7 of 8 workers, 7 cores",
     ),
     (
         status(State.READY, walltime_left=100_000, detail="worker-0 was killed by SIGKILL"),
