@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import itertools
+import logging
 import secrets
-from collections.abc import Collection
+from collections.abc import Awaitable, Callable, Collection
 from dataclasses import replace
 
 from hpcnb.agent.record import ClusterRecord, JobRecord
@@ -14,6 +17,11 @@ from hpcnb.pilot.run import Run
 from hpcnb.site import bootstrap
 from hpcnb.site.authority import Authority
 from hpcnb.site.batch import BatchUnknown, JobRequest
+
+log = logging.getLogger(__name__)
+
+LOOKS = (1.0, 2.0, 4.0, 8.0)
+"""Seconds before each further look for a job that may exist; the last one repeats."""
 
 
 def new_job(kept: ClusterRecord, index: int) -> JobRecord:
@@ -40,13 +48,27 @@ def run_of(kept: ClusterRecord, job: JobRecord, site: Site, *, scheduler: str) -
     )
 
 
-async def submit(site: Site, kept: ClusterRecord, run: Run) -> str:
+async def submit(
+    site: Site,
+    kept: ClusterRecord,
+    run: Run,
+    *,
+    say: Callable[[str], None],
+    patiently: Callable[[Awaitable[str]], Awaitable[str]],
+) -> str:
     """Write the run directory, submit the job; return its id.
+
+    Parameters
+    ----------
+    say : callable
+        Told what is waited for.
+    patiently : callable
+        Awaits what takes for as long as the batch system gives no answer; may give it up by an `HPCError`.
 
     Raises
     ------
     HPCError
-        It was refused, or could not be written; or the batch system gave no answer, which the message says.
+        It was refused, could not be written, or given up; nothing is left of it.
     """
     authority = Authority(kept.authority_certificate, kept.authority_key)
     files = bootstrap.run_files(
@@ -67,18 +89,40 @@ async def submit(site: Site, kept: ClusterRecord, run: Run) -> str:
     )
     try:
         await bootstrap.write_run(site.shell, run, files, site=site.name)
-        return await site.batch.submit(request)
-    except BatchUnknown as exc:
-        await _remove(site, run)
-        raise SiteError(
-            "the batch system gave no answer to the submission",
-            where=f"site {site.name}",
-            evidence=str(exc),
-            remedy=f"Try again when it does. If a job with the comment {run.token} exists, it ends by itself.",
-        ) from exc
+        try:
+            return await site.batch.submit(request)
+        except BatchUnknown as exc:
+            say("the batch system has not said whether it has the job; it is asked again")
+            return await patiently(_find_again(site, run, exc))
     except Exception:
         await _remove(site, run)
         raise
+
+
+async def _find_again(site: Site, run: Run, why: BatchUnknown) -> str:
+    """Look for the job of a submission that got no answer, for as long as it takes; return its id.
+
+    Nothing is submitted again: that could make two jobs of one.
+    """
+    denials = 0
+    for attempt in itertools.count():
+        await asyncio.sleep(LOOKS[min(attempt, len(LOOKS) - 1)])
+        try:
+            found = await site.batch.find(run.token)
+        except BatchUnknown as exc:
+            log.info("site %s: whether the job %s exists is not known: %s", site.name, run.token, exc)
+            continue
+        if found:
+            return found[0]
+        denials += 1
+        if denials == 2:  # the first answer can come too early
+            break
+    raise SiteError(
+        "the batch system gave no answer to the submission, and has no job of it",
+        where=f"site {site.name}",
+        evidence=str(why),
+        remedy=f"Try again. If a job with the comment {run.token} appears nevertheless, it ends by itself.",
+    )
 
 
 async def _remove(site: Site, run: Run) -> None:

@@ -8,7 +8,7 @@ import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar, cast
 
 from hpcnb.agent import allocation, reactor, record, remains
 from hpcnb.agent.connection import Connection, Ears
@@ -33,6 +33,7 @@ MOST_LOGS = 4 << 20
 """Bytes of one answer with logs, which the client must hold in one message."""
 
 Changed = Callable[[ClusterStatus], None]
+T = TypeVar("T")
 
 
 class LiveCluster:
@@ -52,7 +53,7 @@ class LiveCluster:
         self.site = site
         self._changed = changed
         self._connection: Connection | None = None
-        self._opening: asyncio.Future[Probe] | None = None
+        self._opening: asyncio.Future[Any] | None = None  # what `close` need not wait for
         self._requesting: asyncio.Event | None = None  # set once it is submitted, or has failed
         self._runs = asyncio.Event()  # set while the job may be running
         self._ended = asyncio.Event()
@@ -106,16 +107,23 @@ class LiveCluster:
         self.follow()
 
     async def _open(self, ask: Ask) -> Probe:
-        """Open the site, unless `close` is faster."""
-        self._opening = asyncio.ensure_future(self.site.open(self.status.spec, ask))
+        found = await self._unless_closed(self.site.open(self.status.spec, ask))
+        if self.status.state is State.DRAINING:
+            raise self._closed()
+        return found
+
+    async def _unless_closed(self, work: Awaitable[T]) -> T:
+        """Do what may take for ever, unless `close` is faster."""
+        self._opening = asyncio.ensure_future(work)
         try:
-            found = await self._opening
+            return cast("T", await self._opening)
         except asyncio.CancelledError:
             if self.status.state is not State.DRAINING:
                 raise
-        if self.status.state is State.DRAINING:
-            raise NotReady(f"cluster {self.status.spec.name!r} was closed before it was submitted")
-        return found
+            raise self._closed() from None
+
+    def _closed(self) -> NotReady:
+        return NotReady(f"cluster {self.status.spec.name!r} was closed before it was submitted")
 
     def _fail(self, error: HPCError) -> None:
         self._record = self._record.without_secrets()
@@ -132,7 +140,8 @@ class LiveCluster:
         self._keep(self._record.with_job(job))
         scheduler = self._connection.scheduler if self._connection else ""
         run = allocation.run_of(self._record, job, self.site, scheduler=scheduler)
-        job_id = await allocation.submit(self.site, self._record, run)
+        say = self._say if index == 0 else log.info
+        job_id = await allocation.submit(self.site, self._record, run, say=say, patiently=self._unless_closed)
         self._keep(self._record.with_job(replace(job, job_id=job_id)))
         if index == 0:
             self._set(reactor.on_submitted(self.status, job_id))

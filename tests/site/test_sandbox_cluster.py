@@ -225,18 +225,30 @@ def test_a_lost_answer_of_sbatch(site, account, answer):
 
 
 def test_an_answer_that_stays_lost(site, account):
-    """If nothing at all is known of a submission, that is said; a job that exists nevertheless ends by itself."""
+    """While nothing at all is known of a submission, that is said and the job is looked for, until it is found."""
     before = set(site.jobs())
-    with (
-        site.instead_of("sbatch", '/usr/bin/sbatch "$@" >/dev/null'),
-        site.instead_of("squeue", "echo 'slurm_load_jobs error: Socket timed out' >&2; exit 1"),
-    ):
-        said = account.run("up", "box", "--name", "lost")
+    with site.instead_of("sbatch", '/usr/bin/sbatch "$@" >/dev/null'):
+        with site.instead_of("squeue", "echo 'slurm_load_jobs error: Socket timed out' >&2; exit 1"):
+            command = account.start("up", "box", "--name", "lost", "--no-wait", LATER)
+            until(lambda: "the batch system has not said whether it has the job" in account.run("status").out)
+            (job,) = set(site.jobs()) - before
+        _, said = command.communicate(timeout=30)
+    assert command.returncode == 0, said
+    assert set(site.jobs()) - before == {job}
+    assert [c["jobs"][0]["job_id"] for c in account.clusters() if c["spec"]["name"] == "lost"] == [job]
+    assert account.run("down", "lost").status == 0
+    assert set(site.jobs()) == before
+
+
+def test_a_submission_that_was_never_heard(site, account):
+    """Once Slurm answers that there is no such job, the submission has failed, and says so; nothing was submitted."""
+    before = set(site.jobs())
+    with site.instead_of("sbatch", "echo 'sbatch: error: Batch job submission failed: Socket timed out' >&2; exit 1"):
+        said = account.run("up", "box", "--name", "unheard")
     assert (said.status, "Traceback" in said.err) == (1, False)
-    assert "SiteError: the batch system gave no answer to the submission" in said.err
-    assert "it ends" in said.err
-    until(lambda: set(site.jobs()) == before)
-    assert "lost" not in [cluster["spec"]["name"] for cluster in account.clusters()]
+    assert "SiteError: the batch system gave no answer to the submission, and has no job of it" in said.err
+    assert "unheard" not in [cluster["spec"]["name"] for cluster in account.clusters()]
+    assert set(site.jobs()) == before
 
 
 # -- when it ends ------------------------------------------------------------------------------------------------

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from hpcnb import config
-from hpcnb.agent import clusters, record
+from hpcnb.agent import allocation, clusters, record
 from hpcnb.agent import sites as sites_module
 from hpcnb.agent.client import nobody_to_ask
 from hpcnb.agent.clusters import LiveCluster
@@ -31,7 +31,7 @@ from hpcnb.errors import (
     error_from_json,
 )
 from hpcnb.model import ClusterSpec, Ending, JobState, JobStatus, Reason, Resources, State
-from hpcnb.site.batch import BatchUnknown
+from hpcnb.site.batch import BatchUnknown, JobRequest
 from hpcnb.site.environment import Probe, versions
 from tests.isolation import DEADLINE, until
 
@@ -230,14 +230,53 @@ async def test_a_fault_ends_the_cluster_too(life, error):
     assert cluster.status.state is State.ENDED
 
 
-async def test_a_submission_without_an_answer_names_the_token(life):
-    """When nobody knows whether there is a job, the error names what it would be known by."""
+@pytest.fixture
+def looks_often(monkeypatch):
+    """A job whose submission got no answer is looked for at once."""
+    monkeypatch.setattr(allocation, "LOOKS", (0.01,))
+
+
+async def test_a_lost_answer_is_waited_for(life, looks_often):
+    """While the batch system does not answer, nobody knows whether there is a job; when it does, the job is found."""
+    life.batch.error, life.batch.deaf = BatchUnknown("timed out"), True
+    cluster = life.cluster()
+    requesting = asyncio.create_task(cluster.request(nobody_to_ask))
+    await until(lambda: "has not said whether" in cluster.status.detail)
+    assert cluster.status.state is State.REQUESTED
+    (job,) = cluster._record.jobs
+    life.batch.requests["117"] = JobRequest(
+        token=job.token, name="fit", script="", directory="", log="", resources=Resources()
+    )
+    life.batch.jobs["117"] = JobStatus(job_id="117", state=JobState.PENDING)
+    life.batch.deaf = False
+    await requesting
+    assert cluster.status.state is State.QUEUED
+    assert [job.job_id for job in cluster.status.jobs] == ["117"]
+    assert Path(job.path, "job.sh").exists()
+
+
+async def test_a_submission_that_was_never_heard(life, looks_often):
+    """When the batch system answers and has no such job, that is said, with what the job would be known by."""
     life.batch.error = BatchUnknown("timed out")
     cluster = life.cluster()
-    with pytest.raises(SiteError, match="no answer to the submission") as caught:
+    with pytest.raises(SiteError, match="no answer to the submission, and has no job of it") as caught:
         await cluster.request(nobody_to_ask)
     assert cluster.status.ending.reason is Reason.FAILED
     assert re.search("[0-9a-f]{32}", caught.value.remedy)
+    assert not Path(cluster._record.jobs[0].path).exists()
+
+
+async def test_a_cluster_closed_while_its_answer_is_lost(life, looks_often):
+    """Whoever does not want to wait for a batch system that is away need not: no run directory is left for a job."""
+    life.batch.error, life.batch.deaf = BatchUnknown("timed out"), True
+    cluster = life.cluster()
+    requesting = asyncio.create_task(cluster.request(nobody_to_ask))
+    await until(lambda: "has not said whether" in cluster.status.detail)
+    await cluster.close()
+    with pytest.raises(NotReady, match="closed before it was submitted"):
+        await requesting
+    assert cluster.status.state is State.ENDED
+    assert not Path(cluster._record.jobs[0].path).exists()
 
 
 async def test_a_full_disk_submits_nothing(life, isolated):
