@@ -349,6 +349,7 @@ class Cluster(DaskCluster):
                     name=name,
                     notebook=notebook_name(),
                     awaited=self._handle.awaited,
+                    patience=math.inf,  # however long it does not answer, the cluster's end is what ends it (`_hear`)
                 )
             return self._sessions[name]
 

@@ -18,6 +18,7 @@ import dask
 from dask.utils import key_split
 from distributed import Client, Future
 
+from hpcnb.errors import Unreachable
 from hpcnb.pilot.keeper import TAG, client_name
 
 __all__ = ["NotebookClient", "notebook_name"]
@@ -102,8 +103,13 @@ class NotebookClient(Client):
         self._questions.append((asyncio.get_running_loop().create_future(), {"op": "hpcnb-kept", "adopt": adopt}))
         asked, question = self._questions[-1]
         self._send_to_scheduler(question)
-        answer: dict[str, Any] = await asyncio.wait_for(asked, PATIENCE)
-        return answer
+        try:
+            return await asyncio.wait_for(asked, PATIENCE)
+        except TimeoutError:
+            raise Unreachable(
+                f"the scheduler has not answered for {PATIENCE:.0f} s",
+                remedy="`%hpc` shows whether the cluster still runs.",
+            ) from None
 
     def _answered(self, answer: dict[str, Any]) -> None:
         asked, _ = self._questions.popleft()
@@ -137,7 +143,8 @@ class NotebookClient(Client):
 
         Dask's own way is to cancel all of them, for to it the end of a connection is the end of a client.
         """
-        keys, self.status, self.scheduler_comm = list(self.futures), "connecting", None
+        keys, asked = list(self.futures), [question for _, question in self._questions]
+        self.status, self.scheduler_comm = "connecting", None
         # The scheduler may hear of the old connection's end after the new one's beginning, and would drop the new one.
         self.id = f"{self.id[:-36]}{uuid.uuid1()}"
         while self.status == "connecting":  # until the cluster ends, which closes this client
@@ -147,7 +154,7 @@ class NotebookClient(Client):
                 await asyncio.sleep(PAUSE)
         if self.status == "running":
             self._send_to_scheduler({"op": "client-desires-keys", "keys": keys})
-            for _, question in self._questions:
+            for question in asked:
                 self._send_to_scheduler(question)
 
 

@@ -25,7 +25,6 @@ POLL = 30.0
 ANSWER = 4 << 20
 """Bytes of messages in one answer."""
 PATIENCE = 60.0
-"""Seconds without an answer after which cells that wait are given up."""
 REMEMBERED = 1000
 """Cells whose late output still finds its place."""
 
@@ -50,6 +49,8 @@ class Session:
         The name under which its cells are known to the notebook's next kernel.
     awaited : callable
         Makes a context that is entered while somebody waits for a cell.
+    patience : float
+        Seconds without an answer after which cells that wait are given up.
 
     Examples
     --------
@@ -68,12 +69,14 @@ class Session:
         name: str = "main",
         notebook: str = "",
         awaited: Callable[[], AbstractContextManager[None]] = nullcontext,
+        patience: float = PATIENCE,
     ) -> None:
         self.name = name
         self.loop = loop
         self.awaited = awaited
         self._address = address
         self._security = security
+        self._patience = patience
         self._sender = {"notebook": notebook, "kernel": KERNEL}
         self._peer: Peer | None = None
         self._opening = asyncio.Lock()
@@ -287,7 +290,7 @@ class Session:
             try:
                 answer = await peer.call("messages", **request)
             except Unreachable:
-                if loop.time() - heard > PATIENCE:
+                if loop.time() - heard > self._patience:
                     raise
                 await asyncio.sleep(pause)  # the other end may come back
                 pause = min(2 * pause, 5.0)

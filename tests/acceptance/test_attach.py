@@ -6,6 +6,8 @@ import os
 import re
 import shutil
 import signal
+import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
@@ -36,7 +38,6 @@ done = hpc.submit(task, 0, tag="first")
 done.result()
 rest = hpc.map(task, range(1, 7), tag="rest")
 dropped = hpc.submit(task, 7)
-gone = dropped.key
 del dropped
 """
 
@@ -142,7 +143,6 @@ def check_all_is_back(kernel, folder, attached):
     assert "runs ──\n   import os, time …\ncount 0\n" in attached.text
     listed = kernel.value("[(f.name, f.tag, f.status) for f in hpc.futures()]")
     assert listed == [("task", "first", "finished"), *[("task", "rest", "pending")] * 6]
-    assert kernel.value("gone in [f.key for f in hpc.futures()] if 'gone' in globals() else False") is False
     (folder / "go").touch()
     assert kernel.value("hpc.gather(hpc.futures()[:6])") == [0, 10, 20, 30, 40, 50]
     assert kernel.value("str(hpc.futures('rest')[5].exception())") == "the sixth"
@@ -176,6 +176,37 @@ def test_nothing_is_lost(begun, notebook, place, tmp_path, killed):
     assert attached.reply["status"] == "ok", attached.outputs
     assert re.search(r"^7 futures \(1 finished, .*\); session main \(busy\)", attached.text)
     check_all_is_back(again, tmp_path, attached)
+
+
+SCRIPT = """
+import sys
+import hpcnb as hpc
+if sys.argv[1] == "begin":
+    cluster = hpc.Cluster(workers_per_node=1, cores_per_worker=1, name="script")
+    futures = hpc.use(cluster).client.map(abs, [-1, -2], pure=False)
+    hpc.gather(futures)
+    dropped = hpc.submit(abs, -3)
+    dropped.result()
+    del dropped
+    sys.exit()
+cluster = hpc.attach("script")
+print([(future.name, future.status, future.result()) for future in hpc.futures()])
+hpc.futures()[0].release()
+print([future.result() for future in hpc.futures()])
+cluster.close()
+"""
+
+
+def test_a_script_that_ends_leaves_its_futures(place, tmp_path):
+    """Python's orderly end releases nothing; what was dropped before is gone; the script's next run finds the rest."""
+    script = tmp_path / "script.py"
+    script.write_text(SCRIPT)
+    said = ""
+    for words in (["begin"], ["go on"]):
+        command = [sys.executable, script, *words]
+        env = os.environ | place.environ
+        said = subprocess.run(command, env=env, capture_output=True, text=True, check=True, timeout=START).stdout
+    assert said == "[('abs', 'finished', 1), ('abs', 'finished', 2)]\n[2]\n"
 
 
 def test_a_kernel_that_stays_does_not_notice_the_agents_death(begun, place, tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from types import SimpleNamespace
 
 import pytest
 from distributed import LocalCluster, Scheduler
@@ -74,8 +75,8 @@ def test_a_notebook_is_known_by_the_id_of_its_client():
     assert notebook_of("hpcnb-keeper:a") == ""
 
 
-@pytest.mark.parametrize("way", ["killed", "closed", "dropped and closed"])
-async def test_results_of_a_client_that_left_stay(place, way):
+@pytest.mark.parametrize("way", ["killed", "closed", "dropped and closed", "IPython ends"])
+async def test_results_of_a_client_that_left_stay(place, way, monkeypatch):
     """Finished, failed and queued futures are there for the next kernel, in order, by name, with tags."""
     client = await place.client()
     futures = [client.submit(double, i, pure=False) for i in range(3)]
@@ -89,6 +90,11 @@ async def test_results_of_a_client_that_left_stay(place, way):
         if way == "dropped and closed":  # as at the end of Python: it says that it leaves, then drops all
             kept._leave(lambda: client)
             del futures
+        elif way == "IPython ends":  # it clears its variables while everything still works
+            monkeypatch.setattr(kept, "_shell", lambda: SimpleNamespace(_atexit_once_called=True))
+            del futures
+            await client._kept()
+            monkeypatch.undo()
         await client.close()
         await until(lambda: client.id not in place.scheduler.clients)
     assert place.held() == keys

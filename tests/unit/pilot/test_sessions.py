@@ -435,15 +435,15 @@ def test_the_host_ends_with_its_parent(tmp_path):
     wait_for(lambda: gone(pid), 5)
 
 
-def test_who_waits_is_told_when_the_host_is_gone(tmp_path, loop, monkeypatch):
+def test_who_waits_is_told_when_the_host_is_gone(tmp_path, loop):
     """A cell does not wait for ever for a host that will not answer."""
-    monkeypatch.setattr("hpcnb.session.PATIENCE", 0.5)
     import dask
 
     host = HostProcess(make_run_dir(tmp_path))
     with connected(host, loop) as session, dask.config.set({"distributed.comm.timeouts.connect": "300ms"}):
         cell, output = start(session, "print('begun', flush=True)\nimport time; time.sleep(1000)")
         wait_for(lambda: output.text)
+        session._patience = 0.5
         host.process.kill()
         host.process.wait()
         with pytest.raises(TaskLost, match="the session is gone"):
