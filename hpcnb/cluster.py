@@ -353,6 +353,9 @@ class Cluster(DaskCluster):
                 )
             return self._sessions[name]
 
+    _ipython_display_: Any = None
+    """Not Dask's widget, which knows neither the queue nor the link: `_repr_html_` shows our own view."""
+
     def _repr_html_(self, cluster_status: Any = None) -> str:
         from hpcnb.views import status_html
 
