@@ -239,5 +239,5 @@ def main(path: str) -> int:
         log.exception("the pilot failed")
         ending = Ending(reason=Reason.FAILED, message=f"the pilot failed: {type(exc).__name__}: {exc}")
     run.publish("ended.json", ending.to_json())
-    log.info("ended: %s", ending)
+    log.info("ended: %s", ": ".join(filter(None, [ending.reason, ending.message])))
     return 0 if ending.reason is Reason.COMPLETED else 1

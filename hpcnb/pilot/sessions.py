@@ -64,8 +64,9 @@ class Host:
     async def close(self) -> None:
         """End all kernels, and listen no more."""
         (self._run_dir / "sessions.json").unlink(missing_ok=True)
-        await asyncio.gather(*(session.close(GRACE) for session in self._sessions.values()))
+        # First: it ends with the cluster only, whose end is the cause that waiting cells should hear of.
         await self._server.close()
+        await asyncio.gather(*(session.close(GRACE) for session in self._sessions.values()))
 
     # -- sessions ------------------------------------------------------------------------------------------------
 
