@@ -26,6 +26,8 @@ __all__ = ["NotebookClient", "notebook_name"]
 ENDED = ("memory", "erred")
 PATIENCE = 30.0
 """Seconds that the scheduler has to answer."""
+FAREWELL = 1.0
+"""Seconds that the end of Python is held up for it."""
 PAUSE = 1.0
 """Seconds between two attempts to reach the scheduler again."""
 
@@ -41,8 +43,8 @@ def notebook_name() -> str:
     space = shell.user_ns if shell is not None else {}
     told = os.environ.get("JPY_SESSION_NAME") or space.get("__vsc_ipynb_file__")
     if told:
-        # VS Code's own server requests say `name.ipynb-jvsc-…`, another one each time.
-        return re.sub(r"-jvsc-[0-9a-f-]+(?=ipynb$|$)", "", str(told))
+        # VS Code adds a mark of its own, another one each time.
+        return re.sub(r"-jvsc-[0-9a-f-]+(?=\.ipynb$|$)", "", str(told))
     if history := space.get("_dh"):
         return str(history[0])
     script = getattr(sys.modules["__main__"], "__file__", None)
@@ -157,9 +159,25 @@ class NotebookClient(Client):
             for question in asked:
                 self._send_to_scheduler(question)
 
+    async def farewell(self) -> None:
+        """Say that this client leaves, behind all that it has said, and say nothing more."""
+        await asyncio.sleep(0)  # what was dropped is said in two steps
+        await asyncio.sleep(0)
+        for periodic in self._periodic_callbacks.values():
+            periodic.stop()
+        self.status = "closed"
+        if (comm := self.scheduler_comm) is not None:
+            with contextlib.suppress(OSError):
+                comm.send({"op": "close-client"})
+                await comm.close()
+
 
 def _leave(known: weakref.ref[NotebookClient]) -> None:
-    """Say that this client leaves before Python drops its futures one by one."""
+    """Have a client leave before Python drops its futures one by one."""
     client = known()
-    if client is not None and client.status == "running":
-        client._send_to_scheduler({"op": "close-client"})
+    if client is None or client.status != "running":
+        return
+    loop: Any = client.loop
+    if loop.asyncio_loop.is_running():
+        with contextlib.suppress(TimeoutError):  # then it is dropped without a word, which is as good
+            asyncio.run_coroutine_threadsafe(client.farewell(), loop.asyncio_loop).result(FAREWELL)

@@ -248,7 +248,8 @@ class Session:
 
     async def shown(self, cell_id: str) -> None:
         """Note that the output of a cell has been shown."""
-        await self._call("shown", cells=[cell_id])
+        peer = await self.open()
+        await peer.call("shown", cells=[cell_id])
 
     async def disconnect(self) -> None:
         """Listen no more; the session and its cells go on."""

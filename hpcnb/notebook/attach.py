@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from IPython.display import display
 
-from hpcnb import choice
+from hpcnb import choice, handle
 from hpcnb.cell import Message, Reply
 from hpcnb.errors import HPCError, TaskLost
 from hpcnb.model import State
@@ -24,6 +24,8 @@ from hpcnb.session import Session
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
 
+    from hpcnb.notebook.line import NotebookFace
+
 __all__ = ["attach", "reminder", "summary", "title"]
 
 STATES = {"memory": "finished", "erred": "failed", "executing": "running"}
@@ -31,22 +33,29 @@ STATES = {"memory": "finished", "erred": "failed", "executing": "running"}
 
 PATIENCE = 30.0
 """Seconds that the session host has to answer."""
+AT_ONCE = 2.0
+"""The same where the answer is but an addition."""
 
 _followed: dict[str, str] = {}
 """The cells that run and whose output comes here, each with the page that asked for it."""
 
 
-def attach(shell: InteractiveShell, name: str, notebook: str) -> None:
+def attach(face: NotebookFace, name: str, notebook: str) -> None:
     """Use a cluster, say what of this notebook's is there, and show the output that may not have been seen.
 
     It returns when the output of all cells that have ended is shown. That of cells which still run follows, one after the
     other, while the notebook does other things.
     """
-    cluster = choice.attach(name or None, notebook=notebook)
+    known = choice.named(name or None)
+    if known.state is State.UNREACHABLE:
+        with face.following(known.handle):
+            handle.run(known.handle.ready())
+    cluster = choice.attach(known.name, notebook=notebook)
     display(cluster)
     if cluster.state is not State.READY:
         return
-    cells = unseen(shell, cluster.session)
+    shell = face.shell
+    cells = unseen(shell, cluster.session, PATIENCE)
     click.echo(summary(cluster.client.kept(), cluster.session.wait(cluster.session.all_sessions()), len(cells)))
     replay = _Replay(shell, {cell["session"]: cluster.session_named(cell["session"]) for cell in cells})
     session = cluster.session
@@ -54,16 +63,18 @@ def attach(shell: InteractiveShell, name: str, notebook: str) -> None:
     asyncio.run_coroutine_threadsafe(replay.follow([cell for cell in cells if cell["ended"] is None]), session.loop)
 
 
-def unseen(shell: InteractiveShell, session: Session) -> list[dict[str, Any]]:
+def unseen(shell: InteractiveShell, session: Session, patience: float) -> list[dict[str, Any]]:
     """The cells whose output may not have been seen, oldest first, but for those that are being shown."""
     page = page_of(shell)
-    found = session.wait(session.unseen(**page), PATIENCE)
+    found = session.wait(session.unseen(**page), patience)
     return [cell for cell in found if _followed.get(cell["id"]) != page["page"]]
 
 
 def reminder(shell: InteractiveShell, session: Session) -> str:
-    """A line about what may not have been seen; empty where there is nothing."""
-    names = ", ".join(f"[{cell['count']}]" for cell in unseen(shell, session))
+    """A line about what may not have been seen; empty where there is nothing, or where nobody answers at once."""
+    names = ""
+    with contextlib.suppress(TimeoutError, HPCError):
+        names = ", ".join(f"[{cell['count']}]" for cell in unseen(shell, session, AT_ONCE))
     return f"cell {names} printed what this page may not show: see `%hpc attach`" if names else ""
 
 
@@ -111,6 +122,8 @@ class _Replay:
             async for message in messages if cell["ended"] is None else _settled(messages):
                 if message.type == "reply":
                     await self._conclude(view, session, cell, Reply.from_content(message.content))
+                elif message.type == "input_request" and cell["ended"] is None:
+                    view.say(f"it asks {message.content['prompt']!r}, and nobody can answer here: interrupt it")
                 elif message.type != "clear_output":  # it would clear the other blocks, too
                     view.show(message)
 

@@ -160,7 +160,7 @@ def attach(face: NotebookFace, name: str, notebook: str) -> None:
     """
     from hpcnb.notebook.attach import attach as attach_to
 
-    attach_to(face.shell, name, notebook)
+    attach_to(face, name, notebook)
 
 
 @click.command()

@@ -1,4 +1,4 @@
-"""The cells that a session was sent: who sent each, how it stands, and whether its output has been seen."""
+"""The cells that sessions were sent: who sent each, how it stands, and whether its output has been seen."""
 
 from __future__ import annotations
 
@@ -57,6 +57,7 @@ class Cell:
     kernel: str = ""
     page: str = ""
     sent: float = 0.0
+    session: str = ""
     begun: asyncio.Event = field(default_factory=asyncio.Event)
     idle: asyncio.Event = field(default_factory=asyncio.Event)
     since: float = 0.0
@@ -80,7 +81,7 @@ class Cell:
 
 
 class Cells:
-    """The latest cells of a session."""
+    """The latest cells of all sessions."""
 
     def __init__(self) -> None:
         self._cells: OrderedDict[str, Cell] = OrderedDict()
@@ -94,10 +95,15 @@ class Cells:
         if len(self._cells) > CELLS:
             self._cells.popitem(last=False)
 
-    def read(self, kernel: str, seq: int) -> None:
-        """Take note that a kernel has had all messages up to a number."""
+    def forget(self, session: str) -> None:
+        """Forget the cells of a session that was closed."""
+        for cell_id in [cell.id for cell in self._cells.values() if cell.session == session]:
+            del self._cells[cell_id]
+
+    def read(self, kernel: str, session: str, seq: int) -> None:
+        """Take note that a kernel has had all messages of a session up to a number."""
         for cell in self._cells.values():
-            if cell.kernel == kernel and cell.replied and cell.last <= seq:
+            if cell.replied and (cell.kernel, cell.session) == (kernel, session) and cell.last <= seq:
                 cell.read = True
 
     def show(self, ids: Sequence[str]) -> None:
@@ -133,5 +139,5 @@ class Cells:
 
 def _described(cell: Cell, *, own: bool) -> dict[str, Any]:
     ended = time.time() - cell.ended if cell.ended else None
-    fields = {name: getattr(cell, name) for name in ("id", "count", "code", "status")}
+    fields = {name: getattr(cell, name) for name in ("id", "session", "count", "code", "status")}
     return {**fields, "own": own, "begun": cell.begun.is_set(), "ended": ended}

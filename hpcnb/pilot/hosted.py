@@ -53,9 +53,11 @@ class HostedSession:
         Where its kernels run.
     run_dir : Path
         Its journal is kept in ``sessions/<name>`` there, its text in ``logs``.
+    cells : Cells
+        Where its cells are remembered.
     """
 
-    def __init__(self, name: str, *, cwd: str, run_dir: Path) -> None:
+    def __init__(self, name: str, *, cwd: str, run_dir: Path, cells: Cells) -> None:
         self.name = name
         self._directory, self._cwd, self._run_dir = run_dir / "sessions" / name, cwd, str(run_dir)
         text = run_dir / "logs" / f"session-{name}.log"
@@ -65,7 +67,7 @@ class HostedSession:
         self._queue: deque[Cell] = deque()
         self._current: Cell | None = None
         self._waiting = asyncio.Event()
-        self.cells = Cells()
+        self._cells = cells
         self._values: OrderedDict[str, Sequence[Any]] = OrderedDict()
         self._runner: asyncio.Task[None] | None = None
         self._background: set[asyncio.Task[None]] = set()
@@ -132,12 +134,13 @@ class HostedSession:
 
     async def execute(self, cell: Cell, needs: Sequence[str]) -> Sequence[str]:
         """Queue a cell, unless the session lacks some of the names it needs: these are returned instead."""
-        if cell.id in self.cells:
+        if cell.id in self._cells:
             return ()
         await self.open()
         if needs and (missing := await self.missing(needs)):
             return missing
-        self.cells.add(cell)
+        cell.session = self.name
+        self._cells.add(cell)
         self._queue.append(cell)
         self._waiting.set()
         await asyncio.sleep(0)  # the kernel has the cell before the notebook has the answer
@@ -213,7 +216,7 @@ class HostedSession:
             return
         if cell.over is not None:
             reply = {**reply, **_failure(cell.over), "traceback": reply.get("traceback", [])}
-        cell.ended, cell.status = time.time(), reply["status"]
+        cell.ended, cell.status, cell.frames = time.time(), reply["status"], ()
         self.journal.finish(cell.id, json.dumps(reply).encode())
         cell.last = self.journal.seq
 

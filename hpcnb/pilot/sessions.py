@@ -18,7 +18,7 @@ from distributed import Security
 
 from hpcnb.errors import NotReady
 from hpcnb.pilot import rpc
-from hpcnb.pilot.cells import Cell
+from hpcnb.pilot.cells import Cell, Cells
 from hpcnb.pilot.hosted import HostedSession
 
 __all__ = ["Host", "main"]
@@ -47,6 +47,7 @@ class Host:
         self._run_dir = run_dir
         self._directory = json.loads((run_dir / "run.json").read_text())["directory"]
         self._sessions: dict[str, HostedSession] = {}
+        self._cells = Cells()
 
     async def start(self) -> None:
         """Listen, then publish the address."""
@@ -75,7 +76,9 @@ class Host:
         if session not in self._sessions:
             if not NAME.fullmatch(session) or session.strip(".") == "":
                 raise NotReady(f"{session!r} is no name for a session", remedy="Letters, digits and . _ - will do.")
-            self._sessions[session] = HostedSession(session, cwd=self._directory, run_dir=self._run_dir)
+            self._sessions[session] = HostedSession(
+                session, cwd=self._directory, run_dir=self._run_dir, cells=self._cells
+            )
         found = self._sessions[session]
         await found.open()
         return {"seq": found.journal.seq}
@@ -93,6 +96,7 @@ class Host:
         """End a session."""
         await self._find(session).close()
         self._sessions.pop(session, None)
+        self._cells.forget(session)
         return {}
 
     # -- cells ---------------------------------------------------------------------------------------------------
@@ -111,19 +115,19 @@ class Host:
 
         It answers up to which number these are all. A `kernel` says so that it has had everything up to `since`.
         """
-        found = self._find(session)
-        found.cells.read(kernel, since)
-        await found.journal.wait(since, min(wait, LONGEST_POLL))
-        messages, upto = found.journal.since(since, max_bytes, cell)
+        journal = self._find(session).journal
+        self._cells.read(kernel, session, since)
+        await journal.wait(since, min(wait, LONGEST_POLL))
+        messages, upto = journal.since(since, max_bytes, cell)
         return {"upto": upto, "messages": [[m.seq, m.cell, m.type, m.content, list(m.buffers)] for m in messages]}
 
     async def on_unseen(self, **asks: Any) -> dict[str, Any]:
         """The cells of a notebook whose output may not have been seen, of every session."""
-        return {"cells": [{**c, "session": s.name} for s in self._sessions.values() for c in s.cells.unseen(**asks)]}
+        return {"cells": list(self._cells.unseen(**asks))}
 
-    async def on_shown(self, session: str, cells: Sequence[str]) -> dict[str, Any]:
+    async def on_shown(self, cells: Sequence[str]) -> dict[str, Any]:
         """Note that the output of these cells has been shown."""
-        self._find(session).cells.show(cells)
+        self._cells.show(cells)
         return {}
 
     async def on_interrupt(self, session: str, cell: str = "") -> dict[str, Any]:

@@ -75,6 +75,23 @@ def test_a_notebook_is_known_by_the_id_of_its_client():
     assert notebook_of("hpcnb-keeper:a") == ""
 
 
+@pytest.mark.parametrize(
+    ("told", "space", "name"),
+    [
+        ("/home/ada/fit.ipynb", {}, "/home/ada/fit.ipynb"),
+        ("/home/ada/fit-jvsc-0f7fd1d6-c767-11f0.ipynb", {}, "/home/ada/fit.ipynb"),
+        ("fit.ipynb-jvsc-0f7fd1d6-c767-11f0", {}, "fit.ipynb"),
+        ("", {"__vsc_ipynb_file__": "/home/ada/fit.ipynb", "_dh": ["/"]}, "/home/ada/fit.ipynb"),
+        ("", {"_dh": ["/home/ada", "/tmp"]}, "/home/ada"),
+    ],
+)
+def test_a_notebook_is_known_by_its_path(monkeypatch, told, space, name):
+    """As the front end tells it, whichever that is; else by where its kernel started."""
+    monkeypatch.setenv("JPY_SESSION_NAME", told)
+    monkeypatch.setattr(kept, "_shell", lambda: SimpleNamespace(user_ns=space))
+    assert kept.notebook_name() == name
+
+
 @pytest.mark.parametrize("way", ["killed", "closed", "dropped and closed", "IPython ends"])
 async def test_results_of_a_client_that_left_stay(place, way, monkeypatch):
     """Finished, failed and queued futures are there for the next kernel, in order, by name, with tags."""
@@ -88,7 +105,7 @@ async def test_results_of_a_client_that_left_stay(place, way, monkeypatch):
         await place.killed(client)
     else:
         if way == "dropped and closed":  # as at the end of Python: it says that it leaves, then drops all
-            kept._leave(lambda: client)
+            await client.farewell()
             del futures
         elif way == "IPython ends":  # it clears its variables while everything still works
             monkeypatch.setattr(kept, "_shell", lambda: SimpleNamespace(_atexit_once_called=True))
