@@ -63,23 +63,34 @@ class Dialler:
         """
         failed: dict[str, str] = {}
         for name, route in self._choice().items():
+            if not (why := await self._try(route, link, goal)):
+                self._succeeded(name)
+                return name
+            log.info("link %s: %s: %s", link.name, name, why)
+            failed[name] = why
+        self._failures += 1
+        raise ConnectionFailed(
+            "the pilot cannot be reached: " + "; ".join(f"{name}: {why}" for name, why in failed.items()),
+            where=f"site {self._site}",
+        )
+
+    async def _try(self, route: Route, link: Link, goal: Goal) -> str:
+        """Take a route; return why it failed, if it did."""
+        why = ""
+        for _ in range(2):
             try:
                 async with asyncio.timeout(route.deadline):
                     await self._attach(link, await route.open(goal))
             except LinkRefused:
                 raise
             except (HPCError, OSError) as exc:
-                failed[name] = _why(exc, route)
-                log.info("link %s: %s: %s", link.name, name, exc)
+                why, lost = _why(exc, route), not goal.shell.alive
                 await _check_answers(goal, exc)
+                if not lost:  # else by another connection it may work
+                    return why
             else:
-                self._succeeded(name)
-                return name
-        self._failures += 1
-        raise ConnectionFailed(
-            "the pilot cannot be reached: " + "; ".join(f"{name}: {why}" for name, why in failed.items()),
-            where=f"site {self._site}",
-        )
+                return ""
+        return why
 
     def _choice(self) -> Mapping[str, Route]:
         if self._wish != "auto":

@@ -18,6 +18,9 @@ PAUSES = (1.0, 2.0, 4.0, 8.0, 16.0, 30.0, 60.0)
 One that no login node has seen bans nobody: after `NoAnswer` the pause stays the first.
 """
 
+LASTING = 10.0
+"""Seconds after which a connection is not one that the login node ends as soon as it is made."""
+
 FINAL = (AuthenticationFailed, HostKeyMismatch)
 """What another attempt without the user would only repeat; the next command of the user tries again."""
 
@@ -55,6 +58,7 @@ class LastingShell:
         self._shell: Shell | None = None
         self._connecting = asyncio.Lock()
         self._made = asyncio.Event()  # cleared while it cannot be
+        self._made_at = 0.0
         self._failures = 0
         self._failed_at = 0.0
         self._error: SiteError | None = None
@@ -79,7 +83,7 @@ class LastingShell:
                 except FINAL as exc:
                     self._refused(exc)
                     raise
-                self._failures, self._error = 0, None
+                self._failures, self._error, self._made_at = 0, None, self._clock()
                 self._made.set()
                 self._refused(None)
             return self._shell
@@ -99,7 +103,8 @@ class LastingShell:
     async def patience(self) -> None:
         """After an error, wait until another use makes sense: a pause is over, or the user has connected."""
         if self._error is None:  # the connection was just lost, or is no good
-            await asyncio.sleep(PAUSES[0])
+            if self.alive or self._clock() < self._made_at + LASTING:
+                await asyncio.sleep(PAUSES[0])
             return
         pause = None if isinstance(self._error, FINAL) else self._failed_at + self._pause() - self._clock()
         with contextlib.suppress(TimeoutError):

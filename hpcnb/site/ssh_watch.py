@@ -16,7 +16,7 @@ BUSY_SILENCE = 2.0
 """Seconds of silence after which whoever waits for the server wants to know."""
 
 ANSWER = 2.0
-PATIENCE, DEAR_PATIENCE = 3.0, 60.0
+PATIENCE, DEAR_PATIENCE = 1.0, 60.0
 """Seconds that a silent connection gets when the way is free; more where a new login needs the user."""
 
 _PROBE_TIMEOUT = 5.0
@@ -38,13 +38,20 @@ async def watch(links: Sequence[Transport], first: Endpoint) -> None:
     """
     last = links[-1]
     patience = DEAR_PATIENCE if any(link.dear for link in links) else PATIENCE
+    answer = ANSWER
     while last.is_active():
         await asyncio.sleep(TICK)
         if time.monotonic() - last.heard_at < (BUSY_SILENCE if last.busy else first.alive_interval):
             continue
         asked_at = time.monotonic()
         last.ping()
-        if await _heard(last, asked_at, ANSWER) or not await _greets(first) or await _heard(last, asked_at, patience):
+        if await _heard(last, asked_at, answer):
+            answer = ANSWER
+            continue
+        if not await _greets(first):
+            answer = 0.0  # the way is cut, and what matters now is when it is back
+            continue
+        if await _heard(last, asked_at, patience):
             continue
         for link in reversed(links):
             link.farewell = f"silent for {time.monotonic() - last.heard_at:.0f} s, while {first.host} answers others"
