@@ -26,7 +26,7 @@ CONNECTED = "connected"
 
 TOKEN_SIZE = 32
 _PIECE = 1 << 18
-_PATIENCE = 10.0
+_PATIENCE = 5.0
 _MOST = 128
 """How many may be at the door without having shown their token."""
 _STDIN, _STDOUT = 0, 1

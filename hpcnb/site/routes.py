@@ -145,10 +145,10 @@ def _lines(text: bytes | bytearray) -> list[str]:
 
 
 ROUTES: Mapping[str, Route] = {
-    "direct": Route(open=_direct, deadline=12.0),
-    "exec": Route(open=_exec, deadline=15.0),
-    "srun": Route(open=_srun, deadline=20.0),
-    "reverse": Route(open=_reverse, deadline=25.0),
+    "direct": Route(open=_direct, deadline=8.0),
+    "exec": Route(open=_exec, deadline=20.0),
+    "srun": Route(open=_srun, deadline=30.0),
+    "reverse": Route(open=_reverse, deadline=20.0),
     "mailbox": Route(open=_mailbox, deadline=30.0),
 }
 """By the names that the configuration knows, in the order in which they are tried."""
