@@ -126,6 +126,7 @@ def logins(slurm, account):
     """Login nodes: one with nothing special, one that forwards nothing, one behind a path that can be cut."""
     made = {name: Login(slurm, account.folder / name) for name in ("open", "far")}
     made["closed"] = Login(slurm, account.folder / "closed", "AllowTcpForwarding no")
+    (account.folder / "closed" / ".bashrc").write_text("echo Welcome; printf '%s' 'no end of line'; echo News >&2\n")
     yield made
     account.end()
     for login in made.values():
@@ -166,7 +167,7 @@ def clusters(sites):
 
 @pytest.fixture(scope="module")
 def closed(sites):
-    """A cluster behind a login node that forbids TCP forwarding."""
+    """A cluster behind a login node that forbids TCP forwarding, and whose shells talk."""
     cluster = hpc.Cluster("closed", workers_per_node=1)
     cluster.wait_until_ready(90)
     yield cluster
@@ -192,10 +193,25 @@ def work(cluster):
     assert (back == array[::-1]).all()
 
 
+def costs(client):
+    """What a small task costs there and back, and an array."""
+    took = []
+    for _ in range(10):
+        began = time.perf_counter()
+        client.submit(sum, [1, 2], pure=False).result(30)
+        took.append(time.perf_counter() - began)
+    array = numpy.random.default_rng(0).integers(256, size=8_000_000, dtype="u1")
+    began = time.perf_counter()
+    client.submit(numpy.flip, array, pure=False).result(60)
+    seconds = time.perf_counter() - began
+    return f"a task {sorted(took)[5] * 1000:.0f} ms, 8 MB there and back {seconds:.2f} s"
+
+
 @pytest.mark.parametrize("route", ROUTES)
-def test_each_route_carries_the_same_work(clusters, account, route):
+def test_each_route_carries_the_same_work(clusters, account, figure, route):
     """Forced by the configuration, each route carries tasks, cells and arrays, and the status names it."""
     work(clusters[route])
+    figure(f"{route}: {costs(clusters[route].client)}")
     assert clusters[route].snapshot.link == route
     (line,) = (line for line in account.run("status").out.splitlines() if f" {route}: " in line)
     assert f"link {route}" in line

@@ -63,6 +63,15 @@ def test_every_class_travels(cls, what, fields):
         assert str(copy) == str(error)
 
 
+def test_a_private_class_travels_as_the_public_one():
+    """The other side is told of a class that it knows."""
+
+    class Private(errors.ConnectionFailed):
+        pass
+
+    assert type(errors.error_from_json(Private("x").to_json())) is errors.ConnectionFailed
+
+
 def test_a_message_has_its_four_parts():
     """What, where, the evidence and the remedy appear in this order."""
     error = JobTimeout("the job ran out of walltime", where="octopus, job 7", evidence="a\nb", remedy="Ask for more.")

@@ -94,6 +94,14 @@ GOLDEN = [
         status(State.UNREACHABLE, counts=WorkerCounts(workers=2, cores=2), detail="the connection is cut"),
         "fit on octopus: unreachable, job 117, 2 workers, 2 cores: the connection is cut",
     ),
+    (
+        status(State.UNREACHABLE, counts=WorkerCounts(workers=2, cores=2), route="exec", detail="the way is cut"),
+        "fit on octopus: unreachable, job 117, 2 workers, 2 cores, link was exec: the way is cut",
+    ),
+    (
+        status(State.READY, counts=WorkerCounts(workers=2, cores=2), link="mailbox", route="mailbox"),
+        "fit on octopus: ready, job 117, 2 workers, 2 cores, link mailbox (by files: slow)",
+    ),
     (status(State.DRAINING, detail="ending"), "fit on octopus: draining, job 117: ending"),
     (status(State.ENDED, detail="closed"), "fit on octopus: ended: closed"),
     (

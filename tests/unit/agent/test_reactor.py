@@ -237,8 +237,24 @@ def test_a_cut_and_its_end():
     cut = reactor.on_link(status(State.READY, link="direct"), "")
     assert (cut.state, cut.link) == (State.UNREACHABLE, "")
     assert cut.detail
+    cut = reactor.on_trouble(cut, "the login node does not answer")
+    assert (cut.state, cut.detail) == (State.UNREACHABLE, "the login node does not answer")
     back = reactor.on_link(cut, "direct")
     assert (back.state, back.link, back.detail) == (State.READY, "direct", "")
+
+
+def test_the_last_route_is_remembered():
+    """While the link is down the status still says by which route it went."""
+    cut = reactor.on_link(reactor.on_link(status(State.READY), "exec"), "")
+    assert (cut.link, cut.route) == ("", "exec")
+
+
+@pytest.mark.parametrize("state", [State.REQUESTED, State.QUEUED, State.READY, State.DRAINING, State.ENDED])
+def test_trouble_with_the_link_is_told_where_it_matters(state):
+    """A cluster that does not wait for its link shows what it showed before."""
+    before = status(state, detail="x")
+    assert reactor.on_trouble(before, "the pilot refuses us") == before
+    assert reactor.on_trouble(status(State.STARTING), "no way").detail == "no way"
 
 
 @pytest.mark.parametrize("state", [State.REQUESTED, State.QUEUED, State.STARTING, State.DRAINING])
@@ -292,6 +308,7 @@ INPUTS = st.one_of(
     st.builds(lambda said, leads: lambda s: reactor.on_job(s, said, leads=leads), JOBS, st.booleans()),
     st.builds(lambda event: lambda s: reactor.on_pilot(s, event), EVENTS),
     st.builds(lambda route: lambda s: reactor.on_link(s, route), st.sampled_from(["", "direct"])),
+    st.just(lambda s: reactor.on_trouble(s, "no way")),
     st.just(reactor.on_draining),
     st.builds(lambda ending: lambda s: reactor.on_ended(s, ending or Ending(reason=Reason.FAILED)), ENDINGS),
     st.just(lambda s: reactor.on_error(s, SiteError("no"))),

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
 from hpcnb.errors import AuthenticationFailed, ConnectionFailed, HostKeyMismatch
+from hpcnb.site import lasting
 from hpcnb.site.lasting import PAUSES, LastingShell
 from hpcnb.site.local import LocalShell
+from hpcnb.site.tcp import NoAnswer
 
 
 class Door:
@@ -107,3 +111,37 @@ async def test_that_a_login_needs_the_user_is_told(door):
     await shell.connect(ask)
     await shell.close()
     assert [error and error.what for error in heard] == ["a code", None]
+
+
+async def test_what_nobody_noticed_is_repeated_soon(door, shell):
+    """An attempt that no login node has seen bans nobody, and the first after a long cut should not come late."""
+    door.refusal = NoAnswer("no route")
+    for tries in range(1, 10):
+        with pytest.raises(ConnectionFailed):
+            await shell.run(["true"])
+        assert door.tries == tries
+        door.now += PAUSES[0]
+
+
+async def test_patience_ends_when_the_user_connects(door, shell):
+    """Who waits for the site waits for the user where the login needs one, and hears of it at once."""
+    door.refusal = AuthenticationFailed("a code")
+    with pytest.raises(AuthenticationFailed):
+        await shell.run(["true"])
+    waiting = asyncio.create_task(shell.patience())
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(asyncio.shield(waiting), 0.1)
+    door.refusal = None
+    await shell.connect(ask)
+    await asyncio.wait_for(waiting, 1)
+
+
+async def test_patience_with_a_connection_that_does_not_last(door, shell, monkeypatch):
+    """One that was lost after a while is made again at once; one that is lost as soon as it is made, after a pause."""
+    monkeypatch.setattr(lasting, "PAUSES", (60.0,))
+    await shell.connect(ask)
+    await door.shells[-1].close()
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(shell.patience(), 0.1)
+    door.now += lasting.LASTING
+    await asyncio.wait_for(shell.patience(), 0.1)
