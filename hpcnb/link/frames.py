@@ -15,8 +15,9 @@ from typing import NamedTuple
 __all__ = ["HEADER", "PIECE", "Decoder", "Frame", "FrameError", "Kind", "encode"]
 
 HEADER = struct.Struct("!BIQI")
-PIECE = 64 << 10
-"""The largest payload, and so the most that one stream sends before the next has its turn."""
+PIECE = (64 << 10) - HEADER.size
+"""The largest payload, and so the most that one stream sends before the next has its turn; its frame fills whole TLS records."""
+_BUFFER = 384 << 10
 
 
 class Kind(enum.IntEnum):
@@ -53,7 +54,7 @@ class FrameError(ConnectionError):
     """The other end of a pipe does not speak as a link does; the pipe is of no more use."""
 
 
-def encode(kind: Kind, *, stream: int = 0, seq: int = 0, payload: bytes = b"") -> bytes:
+def encode(kind: Kind, *, stream: int = 0, seq: int = 0, payload: bytes | memoryview = b"") -> bytes:
     """Return the bytes of a frame."""
     return HEADER.pack(kind, stream, seq, len(payload)) + payload
 
@@ -65,7 +66,8 @@ class Decoder:
     """
 
     def __init__(self) -> None:
-        self._rest = bytearray()
+        self._buffer = memoryview(bytearray(_BUFFER))
+        self._filled = 0
 
     def feed(self, data: bytes) -> list[Frame]:
         """Return the frames that `data` completes.
@@ -75,13 +77,28 @@ class Decoder:
         FrameError
             The bytes are no frames.
         """
-        self._rest += data
+        frames, rest = [], memoryview(data)
+        while rest:
+            room = self.room()[: len(rest)]
+            room[:] = rest[: len(room)]
+            frames += self.came(len(room))
+            rest = rest[len(room) :]
+        return frames
+
+    def room(self) -> memoryview:
+        """Where the next bytes may be put without a copy in between; there is always some."""
+        return self._buffer[self._filled :]
+
+    def came(self, size: int) -> list[Frame]:
+        """Return the frames that `size` bytes in `room` complete, as `feed` does."""
+        view = self._buffer[: self._filled + size]
         frames, start = [], 0
-        with memoryview(self._rest) as view:
-            while (frame := _frame_at(view, start)) is not None:
-                frames.append(frame)
-                start += HEADER.size + len(frame.payload)
-        del self._rest[:start]
+        while (frame := _frame_at(view, start)) is not None:
+            frames.append(frame)
+            start += HEADER.size + len(frame.payload)
+        self._filled = len(view) - start
+        if start:
+            self._buffer[: self._filled] = bytes(view[start:])
         return frames
 
 

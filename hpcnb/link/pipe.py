@@ -1,4 +1,4 @@
-"""A pipe in use: three tasks that carry a core's frames and feel its pulse, until the pipe dies."""
+"""A pipe in use: it carries a core's frames over one connection and feels its pulse, until it dies."""
 
 from __future__ import annotations
 
@@ -6,12 +6,13 @@ import asyncio
 import contextlib
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
+from typing import Any
 
 from hpcnb.link.frames import PIECE
 from hpcnb.link.protocol import Core
 
-__all__ = ["Pipe"]
+__all__ = ["Pipe", "left_over"]
 
 SUSPECT = 2.5
 """Intervals of silence after which a pipe is suspect: two pings in a row, each unanswered for one and a half."""
@@ -21,13 +22,29 @@ _SLEPT = 5.0
 _FAREWELL = 1.0
 
 
-class Pipe:
-    """Carry the frames of `core` over one pipe.
+async def left_over(reader: asyncio.StreamReader) -> tuple[bytes, bool]:
+    """What a reader holds whose connection was given to another protocol, and whether it has seen the end.
+
+    To be awaited before the loop turns again, or what comes next would come first.
+    """
+    held = b""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(0):  # if nothing is there, nothing comes
+            held = await reader.read(1 << 30)
+    return held, reader.at_eof()
+
+
+class Pipe(asyncio.BufferedProtocol):
+    """Carry the frames of `core` over one connection.
+
+    It is the connection's protocol itself: tasks that read and write streams would cost two copies and two turns of the
+    loop for each message.
 
     Parameters
     ----------
     core : Core
     reader, writer : StreamReader, StreamWriter
+        The connection, no longer to be used by anyone else.
     interval : float
         Seconds between pings.
     doubted : callable
@@ -46,24 +63,29 @@ class Pipe:
         doubted: Callable[[bool], None],
         died: Callable[[str], None],
     ) -> None:
-        self._core, self._reader, self._writer = core, reader, writer
+        self._core, self._writer = core, writer  # a writer that nobody holds closes its connection
         self._interval, self._doubted, self._died = interval, doubted, died
+        self._loop = asyncio.get_running_loop()
         self._suspect = False
-        self._heard = _now()
-        self._sendable = asyncio.Event()
-        self._sendable.set()
+        self._heard = self._loop.time()
+        self._stopped = False
+        self._full = False  # the connection takes no more at the moment
+        self._woken = False
+        self._ended = asyncio.Event()
+        writer.transport.set_protocol(self)
         _shorten_queue(writer)
-        self._tasks = [asyncio.create_task(work) for work in (self._pull(), self._push(), self._feel())]
-        for task in self._tasks:
-            task.add_done_callback(self._done)
+        self._tasks = [self._start(self._begin(reader)), self._start(self._feel())]
+        self.wake()
 
     def wake(self) -> None:
-        """Note that the core has something to send."""
-        self._sendable.set()
+        """Note that the core has something to send; it is sent when the caller is done."""
+        if not self._woken:
+            self._woken = True
+            self._loop.call_soon(self._push)
 
     def stop(self) -> None:
         """Carry nothing more from this very moment on."""
-        self._died = lambda _: None  # a task that has failed already may be yet to say so
+        self._stopped = True
         for task in self._tasks:
             task.cancel()
 
@@ -74,39 +96,62 @@ class Pipe:
 
     async def part(self, last: bytes) -> None:
         """After `stop`, send `last` and wait until the other end has closed the pipe in turn, or for a second."""
-        with contextlib.suppress(OSError):
+        self._writer.write(last)
+        # Were the pipe closed with something unread, a reset might overtake the last words.
+        with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_FAREWELL):
-                self._writer.write(last)
-                # Were the pipe closed with something unread, a reset might overtake the last words.
-                while await self._reader.read(4 * PIECE):
-                    pass
+                await self._ended.wait()
         self._writer.transport.abort()
 
-    async def _pull(self) -> None:
-        while data := await self._reader.read(4 * PIECE):
-            self._heard = _now()
-            self._doubt(False)
-            self._core.receive(data)
-        raise ConnectionResetError("the other end closed the pipe")
+    # What the connection reports.
 
-    async def _push(self) -> None:
-        while True:
-            await self._sendable.wait()
-            self._sendable.clear()
-            while frames := self._core.take():
-                self._writer.writelines(frames)
-                await self._writer.drain()
+    def get_buffer(self, sizehint: int) -> memoryview:
+        return self._core.room()
+
+    def buffer_updated(self, nbytes: int) -> None:
+        if self._stopped:
+            return
+        self._heard = self._loop.time()
+        self._doubt(False)
+        try:
+            self._core.came(nbytes)
+        except Exception as error:
+            self._fail(error)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._ended.set()
+        self._fail(exc or ConnectionResetError("the other end closed the pipe"))
+
+    def pause_writing(self) -> None:
+        self._full = True
+
+    def resume_writing(self) -> None:
+        self._full = False
+        self._push()
+
+    # What goes on meanwhile.
+
+    def _push(self) -> None:
+        self._woken = False
+        while not (self._full or self._stopped) and (frames := self._core.take()):
+            self._writer.write(b"".join(frames))
+
+    async def _begin(self, reader: asyncio.StreamReader) -> None:
+        held, ended = await left_over(reader)
+        self._core.receive(held)
+        if ended:
+            raise ConnectionResetError("the other end closed the pipe")
 
     async def _feel(self) -> None:
         while True:
-            self._core.ping(round(_now() * 1e6))
-            ahead = time.time() - _now()
+            self._core.ping(round(self._loop.time() * 1e6))
+            ahead = time.time() - self._loop.time()
             await asyncio.sleep(self._interval)
-            silent = _now() - self._heard
+            silent = self._loop.time() - self._heard
             if silent > DEAD * self._interval:
                 raise TimeoutError(f"nothing came over the pipe for {silent:.0f} s")
             # The monotonic clock stands still while a laptop sleeps, the wall clock does not.
-            slept = abs(time.time() - _now() - ahead) > _SLEPT
+            slept = abs(time.time() - self._loop.time() - ahead) > _SLEPT
             if slept or silent > SUSPECT * self._interval:
                 self._doubt(True)
 
@@ -115,18 +160,22 @@ class Pipe:
             self._suspect = suspect
             self._doubted(suspect)
 
+    def _start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = asyncio.create_task(work)
+        task.add_done_callback(self._done)
+        return task
+
     def _done(self, task: asyncio.Task[None]) -> None:
-        if task.cancelled() or (error := task.exception()) is None:
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._fail(error)
+
+    def _fail(self, error: BaseException) -> None:
+        if self._stopped:
             return
-        died = self._died
         self.close()
         if not isinstance(error, OSError):
-            asyncio.get_running_loop().call_exception_handler({"message": "a link's pipe failed", "exception": error})
-        died(str(error))
-
-
-def _now() -> float:
-    return asyncio.get_running_loop().time()
+            self._loop.call_exception_handler({"message": "a link's pipe failed", "exception": error})
+        self._died(str(error))
 
 
 def _shorten_queue(writer: asyncio.StreamWriter) -> None:

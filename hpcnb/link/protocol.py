@@ -27,6 +27,8 @@ ACK_EVERY = 256 << 10
 """Received bytes, headers included, that are acknowledged even if there is nothing else to send."""
 BATCH = 128 << 10
 """What is handed to the pipe at once: what a small write may have to wait for."""
+SMALL = 4 << 10
+"""Unread pieces below this are joined, for each costs memory beyond its bytes."""
 _TEXT = 1000
 
 
@@ -55,7 +57,8 @@ class Flow:
     sent: int = 0
     closing: bool = False  # nothing more will be written
     closed: bool = False  # ... and the other end has been told
-    unread: bytearray = field(default_factory=bytearray)
+    unread: deque[bytes] = field(default_factory=deque)
+    read: int = 0  # of what was received
     received: int = 0
     ended: bool = False  # the other end will send nothing more
     deaf: bool = False  # nobody will read any more
@@ -138,7 +141,11 @@ class Core:
     def read(self, flow: Flow, size: int) -> bytes | None:
         """Return at most `size` bytes, ``b""`` at the end, None when there is nothing yet."""
         if flow.unread:
-            data = _cut(flow.unread, size)
+            data = flow.unread.popleft()
+            if len(data) > size:
+                flow.unread.appendleft(data[size:])
+                data = data[:size]
+            flow.read += len(data)
             if self._credit(flow):
                 self._ready(flow)
             return data
@@ -216,7 +223,18 @@ class Core:
 
     def receive(self, data: bytes) -> None:
         """Take what has come over the pipe; raises `FrameError` when the pipe is of no more use."""
-        for frame in self._decoder.feed(data):
+        self._take_in(self._decoder.feed(data))
+
+    def room(self) -> memoryview:
+        """Where what comes next over the pipe may be put, for `came` to take it as `receive` does."""
+        return self._decoder.room()
+
+    def came(self, size: int) -> None:
+        """Take so many bytes that were put into `room`."""
+        self._take_in(self._decoder.came(size))
+
+    def _take_in(self, frames: list[Frame]) -> None:
+        for frame in frames:
             if not frame.kind.must_arrive:
                 self._speak(frame)
             elif frame.seq == self.received + 1:
@@ -258,7 +276,9 @@ class Core:
             frames.append(self._keep(flow, Kind.WINDOW, flow.granted.to_bytes(8, "big")))
         if size := min(len(flow.pending), flow.limit - flow.sent, PIECE):
             flow.sent += size
-            frames.append(self._keep(flow, Kind.DATA, _cut(flow.pending, size)))
+            with memoryview(flow.pending) as pending:
+                frames.append(self._keep(flow, Kind.DATA, pending[:size]))
+            del flow.pending[:size]
             flow.changed()
         if flow.pending:
             if size:
@@ -278,7 +298,7 @@ class Core:
             self._forget(flow)
         return frames
 
-    def _keep(self, flow: Flow, kind: Kind, payload: bytes = b"") -> bytes:
+    def _keep(self, flow: Flow, kind: Kind, payload: bytes | memoryview = b"") -> bytes:
         frame = encode(kind, stream=flow.id, seq=self._acked + len(self._kept) + 1, payload=payload)
         self._kept.append(frame)
         self._kept_size += len(frame)
@@ -286,11 +306,10 @@ class Core:
 
     def _credit(self, flow: Flow) -> int:
         """How much more the other end may send, once it is worth a frame; many streams have small windows."""
-        read = flow.received - len(flow.unread)
-        if not read or flow.ended or flow.error:
+        if not flow.read or flow.ended or flow.error:
             return 0  # but a closed stream gives credit: the next piece tells the other end that it is closed
         window = min(WINDOW, max(FIRST, LINK // (len(self._flows) or 1)))
-        credit = read + window - flow.granted
+        credit = flow.read + window - flow.granted
         return credit if credit >= window // 2 else 0
 
     def _add(self, number: int, name: str) -> Flow:
@@ -344,7 +363,10 @@ class Core:
         elif flow.received > flow.granted or flow.ended:
             self.reset(flow, "more was sent than was allowed")
         elif flow.error is None:
-            flow.unread += payload
+            if flow.unread and len(flow.unread[-1]) < SMALL:
+                flow.unread[-1] += payload
+            else:
+                flow.unread.append(payload)
             flow.changed()
 
     def _on_window(self, flow: Flow, payload: bytes) -> None:
@@ -363,13 +385,6 @@ class Core:
         flow.pending.clear()
         self._forget(flow)
         flow.changed()
-
-
-def _cut(buffer: bytearray, size: int) -> bytes:
-    with memoryview(buffer) as view:
-        data = bytes(view[:size])
-    del buffer[:size]
-    return data
 
 
 def _text(reason: str) -> bytes:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+from typing import cast
 
 from hpcnb.link.frames import PIECE
+from hpcnb.link.pipe import left_over
 from hpcnb.link.protocol import Core, Flow
 
 __all__ = ["Stream", "splice"]
@@ -67,14 +69,18 @@ async def splice(stream: Stream, reader: asyncio.StreamReader, writer: asyncio.S
     cancelled, the other side is broken off too.
     """
     broken = "the connection behind the stream was given up"
+    joint = _Joint(stream._core, stream._flow, writer)  # noqa: SLF001 (the other half of this module)
     try:
-        async with asyncio.TaskGroup() as group:
-            group.create_task(_send(reader, stream))
-            group.create_task(_receive(stream, writer))
+        held, ended = await left_over(reader)
+        joint.data_received(held)
+        if ended:
+            joint.eof_received()
+        await joint.over
         broken = ""
-    except* OSError as errors:
-        broken = str(errors.exceptions[0])
+    except OSError as error:
+        broken = str(error)
     finally:
+        joint.over.cancel()
         if broken:
             stream.reset(broken)
             writer.transport.abort()
@@ -83,17 +89,70 @@ async def splice(stream: Stream, reader: asyncio.StreamReader, writer: asyncio.S
             writer.close()
 
 
-async def _send(reader: asyncio.StreamReader, stream: Stream) -> None:
-    while data := await reader.read(2 * PIECE):
-        await stream.write(data)
-    stream.write_eof()
+class _Joint(asyncio.Protocol):
+    """The protocol of a connection that is joined with a stream: what comes from one goes to the other at once.
 
+    `over` is done when both directions have ended, or with the `OSError` of the side that broke.
+    """
 
-async def _receive(stream: Stream, writer: asyncio.StreamWriter) -> None:
-    while data := await stream.read(2 * PIECE):
-        writer.write(data)
-        await writer.drain()
-    if writer.can_write_eof():
-        writer.write_eof()
-    else:
-        writer.close()
+    def __init__(self, core: Core, flow: Flow, writer: asyncio.StreamWriter) -> None:
+        self.over = asyncio.get_running_loop().create_future()
+        self._core, self._flow = core, flow
+        self._connection = cast("asyncio.Transport", writer.transport)
+        self._rest = memoryview(b"")  # came from the connection and has no room in the stream yet
+        self._ending = self._ended = False  # the connection said its last; and the stream was told
+        self._full = False  # the connection takes no more at the moment
+        self._finished = False  # the stream has ended, and the connection was told
+        flow.changed = self._move
+        self._connection.set_protocol(self)
+
+    def data_received(self, data: bytes) -> None:
+        self._rest = memoryview(bytes(self._rest) + data) if self._rest else memoryview(data)
+        self._move()
+
+    def eof_received(self) -> bool:
+        self._ending = True
+        self._move()
+        return True  # the other direction stays open
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if not self.over.done():
+            self.over.set_exception(exc or ConnectionResetError("the connection behind the stream was closed"))
+
+    def pause_writing(self) -> None:
+        self._full = True
+
+    def resume_writing(self) -> None:
+        self._full = False
+        self._move()
+
+    def _move(self) -> None:
+        if self.over.done():
+            return
+        try:
+            self._receive()
+            self._send()
+        except OSError as error:
+            self.over.set_exception(error)
+            return
+        if self._ended and self._finished:
+            self.over.set_result(None)
+
+    def _receive(self) -> None:
+        while not (self._full or self._finished) and (data := self._core.read(self._flow, PIECE)) is not None:
+            if data:
+                self._connection.write(data)
+            else:
+                self._finished = True
+                self._connection.write_eof()
+
+    def _send(self) -> None:
+        while self._rest and (size := self._core.write(self._flow, self._rest)):
+            self._rest = self._rest[size:]
+        if self._rest:
+            self._connection.pause_reading()
+            return
+        self._connection.resume_reading()
+        if self._ending and not self._ended:
+            self._ended = True
+            self._core.write_eof(self._flow)
