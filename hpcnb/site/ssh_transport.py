@@ -10,7 +10,7 @@ import signal
 import socket
 import struct
 import threading
-import time
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, ParamSpec, TypeVar
@@ -18,15 +18,18 @@ from typing import Any, ParamSpec, TypeVar
 import paramiko
 from paramiko.common import (
     MSG_CHANNEL_CLOSE,
+    MSG_CHANNEL_DATA,
+    MSG_CHANNEL_EOF,
     MSG_CHANNEL_FAILURE,
     MSG_CHANNEL_REQUEST,
     MSG_CHANNEL_WINDOW_ADJUST,
     cMSG_CHANNEL_CLOSE,
+    cMSG_CHANNEL_WINDOW_ADJUST,
     cMSG_GLOBAL_REQUEST,
 )
-from paramiko.packet import Packetizer
 
 from hpcnb.errors import ConnectionFailed
+from hpcnb.site.ssh_listener import Listener
 
 HOST_KEYS = (
     "ssh-ed25519",
@@ -52,25 +55,12 @@ _JOIN_TIMEOUT = 2.0
 
 logging.getLogger(_LOG).addHandler(logging.NullHandler())
 
+_Handler = Callable[[paramiko.Channel, paramiko.Message], None]
+Sink = Callable[[list[bytes]], int]
+"""Takes what came over a channel, and returns how many bytes of it the server may send again."""
+
 P = ParamSpec("P")
 T = TypeVar("T")
-
-
-class _Listener(Packetizer):
-    """Remembers the lines before the encryption, for another service is best recognised by its words; then only when."""
-
-    heard = ""
-    heard_at = 0.0
-
-    def readline(self, timeout: float) -> str:
-        line = super().readline(timeout)
-        self.heard += f"{line}\n"
-        return line
-
-    def read_message(self) -> tuple[int, paramiko.Message]:
-        answer = super().read_message()
-        self.heard_at = time.monotonic()
-        return answer
 
 
 class Transport(paramiko.Transport):
@@ -88,9 +78,9 @@ class Transport(paramiko.Transport):
         Seconds for the server's first words, and again for the key exchange.
     """
 
-    packetizer: _Listener
+    packetizer: Listener
     server_extensions: dict[str, bytes]
-    _channel_handler_table: dict[int, Callable[[paramiko.Channel, paramiko.Message], None]]
+    _channel_handler_table: dict[int, _Handler]
 
     # Fastest first; neither CBC and 3DES nor MD5 and SHA-1.
     _preferred_ciphers = (
@@ -110,16 +100,26 @@ class Transport(paramiko.Transport):
     def __init__(
         self, sock: socket.socket | paramiko.Channel, *, where: str, algorithms: Sequence[str], timeout: float
     ) -> None:
-        super().__init__(sock, packetizer_class=_Listener)
+        super().__init__(sock, packetizer_class=Listener)
         self.where = where
         self.banner_timeout = self.handshake_timeout = timeout
         self.auth_timeout = _AUTH_TIMEOUT
         self.set_log_channel(_LOG)
         self._parse_other_request = self._channel_handler_table[MSG_CHANNEL_REQUEST]
+        self._parse_other_data = self._channel_handler_table[MSG_CHANNEL_DATA]
         self._channel_handler_table = {
             **self._channel_handler_table,
             MSG_CHANNEL_REQUEST: self._parse_channel_request,
+            MSG_CHANNEL_DATA: self._parse_channel_data,
+            **{
+                kind: self._after_data(self._channel_handler_table[kind])
+                for kind in (MSG_CHANNEL_EOF, MSG_CHANNEL_CLOSE)
+            },
         }
+        self._diverting = threading.Lock()
+        self._sinks: weakref.WeakKeyDictionary[paramiko.Channel, Sink] = weakref.WeakKeyDictionary()
+        self._gathered: dict[paramiko.Channel, list[bytes]] = {}
+        self.packetizer.reader.before = self._pass_on
         self._algorithms = tuple(algorithms)
         self.farewell = ""
         self.dear = False
@@ -220,6 +220,11 @@ class Transport(paramiko.Transport):
             raise refusal
         return channel
 
+    def divert(self, channel: paramiko.Channel, sink: Sink) -> None:
+        """Give what comes for a channel to `sink`, in the transport's thread."""
+        with self._diverting:
+            self._sinks[channel] = sink
+
     def flush(self) -> None:
         """Wait until all that the transport's thread had to answer is sent."""
         sent = threading.Event()
@@ -289,6 +294,33 @@ class Transport(paramiko.Transport):
     def _parse_disconnect(self, m: paramiko.Message) -> None:
         m.get_int()
         self.farewell = m.get_text()
+
+    def _parse_channel_data(self, channel: paramiko.Channel, m: paramiko.Message) -> None:
+        with self._diverting:
+            if channel not in self._sinks:
+                self._parse_other_data(channel, m)
+                return
+        self._gathered.setdefault(channel, []).append(m.get_binary())
+
+    def _after_data(self, handle: _Handler) -> _Handler:
+        def handle_after_data(channel: paramiko.Channel, m: paramiko.Message) -> None:
+            self._pass_on()
+            handle(channel, m)
+
+        return handle_after_data
+
+    def _pass_on(self) -> None:
+        """Give the sinks what has come, all packets of one read at once: each wakes another thread."""
+        while self._gathered:
+            channel, pieces = self._gathered.popitem()
+            gone = self._sinks[channel](pieces)
+            credit = channel._check_add_window(gone)  # type: ignore[attr-defined]  # noqa: SLF001 (as its recv does)
+            if credit:
+                answer = paramiko.Message()
+                answer.add_byte(cMSG_CHANNEL_WINDOW_ADJUST)
+                answer.add_int(channel.remote_chanid)
+                answer.add_int(credit)
+                self._send_user_message(answer)
 
     def _parse_channel_request(self, channel: paramiko.Channel, m: paramiko.Message) -> None:
         if m.get_text() == "exit-signal":  # which paramiko does not know
