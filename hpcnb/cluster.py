@@ -105,6 +105,7 @@ class Cluster(DaskCluster):
         self._starting: asyncio.Task[None] | None = None
         self._client: NotebookClient | None = None
         self._sessions: dict[str, Session] = {}
+        self._client_lock = threading.Lock()
         self._sessions_lock = threading.Lock()
         self._handle.on_change(self._hear)
 
@@ -317,11 +318,12 @@ class Cluster(DaskCluster):
     @property
     def client(self) -> NotebookClient:
         """The Dask client of this cluster; waits until the cluster is ready."""
-        if self._client is None or self._client.status == "closed":
-            self._client = NotebookClient(self)
-            if (comm := self._client.scheduler_comm) is not None:
-                comm.interval = PROMPT
-        return self._client
+        with self._client_lock:  # else two threads have a client each, which refuse each other's futures
+            if self._client is None or self._client.status == "closed":
+                self._client = NotebookClient(self)
+                if (comm := self._client.scheduler_comm) is not None:
+                    comm.interval = PROMPT
+            return self._client
 
     @property
     def session(self) -> Session:
