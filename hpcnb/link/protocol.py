@@ -58,7 +58,7 @@ class Flow:
     closing: bool = False  # nothing more will be written
     closed: bool = False  # ... and the other end has been told
     unread: deque[bytes] = field(default_factory=deque)
-    read: int = 0  # of what was received
+    held: int = 0  # bytes unread
     received: int = 0
     ended: bool = False  # the other end will send nothing more
     deaf: bool = False  # nobody will read any more
@@ -145,7 +145,7 @@ class Core:
             if len(data) > size:
                 flow.unread.appendleft(data[size:])
                 data = data[:size]
-            flow.read += len(data)
+            flow.held -= len(data)
             if self._credit(flow):
                 self._ready(flow)
             return data
@@ -166,6 +166,7 @@ class Core:
         if flow.unread and not flow.ended:
             flow.resetting = "the stream is closed"
         flow.unread.clear()
+        flow.held = 0
         self.write_eof(flow)
         flow.changed()
 
@@ -306,10 +307,11 @@ class Core:
 
     def _credit(self, flow: Flow) -> int:
         """How much more the other end may send, once it is worth a frame; many streams have small windows."""
-        if not flow.read or flow.ended or flow.error:
+        read = flow.received - flow.held
+        if not read or flow.ended or flow.error:
             return 0  # but a closed stream gives credit: the next piece tells the other end that it is closed
         window = min(WINDOW, max(FIRST, LINK // (len(self._flows) or 1)))
-        credit = flow.read + window - flow.granted
+        credit = read + window - flow.granted
         return credit if credit >= window // 2 else 0
 
     def _add(self, number: int, name: str) -> Flow:
@@ -363,6 +365,7 @@ class Core:
         elif flow.received > flow.granted or flow.ended:
             self.reset(flow, "more was sent than was allowed")
         elif flow.error is None:
+            flow.held += len(payload)
             if flow.unread and len(flow.unread[-1]) < SMALL:
                 flow.unread[-1] += payload
             else:

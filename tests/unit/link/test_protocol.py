@@ -276,6 +276,21 @@ def test_close_delivers_and_then_refuses(ends):
     assert [core._flows for core in ends.cores] == [{}, {}]
 
 
+def test_both_close_with_much_unread(ends):
+    """Two ends that close at once, each with more to send than the other allowed and has read, leave nothing behind."""
+    flow = ends.open()
+    ends.settle()
+    both = list(zip(ends.cores, ends.flows[1], strict=True))
+    for core, end in both:
+        while write(core, end, bytes(protocol.QUEUE)):
+            ends.settle()
+    for core, end in both:
+        core.close(end)
+    ends.settle()
+    assert [core._flows for core in ends.cores] == [{}, {}]
+    assert flow.sent > protocol.FIRST
+
+
 def test_writer_hears_that_nobody_reads(ends):
     """A writer that waits for credit when the other end closes is told, and does not wait for ever."""
     flow = ends.open()
