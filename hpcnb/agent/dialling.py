@@ -63,7 +63,8 @@ class Dialler:
         """
         failed: dict[str, str] = {}
         for name, route in self._choice().items():
-            if not (why := await self._try(route, link, goal)):
+            why = await self._try(route, link, goal)
+            if why is None:
                 self._succeeded(name)
                 return name
             log.info("link %s: %s: %s", link.name, name, why)
@@ -74,8 +75,8 @@ class Dialler:
             where=f"site {self._site}",
         )
 
-    async def _try(self, route: Route, link: Link, goal: Goal) -> str:
-        """Take a route; return why it failed, if it did."""
+    async def _try(self, route: Route, link: Link, goal: Goal) -> str | None:
+        """Take a route; return why it failed, None if it did not."""
         why = ""
         for _ in range(2):
             try:
@@ -89,7 +90,7 @@ class Dialler:
                 if not lost:  # else by another connection it may work
                     return why
             else:
-                return ""
+                return None
         return why
 
     def _choice(self) -> Mapping[str, Route]:
@@ -115,7 +116,7 @@ class Dialler:
 def _why(exc: Exception, route: Route) -> str:
     if isinstance(exc, TimeoutError):
         return f"no answer within {route.deadline:.0f} s"
-    return exc.what if isinstance(exc, HPCError) else str(exc)
+    return exc.what if isinstance(exc, HPCError) else str(exc) or type(exc).__name__
 
 
 async def _check_answers(goal: Goal, failure: Exception) -> None:

@@ -155,6 +155,17 @@ async def test_a_refusal_is_final(ways, dial, monkeypatch):
     assert ways.taken() == ["direct"]
 
 
+async def test_a_failure_without_words_is_one(ways, dial, monkeypatch):
+    """An error that says nothing is told by its name."""
+
+    async def fail(self, link, pipe):
+        raise ConnectionResetError
+
+    monkeypatch.setattr(Dialler, "_attach", fail)
+    ways.open = {"exec"}
+    assert await dial(Dialler("a", "exec", None)) == "the pilot cannot be reached: exec: ConnectionResetError"
+
+
 @pytest.mark.parametrize("text", ["", "[]", '{"a": "bicycle"}', "\0"])
 async def test_a_broken_memory_is_no_memory(ways, dial, text):
     """What is not understood is as if it were not there."""
