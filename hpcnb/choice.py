@@ -76,7 +76,8 @@ def attach(name: str | None = None, *, notebook: str = "") -> Cluster:
     """
     cluster = use(named(name))
     if cluster.state in (State.READY, State.UNREACHABLE):  # else it has never had anything
-        cluster.client.kept(adopt=notebook)
+        if notebook:
+            cluster.client.kept(adopt=notebook)
         cluster.client.all_futures()
     return cluster
 

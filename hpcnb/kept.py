@@ -146,6 +146,7 @@ class NotebookClient(Client):
         Dask's own way is to cancel all of them, for to it the end of a connection is the end of a client.
         """
         keys, asked = list(self.futures), [question for _, question in self._questions]
+        lost: Any = self.scheduler_comm
         self.status, self.scheduler_comm = "connecting", None
         # The scheduler may hear of the old connection's end after the new one's beginning, and would drop the new one.
         self.id = f"{self.id[:-36]}{uuid.uuid1()}"
@@ -155,6 +156,8 @@ class NotebookClient(Client):
             except OSError:
                 await asyncio.sleep(PAUSE)
         if self.status == "running":
+            found: Any = self.scheduler_comm
+            found.interval = lost.interval
             self._send_to_scheduler({"op": "client-desires-keys", "keys": keys})
             for question in asked:
                 self._send_to_scheduler(question)
