@@ -52,4 +52,5 @@ def load_ipython_extension(shell: InteractiveShell) -> None:
     """Register `%hpc` and `%%hpc` (`%load_ext hpcnb`)."""
     from hpcnb.notebook import register
 
+    _LAZY["attach"] = "hpcnb.notebook.attach"  # which shows the output, too, that nobody has seen
     register(shell)

@@ -60,7 +60,7 @@ def attach(name: str | None = None, *, notebook: str = "") -> Cluster:
     """Use a cluster that an earlier kernel, or another one, started, with all that this notebook has there.
 
     That is its futures (`futures` lists them), its sessions with their variables (``%%hpc`` goes on in them), and the output of
-    its cells, which ``%hpc attach`` shows.
+    its cells, which is shown where the extension is loaded (``%load_ext hpcnb``).
 
     Parameters
     ----------

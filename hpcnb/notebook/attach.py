@@ -10,10 +10,11 @@ from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
-from IPython.display import display
+from IPython.core.getipython import get_ipython
 
 from hpcnb import choice, handle
 from hpcnb.cell import Message, Reply
+from hpcnb.cluster import Cluster
 from hpcnb.errors import HPCError, TaskLost
 from hpcnb.model import State
 from hpcnb.notebook.output import CellView, View, inner_view
@@ -23,8 +24,6 @@ from hpcnb.session import Session
 
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
-
-    from hpcnb.notebook.line import NotebookFace
 
 __all__ = ["attach", "reminder", "summary", "title"]
 
@@ -40,25 +39,51 @@ _followed: dict[str, str] = {}
 """The cells that run and whose output comes here, each with the page that asked for it."""
 
 
-def attach(face: NotebookFace, name: str, notebook: str) -> None:
-    """Use a cluster, say what of this notebook's is there, and show the output that may not have been seen.
+def attach(name: str | None = None, *, notebook: str = "") -> Cluster:
+    """Do as `hpcnb.choice.attach` does, and show the output that this notebook's user may not have seen.
 
+    Parameters
+    ----------
+    name : str, optional
+        By default the youngest cluster.
+    notebook : str, optional
+        Another notebook, none of whose kernels lives, whose futures become this one's.
+
+    Returns
+    -------
+    Cluster
+        It is in use from now on.
+
+    Raises
+    ------
+    NotReady
+        There is none (of that name).
+
+    Notes
+    -----
     It returns when the output of all cells that have ended is shown. That of cells which still run follows, one after the
     other, while the notebook does other things.
     """
-    known = choice.named(name or None)
+    from hpcnb.notebook.line import NotebookFace
+
+    shell: Any = get_ipython()
+    face = NotebookFace(shell)
+    handle.ask_with(face.ask)
+    known = choice.named(name)
     if known.state is State.UNREACHABLE:
         with face.following(known.handle):
             handle.run(known.handle.ready())
     cluster = choice.attach(known.name, notebook=notebook)
-    display(cluster)
-    if cluster.state is not State.READY:
-        return
-    shell = face.shell
-    cells = unseen(shell, cluster.session, PATIENCE)
-    click.echo(summary(cluster.client.kept(), cluster.session.wait(cluster.session.all_sessions()), len(cells)))
-    replay = _Replay(shell, {cell["session"]: cluster.session_named(cell["session"]) for cell in cells})
+    if cluster.state is State.READY:
+        _show(shell, cluster)
+    return cluster
+
+
+def _show(shell: InteractiveShell, cluster: Cluster) -> None:
     session = cluster.session
+    cells = unseen(shell, session, PATIENCE)
+    click.echo(summary(cluster.client.kept(), session.wait(session.all_sessions()), len(cells)))
+    replay = _Replay(shell, {cell["session"]: cluster.session_named(cell["session"]) for cell in cells})
     session.wait(replay.show([cell for cell in cells if cell["ended"] is not None]))
     asyncio.run_coroutine_threadsafe(replay.follow([cell for cell in cells if cell["ended"] is None]), session.loop)
 

@@ -146,8 +146,7 @@ def _import_dask() -> None:
 @click.option(
     "--notebook", default="", metavar="PATH", help="Take over the futures of another notebook that has no kernel."
 )
-@click.pass_obj
-def attach(face: NotebookFace, name: str, notebook: str) -> None:
+def attach(name: str, notebook: str) -> None:
     """Come back to a cluster that is alive: the one called NAME, or the youngest.
 
     Its sessions and this notebook's futures (`hpc.futures()`) are there again, and the output that its cells have had in the
@@ -158,9 +157,11 @@ def attach(face: NotebookFace, name: str, notebook: str) -> None:
       %hpc attach
       %hpc attach fit
     """
+    from hpcnb.choice import named
     from hpcnb.notebook.attach import attach as attach_to
 
-    attach_to(face, name, notebook)
+    display(named(name or None))
+    attach_to(name or None, notebook=notebook)
 
 
 @click.command()
