@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import os
-
 import pytest
 
 from tests.lab import faults
 from tests.lab.lab import Lab, obstacle, until
 from tests.lab.notebook import Notebook
-
-LONG = bool(os.environ.get("HPCNB_LAB_LONG"))
+from tests.lab.work import Work
 
 
 @pytest.fixture(scope="session")
@@ -41,3 +38,9 @@ def notebook(lab):
     notebook.up()
     yield notebook
     notebook.close()
+
+
+@pytest.fixture
+def work(lab, notebook):
+    """Futures and a cell that runs, in a notebook."""
+    return Work(lab, notebook)

@@ -44,6 +44,8 @@ PROGRAMS = {
     "google-authenticator": "libpam-google-authenticator",
     "openssl": "openssl",
 }
+LONG = bool(os.environ.get("HPCNB_LAB_LONG"))
+"""Whether the tests may take an hour: ``make lab-long``."""
 PROJECT = Path(hpcnb.__file__).parents[1]
 _PREFIX = "hpcnb-lab-"
 _SYSTEM = ("/usr", "/bin", "/sbin", "/lib", "/lib64", "/etc", "/proc", "/sys", "/dev", "/var")

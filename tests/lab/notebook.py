@@ -61,7 +61,9 @@ class Notebook(Kernel):
         return self._lab.laptop.named("ipykernel_launcher", self._place)
 
     def close(self) -> None:
-        """End the kernel."""
+        """End the kernel, by SIGKILL; harmless where that is done."""
+        if self.process.returncode is not None:
+            return
         self.client.stop_channels()
         self.client.context.destroy()
         kill(self.kernels())

@@ -12,8 +12,7 @@ import psutil
 import pytest
 
 from tests.lab import faults
-from tests.lab.conftest import LONG
-from tests.lab.lab import NB, PROJECT
+from tests.lab.lab import LONG, NB, PROJECT
 
 pytestmark = [pytest.mark.site, pytest.mark.slow, pytest.mark.timeout(1800 if LONG else 240)]
 
@@ -87,7 +86,7 @@ def test_cuts_under_load(lab, load, figure):
         assert process.most < MEMORY
     gaps = heard_after(healed, said["heard"])
     mean = sum(gaps) / len(gaps)
-    done = f"{said['rounds']} × 100 MB there and back, {said['tasks']} tasks, {said['cells']} cells of 900 lines"
+    done = f"{said['rounds']} times 100 MB there and back, {said['tasks']} tasks, {said['cells']} cells of 900 lines"
     figure(
         f"{CYCLES} cuts under {done}: path is back to first byte through: mean {mean:.2f} s, worst {max(gaps):.2f} s (goal {GOAL} s)"
     )

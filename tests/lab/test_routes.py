@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import time
 
 import pytest
 
@@ -68,37 +69,46 @@ def notebook(lab, **entry):
         notebook.close()
 
 
-def carries(notebook, route, *, found=None):
-    """The same for all: a cell, a future, an array of 5 MB there and back; and the status names the route."""
+def carries(lab, notebook, route):
+    """The same for all, before a cut and after it; and the status names the route."""
+    works(notebook)
+    assert notebook.value("hpc.current().snapshot.link") == route
+    with faults.cut(lab):
+        time.sleep(3)  # the length of the cut
+    works(notebook)
+    assert notebook.value("hpc.current().snapshot.link") == route
+
+
+def works(notebook):
+    """A cell, a future, an array of 5 MB there and back."""
     notebook.do("%%hpc\nimport socket; here = socket.gethostname()")
     assert notebook.do("%hpc pull here\nprint(here)").text.strip().endswith("node1")
     assert notebook.do("print(hpc.submit(sum, [1, 2]).result())").text == "3\n"
     big = "import os; data = os.urandom(5_000_000); print(hpc.submit(bytes.swapcase, data).result() == data.swapcase())"
     assert notebook.do(big, 60).text == "True\n"
-    assert notebook.value("hpc.current().snapshot.link") == route
 
 
 @pytest.mark.parametrize(("face", "route"), [("login", "direct"), ("login-nofwd", "exec")])
 def test_a_route_is_found_by_itself(lab, face, route):
     """The best route that the login node allows is taken."""
     with notebook(lab, host=face) as work:
-        carries(work, route)
+        carries(lab, work, route)
 
 
 def test_nodes_without_open_ports(lab):
     """Where nodes accept no connections the link goes through `srun`; without that, the pilot comes out to the login node."""
     with closed_nodes(lab):
         with notebook(lab) as work:
-            carries(work, "srun")
+            carries(lab, work, "srun")
             work.do("%hpc down --all", 60)
         with without_srun(lab), notebook(lab) as work:
-            carries(work, "reverse")
+            carries(lab, work, "reverse")
 
 
 def test_nothing_but_sftp(lab):
     """Where no connection is possible at all files carry the link, also through a server that offers SFTP and nothing else."""
     with closed_nodes(lab, ways=True), notebook(lab, link="mailbox") as work:
-        carries(work, "mailbox")
+        carries(lab, work, "mailbox")
         lab.configure(host="login-sftp", link="mailbox")
         faults.kill(faults.agents(lab))
         work.do("print(hpc.clusters())")

@@ -8,8 +8,7 @@ import time
 import pytest
 
 from tests.lab import faults
-from tests.lab.conftest import LONG
-from tests.lab.lab import until
+from tests.lab.lab import LONG, until
 
 pytestmark = [pytest.mark.site, pytest.mark.slow, pytest.mark.timeout(900 if LONG else 120)]
 
