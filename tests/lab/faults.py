@@ -130,7 +130,7 @@ def kill_connections(lab: Lab) -> int:
 @contextlib.contextmanager
 def without_sshd(lab: Lab, face: str = "login") -> Iterator[None]:
     """The server is not there, and its connections are gone."""
-    kill(process for process in lab.login.named("sshd", f"/sshd_{face}") if process.ppid() == lab.login.pid)
+    kill(process for process in lab.login.named("sshd", f"/sshd_{face} -E") if process.ppid() == lab.login.pid)
     kill_connections(lab)
     try:
         yield
