@@ -74,6 +74,8 @@ def test_a_path_that_is_gone_and_comes_back(lab, fault):
     with fault(lab):
         assert not answers(lab)
     assert answers(lab, within=3)
+    for face in files.FACES:  # and whoever was not meant is as before
+        assert banner(lab.laptop, face).startswith("SSH-2.0")
 
 
 def test_a_black_hole_keeps_what_is_in_flight(lab):
