@@ -36,8 +36,11 @@ class Mark:
     def __init__(self) -> None:
         self._halves = secrets.token_hex(8), secrets.token_hex(8)
 
-    def script(self, words: Sequence[str]) -> bytes:
-        """One line for ``sh`` that runs a command, whatever bytes its words hold (but NUL)."""
+    def script(self, words: Sequence[str], *, one_stream: bool = False) -> bytes:
+        """One line for ``sh`` that runs a command, whatever bytes its words hold (but NUL).
+
+        In one stream stdout and stderr come in order; sshd by itself would mix them as they come to it.
+        """
         # In two halves, or the trace of a shell under `set -x` would look like the mark itself.
         halves = " ".join(self._halves)
         steps = [
@@ -45,7 +48,7 @@ class Mark:
             "export HPCNB_UMASK",
             "umask 077",
             f"printf '%s%s %s\\n' {halves} $$",
-            f"printf '%s%s\\n' {halves} >&2",
+            "exec 2>&1" if one_stream else f"printf '%s%s\\n' {halves} >&2",
             "exec " + " ".join(map(_quoted, words)),
         ]
         if any("\n" in word for word in words):
@@ -102,9 +105,8 @@ class Commands:
     async def _start(self, words: list[str]) -> paramiko.Channel:
         channel = await self._sessions.open()
         try:
-            channel.set_combine_stderr(True)
             await self._transport.call(channel.exec_command, STARTER)
-            await self._transport.call(channel.sendall, Mark().script(words))
+            await self._transport.call(channel.sendall, Mark().script(words, one_stream=True))
             if self._sessions.limited:
                 await self._leave_one()
         except BaseException:
