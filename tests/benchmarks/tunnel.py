@@ -88,35 +88,35 @@ def gateway(folder: str, port: str) -> None:
 
 def agent(folder: str, config: str) -> None:
     """The user's end: one SSH connection, and the agent's connection to the cluster through it."""
-    from hpcnb.agent.connection import Connection
+    from hpcnb.agent.connection import Connection, Ears
+    from hpcnb.agent.record import ClusterRecord, JobRecord
+    from hpcnb.agent.sites import Site
+    from hpcnb.config import SiteConfig
+    from hpcnb.model import ClusterStatus, State
+    from hpcnb.pilot.run import Run
     from hpcnb.site.authority import Identity
-    from hpcnb.site.shell import Prompt
-    from hpcnb.site.ssh import SSHShell
-
-    async def ask(prompt: Prompt) -> str:
-        raise RuntimeError(prompt.text)
 
     async def keep() -> None:
-        shell = await SSHShell.connect("site", ask=ask, config_file=Path(config))
-        told, up, runs = json.loads(Path(folder, "agent.json").read_text()), asyncio.Event(), asyncio.Event()
+        run, told = Run.load(folder), json.loads(Path(folder, "agent.json").read_text())
+        kept = ClusterRecord(
+            status=ClusterStatus(id=CLUSTER, spec=run.spec, state=State.STARTING),
+            jobs=(JobRecord(index=0, token=run.token, path=folder),),
+            authority_certificate=told["authority"],
+            authority_key="",
+            secret=told["secret"],
+        )
+        site = Site(SiteConfig(name="site", host="site", ssh_config=config, link="direct"))
+        up, runs = asyncio.Event(), asyncio.Event()
         runs.set()
-        connection = Connection(
-            CLUSTER,
-            folder,
-            shell=shell,
-            authority=told["authority"],
-            identity=Identity(certificate=told["certificate"], key=told["key"]),
-            secret=bytes.fromhex(told["secret"]),
-        )
-        keeping = asyncio.create_task(
-            connection.keep(on_link=lambda route: route and up.set(), on_event=lambda _: None, runs=runs)
-        )
+        connection = Connection(kept, site, identity=Identity(certificate=told["certificate"], key=told["key"]))
+        ears = Ears(link=lambda route: route and up.set(), trouble=print, event=print)
+        keeping = asyncio.create_task(connection.keep(ears, runs=runs))
         await up.wait()
         await asyncio.to_thread(ready, "")
         keeping.cancel()
         await asyncio.gather(keeping, return_exceptions=True)
         await connection.close()
-        await shell.close()
+        await site.close()
 
     asyncio.run(keep())
 
