@@ -129,12 +129,16 @@ class Handle:
     @contextlib.contextmanager
     def awaited(self) -> Iterator[None]:
         """While somebody waits here, he is asked for whatever a lost connection needs to be made again."""
-        self._awaited += 1
-        background().asyncio_loop.call_soon_threadsafe(self._see_to_login)
+        on_loop = background().asyncio_loop.call_soon_threadsafe
+        on_loop(self._count_waiting, 1)
         try:
             yield
         finally:
-            self._awaited -= 1
+            on_loop(self._count_waiting, -1)
+
+    def _count_waiting(self, more: int) -> None:
+        self._awaited += more
+        self._see_to_login()
 
     def _see_to_login(self) -> None:
         if "login" not in self.status.notices:

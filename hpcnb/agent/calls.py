@@ -143,7 +143,9 @@ class Calls:
 
     async def call_login(self, *, site: str, client: object, ask: Ask) -> None:
         """Have a connection to a site, with somebody there to answer what it asks."""
-        await self._site(site or config.load().site().name).connect(ask)
+        waiting = {c.site for c in self._live() if c.site.name == site and "login" in c.site.notices}
+        for one in waiting or {self._site(site or config.load().site().name)}:  # an entry may have been edited since
+            await one.connect(ask)
 
     async def call_sites(self, *, client: object, ask: Ask) -> list[dict[str, Any]]:
         """The configured sites."""

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from hpcnb.config import SiteConfig
 from hpcnb.errors import SiteError
-from hpcnb.model import ClusterSpec, JobState, JobStatus
+from hpcnb.model import ClusterSpec, JobState, JobStatus, Versions
 from hpcnb.site import bootstrap
 from hpcnb.site.batch import Batch
 from hpcnb.site.environment import Environment, Probe, judge, probe, versions
@@ -54,7 +54,7 @@ class Site:
     def __init__(self, config: SiteConfig, noticed: Callable[[Site], None] = _ignore) -> None:
         self.config = config
         self.name = config.name
-        self._probes: dict[str, Probe] = {}
+        self._probes: dict[str, tuple[Versions, Probe]] = {}  # by interpreter, each with what it suits
         self.zip_path = ""
         self.warnings: list[str] = []
         self.notices: dict[str, str] = {}
@@ -84,13 +84,13 @@ class Site:
             The site cannot be reached, or its Python cannot be used.
         """
         await self.connect(ask)
-        environment = self.environment(spec)
+        environment, client = self.environment(spec), spec.client or versions()
         async with self._opening:
-            found = self._probes.get(environment.python)
-            if found is None:
+            suits, found = self._probes.get(environment.python, (None, None))
+            if found is None or suits != client:  # both ends may have been upgraded since
                 found = await probe(self.shell, environment, site=self.name, home=self.config.home)
-            self.warnings = judge(found, spec.client or versions(), site=self.name)
-            self._probes[environment.python] = found  # not before: what is wrong may be mended
+                self.warnings = judge(found, client, site=self.name)
+                self._probes[environment.python] = client, found
             # Each time: a scratch file system may have been purged since.
             self.zip_path = await bootstrap.ship_code(self.shell, found.home, site=self.name)
         return found

@@ -102,7 +102,7 @@ class Life:
         self.site = Site(config.load().site("local"))
         self.batch = self.site.batch = ScriptedBatch()
         ours = versions()
-        self.site._probes[sys.executable] = Probe(
+        found = Probe(
             python=ours.python,
             executable=sys.executable,
             packages=ours.packages,
@@ -111,6 +111,7 @@ class Life:
             host="n1",
             clock=time.time(),
         )
+        self.site._probes[sys.executable] = ours, found
         self.states = []
         self._stack = contextlib.AsyncExitStack()
 

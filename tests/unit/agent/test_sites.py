@@ -12,9 +12,11 @@ from hpcnb import config
 from hpcnb.agent import record, sites
 from hpcnb.agent.calls import Calls
 from hpcnb.agent.client import nobody_to_ask
+from hpcnb.agent.clusters import LiveCluster
 from hpcnb.agent.sites import Site
-from hpcnb.errors import AuthenticationFailed
+from hpcnb.errors import AuthenticationFailed, EnvironmentMismatch
 from hpcnb.model import ClusterSpec, Resources, State
+from hpcnb.site import environment
 from hpcnb.site.local import LocalShell
 from hpcnb.site.shell import Prompt
 from tests.isolation import until
@@ -132,3 +134,43 @@ async def test_clusters_that_have_ended_are_not_kept_for_ever(isolated, monkeypa
     found = await calls.call("list", {}, client=object(), ask=nobody_to_ask)
     assert [int(status["id"], 16) for status in found] == [*range(4, record.KEPT + 5)]
     await calls.leave()
+
+
+async def test_a_python_is_looked_at_again_when_another_client_asks(isolated, monkeypatch):
+    """Who upgrades both ends is not refused for what was there before; and an answer of an hour ago is no wrong clock."""
+    looks = []
+
+    async def counted(*args, **options):
+        looks.append(await environment.probe(*args, **options))
+        return looks[-1]
+
+    monkeypatch.setattr(sites, "probe", counted)
+    site = Site(config.load().site("local"))
+    ours = environment.versions()
+    spec = ClusterSpec(site="local", name="fit", resources=Resources(), client=ours)
+    older = replace(spec, client=replace(ours, packages=ours.packages | {"dask": "2020.1.0"}))
+    await site.open(spec, nobody_to_ask)
+    now = time.time() + 3600
+    with monkeypatch.context() as later:
+        later.setattr(environment.time, "time", lambda: now)
+        await site.open(spec, nobody_to_ask)
+    assert (len(looks), site.warnings) == (1, [])
+    with pytest.raises(EnvironmentMismatch):
+        await site.open(older, nobody_to_ask)
+    await site.open(spec, nobody_to_ask)
+    assert len(looks) == 2
+    await site.close()
+
+
+async def test_a_login_reaches_the_site_as_its_clusters_know_it(isolated):
+    """An edited entry is another site; it is the one that waits for the user which gets its connection."""
+    calls = Calls(lambda status: None)
+    waits = Gated(config.load().site("local"), lambda site: None)
+    with pytest.raises(AuthenticationFailed):
+        await waits.shell.run(["true"])
+    kept = record.new("0" * 16, ClusterSpec(site="local", name="fit", resources=Resources()))
+    calls._clusters["0" * 16] = LiveCluster(kept, waits, lambda status: None)
+    await calls.call("login", {"site": "local"}, client=object(), ask=answer)
+    assert (waits.notices, calls._sites) == ({}, {})
+    calls._clusters.clear()
+    await waits.close()
