@@ -95,6 +95,7 @@ class AgentClient:
             await self._socket.write_message(json.dumps({"id": number, "call": name, "with": arguments}))
             return await answer
         except websocket.WebSocketClosedError as exc:
+            answer.exception() if answer.done() else answer.cancel()  # nobody will look at it, and asyncio complains
             raise ConnectionError from exc
         finally:
             self._waiting.pop(number, None)
