@@ -268,7 +268,7 @@ def worker_child(run: Run, worker: WorkerLayout, *, node: str, local_directory: 
     name = f"{run.index}-{node}-{worker.index}"
 
     def main() -> None:
-        dask.config.set({"hpcnb.umask": run.umask})
+        dask.config.set({"hpcnb.umask": run.umask, "hpcnb.home": str(run.file("../..").resolve())})
         if worker.gpus:
             os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(worker.gpus)
         address = run.scheduler or _scheduler_address(run)
