@@ -28,9 +28,13 @@ _LAZY = {
     "current": "hpcnb.choice",
     "futures": "hpcnb.tasks",
     "gather": "hpcnb.tasks",
+    "load": "hpcnb.objects",
     "map": "hpcnb.tasks",
+    "persist": "hpcnb.objects",
+    "persisted": "hpcnb.objects",
     "sites": "hpcnb.choice",
     "submit": "hpcnb.tasks",
+    "unpersist": "hpcnb.objects",
     "use": "hpcnb.choice",
     "wait": "hpcnb.tasks",
 }

@@ -51,7 +51,7 @@ def write(place: Path, value: Any) -> str:
             remedy="Keep plain values: arrays, frames, dictionaries, objects of classes that can be pickled.",
         ) from exc
     place.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    aside = place.with_name(f"{place.name}.{secrets.token_hex(8)}")
+    aside = place.with_name(f".{place.name}.{secrets.token_hex(8)}")
     head = hashlib.sha256(body).digest()
     try:
         with open(os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:

@@ -1,0 +1,138 @@
+"""What outlives a cluster: objects by name, and results by content, at the embedded site."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import hpcnb as hpc
+from hpcnb.pilot.cache import Cached
+from tests.isolation import Isolation
+
+pytestmark = pytest.mark.slow
+
+ROOT = str(Path(__file__).parents[2])
+
+
+def cluster(name: str) -> hpc.Cluster:
+    """One with two workers of one core."""
+    made = hpc.use(hpc.Cluster("local", name=name, workers_per_node=2, cores_per_worker=1))
+    made.wait_until_ready()
+    return made
+
+
+@pytest.fixture
+def place(isolated: Isolation) -> Iterator[Isolation]:
+    """Where no cluster stays."""
+    yield isolated
+    for left in hpc.clusters():
+        left.close()
+
+
+def test_an_object_outlives_its_cluster(place: Isolation) -> None:
+    """It is there by name on the next cluster, and tasks run on the worker that has read it."""
+    with cluster("first"):
+        made = hpc.submit(np.arange, 200_000)
+        assert hpc.persist(made, "numbers").result().sum() == np.arange(200_000).sum()
+        hpc.persist({"a": 1}, "small")
+        hpc.persist({"a": 2}, "small")
+        assert hpc.load("small").result() == {"a": 2}
+    with cluster("second") as second:
+        assert sorted(hpc.persisted()) == ["numbers", "small"]
+        numbers = hpc.load("numbers")
+        assert numbers.result()[-1] == 199_999
+        (where,) = second.client.who_has()[numbers.key]
+        assert {hpc.submit(worker_of, numbers).result() for _ in range(4)} == {where}
+        assert second.client.who_has()[numbers.key] == (where,)
+        assert hpc.load("numbers").key == numbers.key  # nobody reads it twice
+        hpc.unpersist("small")
+        with pytest.raises(hpc.TaskError, match="no object 'small'") as caught:
+            hpc.load("small")
+        assert "kept: numbers" in str(caught.value)
+    (kept,) = (place.home / "objects").iterdir()
+    assert kept.stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.parametrize("name", ["", "a/b", "../a", ".a", "-a", "a b", "ä" * 3, "a" * 101])
+def test_a_name_that_cannot_be_one(name: str) -> None:
+    """It is refused before anything is done."""
+    with pytest.raises(hpc.TaskError, match="cannot be the name of an object"):
+        hpc.persist(1, name)
+
+
+def worker_of(_: object) -> str:
+    """The address of the worker that runs this."""
+    from distributed import get_worker
+
+    return str(get_worker().address)
+
+
+NOTEBOOK = """
+import sys
+import hpcnb as hpc
+from hpcnb.pilot.cache import Cached
+def slow(x, folder):
+    import os, time
+    with open(folder + "/ran", "a") as ran:
+        ran.write("x")
+    while not os.path.exists(folder + "/go"):
+        time.sleep(0.02)
+    return x * 2
+hpc.attach("shared")
+asked = [hpc.submit(Cached.of(slow), 21, sys.argv[1]) for _ in range(5)]
+print("asked", flush=True)
+print(hpc.gather(asked))
+"""
+
+
+def test_equal_calls_of_two_notebooks_run_once(place: Isolation, tmp_path: Path) -> None:
+    """Ten at one time: one computes, the others get what it gives; a changed argument is another call."""
+    with cluster("shared"):
+        notebooks = [
+            subprocess.Popen(
+                [sys.executable, "-c", NOTEBOOK, str(tmp_path)],
+                env=os.environ | place.environ | {"PYTHONPATH": ROOT, "JPY_SESSION_NAME": f"{number}.ipynb"},
+                stdout=subprocess.PIPE,
+                text=True,
+            )
+            for number in (1, 2)
+        ]
+        for notebook in notebooks:
+            assert notebook.stdout is not None
+            assert notebook.stdout.readline() == "asked\n"
+        (tmp_path / "go").touch()
+        assert [notebook.communicate(timeout=60)[0] for notebook in notebooks] == [f"{[42] * 5}\n"] * 2
+        assert (tmp_path / "ran").read_text() == "x"
+        assert hpc.submit(Cached.of(plus), 1).result() == hpc.submit(Cached.of(plus), 1).result() == 2
+
+
+def plus(x: int) -> int:
+    """One more."""
+    return x + 1
+
+
+def test_a_killed_owner_does_not_block_the_others(place: Isolation, tmp_path: Path) -> None:
+    """The worker that computes is killed in the middle: another one computes, and everybody has the result."""
+    (tmp_path / "pids").mkdir()
+
+    def slow(folder: str) -> int:
+        mine = Path(folder, "pids", str(os.getpid()))
+        mine.touch()
+        while not Path(folder, "go").exists():
+            threading.Event().wait(0.02)
+        return 7
+
+    with cluster("shared"):
+        asked = [hpc.submit(Cached.of(slow), str(tmp_path)) for _ in range(4)]
+        while not (first := list((tmp_path / "pids").iterdir())):
+            threading.Event().wait(0.02)
+        os.kill(int(first[0].name), 9)
+        (tmp_path / "go").touch()
+        assert hpc.gather(asked) == [7] * 4
