@@ -57,9 +57,16 @@ class Place:
 @pytest.fixture
 async def place(monkeypatch):
     """A scheduler and a worker in this process."""
+    # Dask's HTTP server comes without a dashboard, too, on a port that another test of this machine may have.
+    anywhere = {"dashboard_address": "127.0.0.1:0"}
     async with (
         LocalCluster(
-            n_workers=1, threads_per_worker=1, processes=False, asynchronous=True, dashboard_address=None
+            n_workers=1,
+            threads_per_worker=1,
+            processes=False,
+            asynchronous=True,
+            dashboard_address=None,
+            scheduler_kwargs=anywhere,
         ) as own,
         contextlib.AsyncExitStack() as stack,
     ):

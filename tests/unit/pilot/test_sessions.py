@@ -465,7 +465,7 @@ from tests.unit.pilot.host import security
 run_dir = Path(sys.argv[1])
 
 async def main():
-    quiet = {"protocol": "tls", "host": "127.0.0.1", "dashboard": False}
+    quiet = {"protocol": "tls", "host": "127.0.0.1", "dashboard": False, "dashboard_address": "127.0.0.1:0"}
     secure = {role: security(run_dir, role) for role in Role if role in ("scheduler", "worker")}
     s = Scheduler(**quiet, scheduler_file=str(run_dir / "scheduler.json"), security=secure["scheduler"])
     async with s, Worker(s.address, nthreads=1, dashboard=False, security=secure["worker"]):
