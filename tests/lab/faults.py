@@ -17,7 +17,7 @@ from tests.lab import files
 from tests.lab.host import Host
 from tests.lab.lab import NODES, Lab, until
 
-GONE = 10.0
+GONE = 30.0
 """Seconds that a killed process has to be gone."""
 
 
@@ -114,23 +114,32 @@ def kill(processes: Iterable[psutil.Process], number: signal.Signals = signal.SI
     return len(found)
 
 
+def parent(process: psutil.Process) -> int:
+    """Whose child a process is; nobody's when it has gone."""
+    with contextlib.suppress(psutil.NoSuchProcess):
+        return process.ppid()
+    return 0
+
+
 def connections(lab: Lab) -> list[psutil.Process]:
     """The login node's sshd processes that serve a connection, the privileged half of each."""
-    return [process for process in lab.login.named("sshd") if "[priv]" in " ".join(process.cmdline())]
+    return lab.login.named("sshd", "[priv]")
 
 
 def kill_connections(lab: Lab) -> int:
     """End the processes that serve the SSH connections; returns how many there were."""
     found = connections(lab)
-    return kill(
-        [*found, *(child for process in found for child in process.children() if child.name().startswith("sshd"))]
-    )
+    for process in [*found]:
+        with contextlib.suppress(psutil.NoSuchProcess):  # it may end by itself meanwhile
+            found += [child for child in process.children() if child.name().startswith("sshd")]
+    return kill(found)
 
 
 @contextlib.contextmanager
 def without_sshd(lab: Lab, face: str = "login") -> Iterator[None]:
     """The server is not there, and its connections are gone."""
-    kill(process for process in lab.login.named("sshd", f"/sshd_{face} -E") if process.ppid() == lab.login.pid)
+    # What it has just forked for a new connection has its words, too, for a moment.
+    kill(server for server in lab.login.named("sshd", f"/sshd_{face} -E") if parent(server) == lab.login.pid)
     kill_connections(lab)
     try:
         yield

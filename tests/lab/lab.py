@@ -49,7 +49,7 @@ LONG = bool(os.environ.get("HPCNB_LAB_LONG"))
 PROJECT = Path(hpcnb.__file__).parents[1]
 _PREFIX = "hpcnb-lab-"
 _SYSTEM = ("/usr", "/bin", "/sbin", "/lib", "/lib64", "/etc", "/proc", "/sys", "/dev", "/var")
-_START = 30.0
+_START = 60.0
 
 
 @cache
@@ -93,8 +93,7 @@ class Lab:
 
     def __init__(self, *, cores: int = 4, memory: int = 8000) -> None:
         sweep()
-        self.folder = Path(tempfile.mkdtemp(prefix=_PREFIX))
-        self._lock = _locked(self.folder)
+        self.folder, self._lock = _owned()
         self._size = {"cores": cores, "memory": memory}
         self.hosts: dict[str, Host] = {}
 
@@ -315,15 +314,17 @@ def _give(folder: Path, user: User) -> None:
         path.chmod(0o700 if path.is_dir() else 0o600)
 
 
-def _locked(folder: Path) -> Any:
-    lock = (folder / "lock").open("w")
+def _owned() -> tuple[Path, Any]:
+    """A directory, and the lock that says that its owner lives; who sweeps never sees the one without the other."""
+    made = Path(tempfile.mkdtemp(prefix=f"new-{_PREFIX}"))
+    lock = (made / "lock").open("w")
     fcntl.flock(lock, fcntl.LOCK_EX)
-    return lock
+    return made.rename(made.with_name(made.name.removeprefix("new-"))), lock
 
 
 def sweep() -> None:
     """Remove the directories of labs whose owner was killed; their hosts ended with him."""
     for folder in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
-        with contextlib.suppress(OSError), (folder / "lock").open("w") as lock:
+        with contextlib.suppress(OSError), (folder / "lock").open() as lock:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             shutil.rmtree(folder)

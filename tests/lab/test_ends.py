@@ -41,7 +41,7 @@ def ended(notebook, lab, cell, reason):
     assert cell.reply["status"] == "error"
     until(lambda: notebook.value("cluster.state") == "ended", within=SOON)
     assert notebook.value("cluster.reason") == reason
-    assert lab.jobs() == []
+    until(lambda: lab.jobs() == [], why="Slurm has done with the job")
     runs = lab.login.path(f"{ADA.home}/.hpcnb/runs")
     until(lambda: not [*runs.glob("*/tls")], why="the secrets are gone")
     return cell.error

@@ -18,13 +18,13 @@ from tests.lab.lab import ADA, MALLORY, NB, NODES, PROJECT, until
 pytestmark = [pytest.mark.site, pytest.mark.slow]
 
 # In the shell of the laptop, so that nothing but the network is tried.
-CONNECT = 'exec 3<>/dev/tcp/{}/{} && read -t 1 -r line <&3 && echo "$line"'
+CONNECT = 'exec 3<>/dev/tcp/{}/{} && read -t {} -r line <&3 && echo "$line"'
 
 
-def banner(host, address, port=22, *, within=1.0):
+def banner(host, address, port=22, *, within=20):
     """What the server at an address says first; None if it cannot be reached."""
     with contextlib.suppress(RuntimeError):
-        return host.run("timeout", str(within), "bash", "-c", CONNECT.format(address, port), user=NB)
+        return host.run("timeout", str(within), "bash", "-c", CONNECT.format(address, port, within), user=NB)
     return None
 
 
@@ -37,7 +37,7 @@ def test_only_port_22_of_the_login_node_can_be_reached(lab):
     """The laptop has a route to everything, but the firewall lets it to the login node's sshd alone."""
     for face in files.FACES:
         assert banner(lab.laptop, face).startswith("SSH-2.0")
-    assert banner(lab.login, "node1", 6818) is None  # open, but it says nothing
+    assert banner(lab.login, "node1", 6818, within=1) is None  # open, but it says nothing
     lab.login.run("bash", "-c", "exec 3<>/dev/tcp/node1/6818")
     for address, port in (("login", 6817), (f"{files.INNER}.1", 6817), ("node1", 6818), (f"{files.INNER}.12", 6818)):
         with pytest.raises(RuntimeError, match="exit status 124"):
@@ -72,8 +72,8 @@ def test_two_users(lab):
 def test_a_path_that_is_gone_and_comes_back(lab, fault):
     """A black hole, a pulled plug and a server that is away: nothing gets through, and afterwards all does."""
     with fault(lab):
-        assert not answers(lab)
-    assert answers(lab, within=3)
+        assert not answers(lab, within=1)
+    assert answers(lab)
     for face in files.FACES:  # and whoever was not meant is as before
         assert banner(lab.laptop, face).startswith("SSH-2.0")
 
@@ -94,9 +94,11 @@ def test_a_narrow_path(lab):
         began = time.monotonic()
         lab.laptop.run("ssh", "login", "head -c 1000000 /dev/zero", user=NB)
         assert time.monotonic() - began > 1.5
-    began = time.monotonic()
-    lab.laptop.run("ssh", "login", "head -c 1000000 /dev/zero", user=NB)
-    assert time.monotonic() - began < 1.5
+    with lab.laptop.start("ssh", "login", "head -c 1000000 /dev/zero", user=NB) as ssh:
+        ssh.stdout.read(1)  # logging in takes its time on a busy machine
+        began = time.monotonic()
+        assert len(ssh.stdout.read()) == 999_999
+        assert time.monotonic() - began < 1.5
 
 
 def test_a_slow_and_a_lossy_path(lab):
@@ -104,8 +106,9 @@ def test_a_slow_and_a_lossy_path(lab):
     if not Path("/dev/net/tun").exists():
         pytest.skip("the slow wire is a tun device, which this kernel has not")
     program = (
-        "import socket, time\nb = time.perf_counter(); s = socket.create_connection(('login', 22)); "
-        "print(time.perf_counter() - b); assert s.recv(9).startswith(b'SSH')"
+        "import socket, time\ndef trip():\n    began = time.perf_counter()\n"
+        "    with socket.create_connection(('login', 22)) as s:\n        took = time.perf_counter() - began\n"
+        "        assert s.recv(9).startswith(b'SSH')\n    return took\nprint(min(trip() for _ in range(3)))"
     )
     with faults.slow(lab, delay=0.1, jitter=0.02):
         trip = float(lab.laptop.run(sys.executable, "-c", program, user=NB))
@@ -117,6 +120,7 @@ def test_a_slow_and_a_lossy_path(lab):
 
 def test_connections_that_are_killed(lab):
     """The processes that serve connections die, the server lives."""
+    until(lambda: not faults.connections(lab), why="what other tests connected is gone")
     with lab.laptop.start("ssh", "login", "echo in; sleep 60", user=NB) as ssh:
         assert ssh.stdout.readline() == "in\n"
         assert faults.kill_connections(lab) == 2
