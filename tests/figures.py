@@ -1,7 +1,8 @@
-"""Figures that tests measure, in a section of their own at the end of pytest's report."""
+"""Figures that tests measure, in a section of their own at the end of pytest's report, and what is asked of them."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 
 import pytest
@@ -9,6 +10,11 @@ import pytest
 FIGURE = "figure"
 
 Figure = Callable[[str], None]
+
+
+def patient(seconds: float) -> float:
+    """The seconds of a promise, and more of them while the machine is busy with other things besides."""
+    return seconds * max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
 
 
 @pytest.fixture

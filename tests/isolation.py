@@ -16,7 +16,7 @@ import dask.config
 import psutil
 import pytest
 
-DEADLINE = 20.0
+DEADLINE = 60.0
 VARIABLES = {"XDG_RUNTIME_DIR": "run", "XDG_DATA_HOME": "data", "HPCNB_HOME": "home", "DASK_CONFIG": "config"}
 
 

@@ -148,8 +148,9 @@ async def test_one_that_is_about_to_end_is_waited_for(client, isolated):
     try:
         fcntl.flock(holder, fcntl.LOCK_EX)
         call = asyncio.create_task(hello(client))
-        await until(lambda: agents(isolated))
-        (first,) = agents(isolated)
+        seen = []
+        await until(lambda: seen or seen.extend(agents(isolated)))
+        (first,) = seen
         await gone(first)
         assert not call.done()
     finally:

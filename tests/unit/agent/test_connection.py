@@ -224,7 +224,7 @@ async def test_the_link_is_made_as_soon_as_the_site_answers(keep, monkeypatch):
                 raise ConnectionFailed("cut")
             return await super().dial(host, port)
 
-    monkeypatch.setattr(connection_module, "REDIAL", (0.0, 0.2, 60.0))
+    monkeypatch.setattr(connection_module, "REDIAL", (0.0, 0.2, 600.0))
     monkeypatch.setattr(dialling, "ANSWER", 0.1)
     cut = Cut()
     cut.free.set()
@@ -237,8 +237,7 @@ async def test_the_link_is_made_as_soon_as_the_site_answers(keep, monkeypatch):
         await asyncio.wait_for(kept.up(), 0.5)
     assert (cut.dials, kept.troubles) == (2, ["the login node does not answer"])
     cut.free.set()
-    async with asyncio.timeout(1):
-        await kept.up()
+    await kept.up()  # long before the last pause is over
 
 
 async def test_what_is_not_understood_ends_nothing(keep, caplog):

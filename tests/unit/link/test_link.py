@@ -15,7 +15,7 @@ from hpcnb.link import LinkRefused, LinkState, StreamError, handshake, pipe
 from hpcnb.link import link as link_module
 from hpcnb.link.protocol import FIRST, QUEUE, WINDOW
 
-DEADLINE = 10
+DEADLINE = 60
 
 
 async def echo(name, stream):

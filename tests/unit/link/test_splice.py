@@ -10,7 +10,7 @@ import pytest
 
 from hpcnb.link import StreamError, splice
 
-DEADLINE = 10
+DEADLINE = 60
 
 
 @pytest.fixture

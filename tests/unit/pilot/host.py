@@ -21,7 +21,7 @@ from hpcnb.pilot.run import Run
 from hpcnb.session import Session
 from hpcnb.site.authority import Authority, Role
 
-DEADLINE = 20.0
+DEADLINE = 60.0
 
 
 def make_run_dir(path: Path) -> Path:

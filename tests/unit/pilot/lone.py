@@ -66,11 +66,12 @@ class LonePilot:
         await shell.close()
         return self
 
-    async def start(self, monkeypatch) -> LonePilot:
-        """Start it in this very process."""
+    async def start(self, monkeypatch, *, attached: int = 0) -> LonePilot:
+        """Start it in this very process; with clients `attached` its idle time does not begin before a test is ready."""
         await self.prepare()
         monkeypatch.setattr(lead, "node_command", lambda run: [sys.executable, "-c", self.nodes])
         self.pilot = Pilot(self.run)
+        self.pilot._attached = attached
         self.ending = asyncio.create_task(self.pilot.lead())
         if self.run.leads:
             await until(lambda: self.ending.done() or self.run.file("pilot.json").exists())

@@ -204,7 +204,7 @@ async def test_waiting_ends_with_the_next_message_or_in_time(journal):
     await asyncio.sleep(0)
     assert not waiting.done()
     journal.add("c", "display_data", b"1")
-    await asyncio.wait_for(waiting, 1)
+    await asyncio.wait_for(waiting, 9)
 
 
 def test_the_messages_of_one_cell(journal, clock):

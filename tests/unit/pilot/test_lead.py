@@ -28,9 +28,9 @@ async def pilot(isolated, tmp_path, monkeypatch):
     """Start a pilot; it has ended after the test."""
     started = []
 
-    async def start(nodes="stay()", **wishes):
-        started.append(await LonePilot(tmp_path / "run", nodes, **wishes).start(monkeypatch))
-        return started[-1]
+    async def start(nodes="stay()", *, attached=0, **wishes):
+        started.append(LonePilot(tmp_path / "run", nodes, **wishes))
+        return await started[-1].start(monkeypatch, attached=attached)
 
     yield start
     for each in started:
@@ -123,9 +123,10 @@ async def test_nobody_needs_it(pilot):
 
 async def test_a_client_keeps_it(pilot):
     """As long as a client is attached the cluster stays, and ends when the last one has gone."""
-    lone = await pilot(idle_timeout=1)
+    lone = await pilot(idle_timeout=1, attached=1)
     control = await lone.control()
-    await control.tell(op="attached", clients=1)
+    await control.tell(op="attached", clients=2)
+    await until(lambda: lone.pilot._attached == 2)
     done, _ = await asyncio.wait([lone.ending], timeout=2)
     assert not done
     await control.tell(op="attached", clients=0)
@@ -134,10 +135,11 @@ async def test_a_client_keeps_it(pilot):
 
 async def test_an_agent_that_is_gone_keeps_nothing(pilot):
     """When the agent goes, and takes its word for its clients along, the time-out runs."""
-    lone = await pilot(idle_timeout=1)
+    lone = await pilot(idle_timeout=1, attached=1)
     link = await lone.join()
     stream = link.open("control")
     await stream.write(b'{"op": "attached", "clients": 5}\n')
+    await until(lambda: lone.pilot._attached == 5)
     done, _ = await asyncio.wait([lone.ending], timeout=1.5)
     assert not done
     await link.close()
@@ -155,7 +157,9 @@ while not pathlib.Path({str(tmp_path / "done")!r}).exists():
 say("load", workers=1, cores=1, tasks={{"memory": 1}})
 stay()
 """
-    lone = await pilot(nodes, idle_timeout=1)
+    lone = await pilot(nodes, idle_timeout=1, attached=1)
+    await until(lambda: lone.pilot._latest)
+    lone.pilot._attached = 0
     done, _ = await asyncio.wait([lone.ending], timeout=2)
     assert not done
     (tmp_path / "done").touch()
@@ -172,7 +176,9 @@ while not pathlib.Path({str(tmp_path / "done")!r}).exists():
 say("session", name="main", busy=False)
 stay()
 """
-    lone = await pilot(nodes, idle_timeout=1)
+    lone = await pilot(nodes, idle_timeout=1, attached=1)
+    await until(lambda: lone.pilot._busy)
+    lone.pilot._attached = 0
     done, _ = await asyncio.wait([lone.ending], timeout=2)
     assert not done
     (tmp_path / "done").touch()
@@ -182,8 +188,9 @@ stay()
 async def test_it_warns_before_it_ends(pilot, monkeypatch):
     """Some time before an idle cluster ends, who listens hears of it, once."""
     monkeypatch.setattr(lead, "LAST_WARNING", 0.9)
-    lone = await pilot(idle_timeout=1)
+    lone = await pilot(idle_timeout=1, attached=1)
     control = await lone.control()
+    lone.pilot._attached = 0
     assert 0 < (await control.hear("idle"))["left"] < 0.9
     with pytest.raises((EOFError, StreamError)):
         await control.hear("idle")
@@ -191,11 +198,12 @@ async def test_it_warns_before_it_ends(pilot, monkeypatch):
 
 async def test_an_end_that_was_announced_can_be_prevented(pilot, monkeypatch):
     """Whoever wants an idle cluster kept says so: the time-out runs anew, and the warning is taken back."""
-    monkeypatch.setattr(lead, "LAST_WARNING", 0.6)
-    lone = await pilot(idle_timeout=1)
+    monkeypatch.setattr(lead, "LAST_WARNING", 1.4)
+    lone = await pilot(idle_timeout=2, attached=1)
     control = await lone.control()
-    for _ in range(3):
-        assert (await control.hear("idle"))["left"] < 0.6
+    lone.pilot._attached = 0
+    for _ in range(2):
+        assert (await control.hear("idle"))["left"] < 1.4
         await control.tell(op="keep")
         assert (await control.hear("idle"))["left"] is None
     assert (await end_of(lone)).reason is Reason.COMPLETED

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import os
+import time
 
 import pytest
 
@@ -96,13 +98,14 @@ async def test_an_idle_mailbox_is_looked_into_rarely(folder):
 
     class Counted(mailbox.Here):
         async def list(self, path):
-            looks.append(path)
+            looks.append(time.monotonic())
             return await super().list(path)
 
     agent = mailbox.pipe(Counted(), inbox=f"{folder}/up", outbox=f"{folder}/down")
     await until(lambda: len(looks) >= 6)  # 0.02 + 0.04 + … + 0.64 s
     before = len(looks)
     await asyncio.get_running_loop().sock_sendall(agent, b"?")
-    await until(lambda: len(looks) >= before + 3, mailbox.SLOWEST)
+    await until(lambda: len(looks) >= before + 4)
+    assert min(later - look for look, later in itertools.pairwise(looks[before:])) < mailbox.SLOWEST
     agent.close()
     await until(lambda: not mailbox._running)

@@ -101,8 +101,8 @@ async def test_a_fault_is_an_error_too_and_the_connection_goes_on(peer, caplog):
 async def test_requests_run_beside_each_other(peer, desk):
     """A long request does not hold up a short one."""
     long = asyncio.ensure_future(peer.call("wait", seconds=30))
-    await asyncio.wait_for(desk.asked.wait(), 5)
-    assert await asyncio.wait_for(peer.call("echo"), 5) == {"request": {}}
+    await asyncio.wait_for(desk.asked.wait(), 20)
+    assert await asyncio.wait_for(peer.call("echo"), 20) == {"request": {}}
     long.cancel()
     with pytest.raises(asyncio.CancelledError):
         await long
@@ -114,7 +114,7 @@ async def test_a_server_that_ends_is_unreachable(peer, server):
     await peer.call("echo")
     await server.close()
     with dask.config.set({"distributed.comm.timeouts.connect": "1s"}), pytest.raises(Unreachable, match="not answer"):
-        await asyncio.wait_for(peer.call("echo"), 10)
+        await asyncio.wait_for(peer.call("echo"), 30)
 
 
 @pytest.mark.parametrize("who", ["another cluster", "nobody"])

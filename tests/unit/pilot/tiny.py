@@ -16,7 +16,7 @@ from pathlib import Path
 import psutil
 
 ROOT = Path(__file__).parents[3]
-DEADLINE = 20.0
+DEADLINE = 60.0
 
 STAY = "import signal; signal.pause()"
 """A process that stays until it is ended."""

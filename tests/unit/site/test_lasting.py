@@ -133,7 +133,7 @@ async def test_patience_ends_when_the_user_connects(door, shell):
         await asyncio.wait_for(asyncio.shield(waiting), 0.1)
     door.refusal = None
     await shell.connect(ask)
-    await asyncio.wait_for(waiting, 1)
+    await asyncio.wait_for(waiting, 30)
 
 
 async def test_patience_with_a_connection_that_does_not_last(door, shell, monkeypatch):
@@ -144,4 +144,4 @@ async def test_patience_with_a_connection_that_does_not_last(door, shell, monkey
     with pytest.raises(TimeoutError):
         await asyncio.wait_for(shell.patience(), 0.1)
     door.now += lasting.LASTING
-    await asyncio.wait_for(shell.patience(), 0.1)
+    await asyncio.wait_for(shell.patience(), 30)

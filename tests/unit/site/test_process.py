@@ -22,7 +22,7 @@ from hpcnb.site.process import Process
 from hpcnb.site.shell import Completed
 
 
-async def until(look, good, seconds: float = 20):
+async def until(look, good, seconds: float = 60):
     """Look until what is seen is good, and return it."""
     async with asyncio.timeout(seconds):
         while not good(seen := await look()):  # noqa: ASYNC110 (other processes signal no event)
