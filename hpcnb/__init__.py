@@ -22,21 +22,22 @@ __version__ = "0.1.0"
 # Name → module. Loaded on first use: `import hpcnb` must not import distributed, paramiko or pandas.
 _LAZY = {
     "Cluster": "hpcnb.cluster",
-    "as_completed": "hpcnb.tasks",
+    "Future": "hpcnb.future.future",
+    "as_completed": "hpcnb.future.verbs",
     "attach": "hpcnb.choice",
     "clusters": "hpcnb.choice",
     "current": "hpcnb.choice",
-    "futures": "hpcnb.tasks",
-    "gather": "hpcnb.tasks",
+    "futures": "hpcnb.future.verbs",
+    "gather": "hpcnb.future.verbs",
     "load": "hpcnb.objects",
-    "map": "hpcnb.tasks",
+    "map": "hpcnb.future.verbs",
     "persist": "hpcnb.objects",
     "persisted": "hpcnb.objects",
     "sites": "hpcnb.choice",
-    "submit": "hpcnb.tasks",
+    "submit": "hpcnb.future.verbs",
     "unpersist": "hpcnb.objects",
     "use": "hpcnb.choice",
-    "wait": "hpcnb.tasks",
+    "wait": "hpcnb.future.verbs",
 }
 
 __all__ = sorted([*_LAZY, *errors.__all__])  # noqa: PLE0605

@@ -31,9 +31,6 @@ T = TypeVar("T")
 
 __all__ = ["Cluster"]
 
-PROMPT = 0.0005
-"""Seconds that a message to the scheduler waits for others to travel with (Dask: 10 ms)."""
-
 
 class Cluster(DaskCluster):
     """A Dask cluster inside an allocation of a site.
@@ -127,17 +124,22 @@ class Cluster(DaskCluster):
 
     async def _become_ready(self) -> None:
         await self._request()
-        await self._on_agent(self._handle.ready())
+        await self._on_agent(self._handle.until_ready())
         if self.scheduler_comm is None and self.security is not None:
             self.scheduler_comm = rpc(
                 self.scheduler_address, connection_args=self.security.get_connection_args("client")
             )
             await super()._start()
 
-    async def _start(self) -> None:
+    async def become_ready(self) -> None:
+        """Wait until it is, without anybody who could be asked for a password."""
         if self._starting is None:
             self._starting = asyncio.ensure_future(self._become_ready())
         await asyncio.shield(self._starting)
+
+    async def _start(self) -> None:
+        with self._handle.awaited():
+            await self.become_ready()
 
     def __await__(self) -> Generator[Any, None, Cluster]:
         yield from self._start().__await__()
@@ -162,7 +164,7 @@ class Cluster(DaskCluster):
 
     async def _wait_until_ready(self, timeout: float | None) -> None:
         try:
-            await asyncio.wait_for(asyncio.shield(asyncio.ensure_future(self._start())), timeout)
+            await asyncio.wait_for(self._start(), timeout)
         except TimeoutError:
             raise NotReady(
                 f"cluster {self.name!r} is still {self.state} after {timeout} s: {self._handle.status.detail}",
@@ -197,7 +199,9 @@ class Cluster(DaskCluster):
             # Cells that wait end with the cause, not with silence.
             for session in self._sessions.values():
                 session.lose(self._handle.error())
-            if self._client is not None:  # or it would try for half a minute to reach what is gone
+            if self._client is not None:
+                self._client.ledger.close(self._handle.error())
+                # Or it would try for half a minute to reach what is gone.
                 background().start(self._client._close(fast=True))
 
     # -- what Dask's Cluster is asked ----------------------------------------------------------------------------
@@ -318,11 +322,16 @@ class Cluster(DaskCluster):
     @property
     def client(self) -> NotebookClient:
         """The Dask client of this cluster; waits until the cluster is ready."""
+        client = self.early_client
+        client.wait_until_connected()
+        return client
+
+    @property
+    def early_client(self) -> NotebookClient:
+        """The same, which may not be connected yet: what is submitted to it waits in order."""
         with self._client_lock:  # else two threads have a client each, which refuse each other's futures
             if self._client is None or self._client.status == "closed":
-                self._client = NotebookClient(self)
-                if (comm := self._client.scheduler_comm) is not None:
-                    comm.interval = PROMPT
+                self._client = NotebookClient(self, self._handle)
             return self._client
 
     @property

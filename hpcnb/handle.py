@@ -157,9 +157,10 @@ class Handle:
             It has ended instead, and why.
         """
         with self.awaited():
-            await self._ready()
+            await self.until_ready()
 
-    async def _ready(self) -> None:
+    async def until_ready(self) -> None:
+        """Wait likewise where no user does, who could be asked for a password."""
         while self.status.state is not State.READY:
             if self.status.state is State.ENDED:
                 raise self.error()

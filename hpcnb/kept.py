@@ -11,14 +11,22 @@ import sys
 import uuid
 import weakref
 from collections import deque
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import dask
-from dask.utils import key_split
-from distributed import Client, Future
+from dask._expr import LLGExpr
+from dask._task_spec import Task, parse_input
+from distributed import Client
+from distributed import Future as DaskFuture
+from distributed.spans import SpanMetadata
 
-from hpcnb.errors import Unreachable
+from hpcnb.errors import HPCError, NotReady, Unreachable
+from hpcnb.future.batch import Batch
+from hpcnb.future.future import Future
+from hpcnb.future.ledger import Ledger
+from hpcnb.handle import Handle
 from hpcnb.pilot.keeper import TAG, client_name
 
 __all__ = ["NotebookClient", "notebook_name"]
@@ -30,6 +38,8 @@ FAREWELL = 1.0
 """Seconds that the end of Python is held up for it."""
 PAUSE = 1.0
 """Seconds between two attempts to reach the scheduler again."""
+PROMPT = 0.0005
+"""Seconds that a message to the scheduler waits for others to travel with (Dask: 10 ms)."""
 
 
 def notebook_name() -> str:
@@ -62,42 +72,163 @@ class NotebookClient(Client):
     Parameters
     ----------
     cluster : Cluster
+    handle : Handle, optional
+        Of the same cluster, where it is one of ours.
     """
 
-    def __init__(self, cluster: Any) -> None:
+    def __init__(self, cluster: Any, handle: Handle | None = None) -> None:
         self.notebook = notebook_name()
-        self._tags: dict[Any, str] = {}
-        self._back: dict[Any, Future[Any]] = {}
+        self.ledger = Ledger(self)
+        self._handle = handle
+        self._back: dict[Any, Batch] = {}
         self._questions: deque[tuple[asyncio.Future[dict[str, Any]], dict[str, Any]]] = deque()
         # Everything goes through the scheduler: a worker's address means nothing on this machine.
         super().__init__(cluster, name=client_name(self.notebook), direct_to_workers=False, set_as_default=False)
         self._stream_handlers["hpcnb-kept"] = self._answered
         atexit.register(_leave, weakref.ref(self))
 
+    # -- its beginning: what is submitted meanwhile waits in order -------------------------------------------------------
+
+    def start(self, **more: Any) -> None:
+        """Begin to connect, and do not wait for it."""
+        if self.asynchronous:
+            super().start(**more)
+        elif self.status == "newly-created":
+            self._loop_runner.start()
+            loop: Any = self.loop
+            self._connected = asyncio.run_coroutine_threadsafe(self._start(**more), loop.asyncio_loop)
+
+    def wait_until_connected(self) -> None:
+        """Wait for it.
+
+        Raises
+        ------
+        HPCError
+            The cluster has ended instead, and why.
+        OSError
+            It cannot be reached.
+        """
+        with self.awaited():
+            self._connected.result()
+
+    def awaited(self) -> contextlib.AbstractContextManager[Any]:
+        """While somebody waits for what the cluster has, he is asked for whatever a lost connection needs."""
+        return self._handle.awaited() if self._handle else contextlib.nullcontext()
+
+    async def _start(self, timeout: Any = None, **more: Any) -> Any:
+        cluster: Any = self.cluster
+        try:
+            if self._handle is not None:  # Dask writes into the log why it cannot be had, and goes on
+                await cluster.become_ready()
+            return await super()._start(timeout, **more)
+        except (HPCError, OSError, ImportError) as error:
+            self.ledger.close(error)
+            await self._close(fast=True)
+            raise
+
+    async def _ensure_connected(self, timeout: Any = None) -> None:
+        await super()._ensure_connected(timeout)
+        if (comm := self.scheduler_comm) is not None:
+            comm.interval = PROMPT
+
+    async def _close(self, fast: bool = False) -> None:
+        await super()._close(fast)
+        self.ledger.close(NotReady("the client of this cluster was closed", remedy="Submit it again."))
+
+    # -- what it is told ---------------------------------------------------------------------------------------------------
+
+    def send(
+        self,
+        batch: Batch,
+        fn: Callable[..., Any],
+        args: Sequence[Any],
+        kwargs: Mapping[str, Any],
+        *,
+        priority: int = 0,
+        retries: int | None = None,
+    ) -> None:
+        """Have a call run as the value of a batch's key, once it can be."""
+        # Not by Dask's own `submit`, which would take arguments of some names for its own.
+        named: dict[str, Any] = {name: parse_input(value) for name, value in kwargs.items()}
+        task = Task(batch.key, fn, *(parse_input(value) for value in args), **named)
+        with self.tagged(batch.tag):
+            made = self._graph_to_futures(
+                LLGExpr({batch.key: task}, _determ_token=uuid.uuid4().hex),
+                [batch.key],
+                internal_priority={batch.key: 0},
+                user_priority=priority,
+                retries=retries,
+                span_metadata=SpanMetadata(collections=[{"type": "Future"}]),
+            )
+        self.ledger.hold(batch, made[batch.key])
+
     def tagged(self, tag: str) -> contextlib.AbstractContextManager[Any]:
         """Return a context in which what is submitted bears a tag."""
         marked: Any = dask
         return marked.annotate(**{TAG: tag}) if tag else contextlib.nullcontext()
 
-    def label(self, future: Future[Any], tag: str) -> Future[Any]:
-        """Write the function's name and the tag on a future."""
-        labelled: Any = future
-        labelled.name, labelled.tag = key_split(future.key), tag
-        if tag and future.key in self.futures:
-            self._tags[future.key] = tag
-        return future
+    def call(self, work: Callable[..., Any], *args: Any) -> None:
+        """Run something on this client's loop, soon."""
+        loop: Any = self.loop
+        loop.add_callback(work, *args)
+
+    def collect(self, keys: list[Any]) -> Awaitable[dict[str, Any]]:
+        """The values of keys, or which of them are lost."""
+        scheduler: Any = self.scheduler
+        answer: Awaitable[dict[str, Any]] = scheduler.gather(keys=keys)
+        return answer
+
+    def report(self, key: Any) -> None:
+        """Have the scheduler say again when a key is in memory."""
+        self._send_to_scheduler({"op": "report-key", "key": key})
+
+    def cancel_soon(self, future: DaskFuture[Any]) -> None:
+        """Have the scheduler cancel a key."""
+        self.call(self._cancel, [future])
+
+    def release(self, key: Any) -> None:
+        """Hold a key of an earlier kernel no longer."""
+        self._back.pop(key, None)
+
+    # -- what it hears -----------------------------------------------------------------------------------------------------
+
+    def _handle_key_in_memory(self, key: Any = None, type: Any = None, workers: Any = None) -> None:
+        super()._handle_key_in_memory(key, type, workers)
+        self.ledger.finished(key)
+
+    def _handle_task_erred(self, key: Any = None, exception: Any = None, traceback: Any = None) -> None:
+        super()._handle_task_erred(key, exception, traceback)
+        self.ledger.erred(key)
+
+    def _handle_cancelled_keys(self, keys: Iterable[Any], reason: str | None = None, msg: str | None = None) -> None:
+        super()._handle_cancelled_keys(keys, reason, msg)
+        for key in keys:
+            self.ledger.erred(key)
+
+    def _handle_restart(self) -> None:
+        keys = list(self.futures)
+        super()._handle_restart()
+        for key in keys:
+            self.ledger.erred(key)
+
+    async def _cancel(self, futures: Any, *args: Any, **more: Any) -> None:
+        await super()._cancel(futures, *args, **more)
+        for future in futures:
+            self.ledger.erred(future.key)
+
+    # -- what there is -----------------------------------------------------------------------------------------------------
 
     def kept(self, adopt: str = "") -> dict[str, Any]:
         """What is held for this notebook (see `hpcnb.pilot.keeper.Keeper.kept`), with what is held for one that is away."""
         answer: dict[str, Any] = self.sync(self._kept, adopt)
         return answer
 
-    def all_futures(self) -> list[Future[Any]]:
+    def all_futures(self) -> list[Future]:
         """This notebook's futures in order of submission, those of its earlier kernels among them.
 
         The latter stay until they are released by ``future.release()``: nothing else in this kernel refers to them.
         """
-        found: list[Future[Any]] = self.sync(self._all_futures)
+        found: list[Future] = self.sync(self._all_futures)
         return found
 
     async def _kept(self, adopt: str = "") -> dict[str, Any]:
@@ -118,24 +249,28 @@ class NotebookClient(Client):
         if not asked.done():
             asked.set_result(answer)
 
-    async def _all_futures(self) -> list[Future[Any]]:
+    async def _all_futures(self) -> list[Future]:
         held = (await self._kept())["futures"]
         tags = {key: tag for key, _, tag, _, _ in held}
         new = {key: state for key, _, _, _, state in held if key not in self.futures}
         # What was submitted just now may not have reached the keeper.
-        found = [self._back.get(key) or Future(key, self) for key in dict.fromkeys([*tags, *self.futures])]
-        self._back.update({future.key: future for future in found if future.key in new})
+        found = [self.batch_of(key, tags.get(key, "")) for key in dict.fromkeys([*tags, *self.futures])]
+        self._back.update({batch.key: batch for batch in found if batch.key in new})
         if new:
             self._send_to_scheduler({"op": "client-desires-keys", "keys": list(new)})
-        for future in found:
-            if new.get(future.key) in ENDED:
-                state: Any = future._state
-                await state.wait()
-        return [self.label(future, tags.get(future.key) or self._tags.get(future.key, "")) for future in found]
+        for batch in found:
+            if new.get(batch.key) in ENDED:
+                await batch.dask._state.wait()
+        return [Future(batch) for batch in found]
+
+    def batch_of(self, key: Any, tag: str = "") -> Batch:
+        """The batch of a key that was submitted before, in whichever way."""
+        batch, new = self.ledger.batch(key, tag=tag)
+        if new:
+            self.ledger.hold(batch, DaskFuture(key, self))
+        return batch
 
     def _release_key(self, key: Any) -> None:
-        self._tags.pop(key, None)
-        self._back.pop(key, None)
         # IPython clears its variables when it ends: that drops nothing, for the user did not.
         if not getattr(_shell(), "_atexit_once_called", False):
             super()._release_key(key)
@@ -146,7 +281,6 @@ class NotebookClient(Client):
         Dask's own way is to cancel all of them, for to it the end of a connection is the end of a client.
         """
         keys, asked = list(self.futures), [question for _, question in self._questions]
-        lost: Any = self.scheduler_comm
         self.status, self.scheduler_comm = "connecting", None
         # The scheduler may hear of the old connection's end after the new one's beginning, and would drop the new one.
         self.id = f"{self.id[:-36]}{uuid.uuid1()}"
@@ -156,8 +290,6 @@ class NotebookClient(Client):
             except OSError:
                 await asyncio.sleep(PAUSE)
         if self.status == "running":
-            found: Any = self.scheduler_comm
-            found.interval = lost.interval
             self._send_to_scheduler({"op": "client-desires-keys", "keys": keys})
             for question in asked:
                 self._send_to_scheduler(question)

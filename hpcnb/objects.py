@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from hpcnb.errors import TaskError
+from hpcnb.future.future import Future
+from hpcnb.future.verbs import submit
 from hpcnb.pilot import objects
-from hpcnb.tasks import Future, submit
 
 __all__ = ["load", "persist", "persisted", "unpersist"]
 

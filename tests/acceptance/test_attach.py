@@ -36,9 +36,10 @@ def task(number):
     return number * 10
 done = hpc.submit(task, 0, tag="first")
 done.result()
-rest = hpc.map(task, range(1, 7), tag="rest")
-dropped = hpc.submit(task, 7)
+dropped = hpc.submit(abs, -7)
+dropped.result()
 del dropped
+rest = hpc.map(task, range(1, 7), tag="rest")
 """
 
 
@@ -141,12 +142,12 @@ def check_all_is_back(kernel, folder, attached):
     """Each task's result is there, each ran once, and the counter has no gap."""
     kernel.hear_until(lambda: len(counted(attached.text)) > 5)
     assert "runs ──\n   import os, time …\ncount 0\n" in attached.text
-    listed = kernel.value("[(f.name, f.tag, f.status) for f in hpc.futures()]")
+    listed = kernel.value("[(f.name, f.tag, f.state) for f in hpc.futures()]")
     assert listed == [("task", "first", "finished"), *[("task", "rest", "pending")] * 6]
     (folder / "go").touch()
     assert kernel.value("hpc.gather(hpc.futures()[:6])") == [0, 10, 20, 30, 40, 50]
     assert kernel.value("str(hpc.futures('rest')[5].exception())") == "the sixth"
-    assert kernel.value("[(f.tag, f.status) for f in hpc.futures()][-1]") == ("rest", "error")
+    assert kernel.value("[(f.tag, f.state) for f in hpc.futures()][-1]") == ("rest", "failed")
     kernel.hear_until(lambda: "ended ok just now" in attached.text)
     number = kernel.value("cluster.session.pull(['number'])['number']")
     assert counted(attached.text) == list(range(number))
@@ -190,7 +191,7 @@ if sys.argv[1] == "begin":
     del dropped
     sys.exit()
 cluster = hpc.attach("script")
-print([(future.name, future.status, future.result()) for future in hpc.futures()])
+print([(future.name, future.state, future.result()) for future in hpc.futures()])
 hpc.futures()[0].release()
 print([future.result() for future in hpc.futures()])
 cluster.close()
@@ -222,7 +223,7 @@ def test_a_kernel_that_stays_does_not_notice_the_agents_death(begun, place, tmp_
     assert counted(counter.text) == list(range(len(counted(counter.text))))
     assert counter.reply["status"] == "ok"
     assert begun.value("hpc.gather(rest[:5])") == [10, 20, 30, 40, 50]
-    assert begun.value("[f.status for f in hpc.futures()]") == [*["finished"] * 6, "error"]
+    assert begun.value("[f.state for f in hpc.futures()]") == [*["finished"] * 6, "failed"]
     assert begun.value("done.result()") == 0
     assert ran(tmp_path) == [*range(7)]
 

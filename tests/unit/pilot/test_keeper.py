@@ -6,6 +6,7 @@ import contextlib
 from types import SimpleNamespace
 
 import pytest
+from distributed import Future as DaskFuture
 from distributed import LocalCluster, Scheduler
 
 from hpcnb import kept
@@ -125,10 +126,10 @@ async def test_results_of_a_client_that_left_stay(place, way, monkeypatch):
     again = await place.client()
     back = await again._all_futures()
     assert [f.key for f in back] == keys
-    assert [f.status for f in back] == ["finished"] * 3 + ["error"]
+    assert [f.state for f in back] == ["finished"] * 3 + ["failed"]
     assert [f.name for f in back] == ["double"] * 3 + ["fail"]
     assert [f.tag for f in back] == ["", "", "", "bad"]
-    assert await again.gather(back[:3]) == [0, 2, 4]
+    assert [await future for future in back[:3]] == [0, 2, 4]
     with pytest.raises(ValueError, match="as it should"):
         await back[3]
 
@@ -207,7 +208,7 @@ async def test_a_lost_connection_cancels_nothing(place):
 async def test_what_the_scheduler_does_not_know_is_no_endless_wait(place):
     """A future whose key is unknown there ends as cancelled, with a reason."""
     client = await place.client()
-    lost = kept.Future("never-heard-of", client)
+    lost = DaskFuture("never-heard-of", client)
     client._send_to_scheduler({"op": "client-desires-keys", "keys": [lost.key]})
     with pytest.raises(Exception, match="submit it again"):
         await lost
@@ -226,7 +227,7 @@ async def test_another_notebook_takes_over_what_nobody_has(place):
     assert (await other._kept())["others"] == {"a.ipynb": 2}
     assert [key for key, *_ in (await other._kept(adopt="a.ipynb"))["futures"]] == keys
     assert place.held("a.ipynb") == []
-    assert await other.gather(await other._all_futures()) == [0, 2]
+    assert [await future for future in await other._all_futures()] == [0, 2]
 
 
 async def test_what_is_kept_is_bounded(place, monkeypatch):

@@ -1,0 +1,164 @@
+"""What one key of Dask's stands for: a call, or a batch of calls; its state on this side, and who waits for news of it."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from concurrent.futures import CancelledError
+from concurrent.futures._base import CANCELLED_AND_NOTIFIED, FINISHED, PENDING
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from hpcnb.future.ledger import Ledger
+
+__all__ = ["CANCELLED", "FINISHED", "PENDING", "Batch"]
+
+CANCELLED = CANCELLED_AND_NOTIFIED
+
+_lock = threading.Lock()
+"""One for all, held for a few instructions, in which nothing else is ever waited for: a lock each would be most of a batch."""
+
+
+class Batch:
+    """One key: `PENDING`, then `FINISHED` at the scheduler (or `CANCELLED`), then settled: what came of it is here.
+
+    Parameters
+    ----------
+    ledger : Ledger
+        That of the client which wants it.
+    key : str or tuple
+    size : int, optional
+        The number of calls; None for a single one, whose result is the key's value itself.
+    tag : str
+    """
+
+    __slots__ = (
+        "__weakref__",
+        "_dropped",
+        "_listeners",
+        "_traceback",
+        "_wanted",
+        "dask",
+        "error",
+        "key",
+        "ledger",
+        "settled",
+        "size",
+        "state",
+        "tag",
+        "value",
+    )
+
+    def __init__(self, ledger: Ledger, key: Any, *, size: int | None = None, tag: str = "") -> None:
+        self.ledger = ledger
+        self.key = key
+        self.size = size
+        self.tag = tag
+        self.dask: Any = None
+        self.state = PENDING
+        self.settled = False
+        self.value: Any = None
+        self.error: BaseException | None = None
+        self._traceback: TracebackType | None = None
+        self._wanted = False
+        self._dropped: set[int] = set()
+        self._listeners: list[Callable[[Batch], object]] = []
+
+    # -- what comes of it ----------------------------------------------------------------------------------------------
+
+    def finish(self) -> None:
+        """The scheduler says that its value is in memory."""
+        with _lock:
+            if self.settled:
+                return
+            self.state = FINISHED
+            wanted, listeners = self._wanted, tuple(self._listeners)
+        if wanted:
+            self.ledger.fetch(self)
+        for listener in listeners:
+            listener(self)
+
+    def settle(self, value: Any = None, error: BaseException | None = None) -> None:
+        """Its value has arrived, or it has failed, or somebody has cancelled it."""
+        with _lock:
+            if self.settled:
+                return
+            self.settled, self.value, self.error = True, value, error
+            self._traceback = error.__traceback__ if error else None
+            cancelled = self.state is PENDING and isinstance(error, CancelledError)
+            self.state = CANCELLED if cancelled else FINISHED
+            listeners, self._listeners = self._listeners, []
+        for listener in listeners:
+            listener(self)
+
+    def cancel(self, index: int | None) -> bool:
+        """Cancel it, or one of its calls: the key goes when nobody wants anything of it."""
+        with _lock:
+            if self.state is not PENDING:
+                return self.state is CANCELLED or index in self._dropped
+            if index is not None:
+                self._dropped.add(index)
+            whole = index is None or len(self._dropped) == self.size
+            listeners = tuple(self._listeners)
+        if whole:
+            self.ledger.cancel(self)
+        else:
+            for listener in listeners:
+                listener(self)
+        return True
+
+    # -- what is asked of it -------------------------------------------------------------------------------------------
+
+    def state_of(self, index: int | None) -> str:
+        """The state of one of its calls."""
+        return CANCELLED if index in self._dropped else self.state
+
+    def settled_of(self, index: int | None) -> bool:
+        """Whether what came of one of its calls is here."""
+        return self.settled or index in self._dropped
+
+    def outcome(self, index: int | None) -> tuple[Any, BaseException | None]:
+        """Value and error of one of its calls; it is settled."""
+        if index in self._dropped:
+            return None, CancelledError()
+        # Each raise has added its own frames to it.
+        return self.value, self.error and self.error.with_traceback(self._traceback)
+
+    def want(self) -> None:
+        """Have its value here as soon as there is one."""
+        with _lock:
+            if self._wanted or self.settled:
+                return
+            self._wanted = True
+            there = self.state is FINISHED
+        if there:
+            self.ledger.fetch(self)
+
+    def listen(self, listener: Callable[[Batch], object]) -> bool:
+        """Have a quick function called with each news of it, until it is settled; False: it is."""
+        with _lock:
+            if not self.settled:
+                self._listeners.append(listener)
+            return not self.settled
+
+    def unlisten(self, listener: Callable[[Batch], object]) -> None:
+        """Call it no more."""
+        with _lock:
+            if listener in self._listeners:
+                self._listeners.remove(listener)
+
+    def wait(self, ready: Callable[[], bool], timeout: float | None) -> bool:
+        """Wait for news until something holds; False: the time is over."""
+        heard = threading.Event()
+
+        def listener(_: Batch) -> None:
+            if ready():
+                heard.set()
+
+        if not self.listen(listener) or ready():
+            return True
+        try:
+            return heard.wait(timeout)
+        finally:
+            self.unlisten(listener)

@@ -1,0 +1,176 @@
+"""What a client has asked the cluster for: it hears from the scheduler what is done, and brings values when they are wanted."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+import weakref
+from collections import deque
+from typing import TYPE_CHECKING, Any
+
+from distributed.client import FutureCancelledError
+
+from hpcnb.future.batch import Batch
+
+if TYPE_CHECKING:
+    from hpcnb.kept import NotebookClient
+
+__all__ = ["Ledger"]
+
+AT_ONCE = 1000
+"""Values that are asked for in one message."""
+BESIDE = 5
+"""Such messages that wait for an answer at the same time."""
+PAUSE = 1.0
+"""Seconds between two attempts to ask again."""
+
+
+class Ledger:
+    """The batches of one client, each by its key.
+
+    Those that are not finished are held here, so that what was submitted is run, whoever still thinks of it.
+
+    Parameters
+    ----------
+    client : NotebookClient
+    """
+
+    def __init__(self, client: NotebookClient) -> None:
+        self._client = client
+        self._known: weakref.WeakValueDictionary[Any, Batch] = weakref.WeakValueDictionary()
+        self._open: dict[Any, Batch] = {}
+        self._wanted: deque[Batch] = deque()
+        self._fetching: set[asyncio.Task[None]] = set()
+        self._lock = threading.Lock()
+        self._called = False
+        self._cause: BaseException | None = None
+
+    # -- what the client says ------------------------------------------------------------------------------------------
+
+    def awaited(self) -> contextlib.AbstractContextManager[Any]:
+        """While somebody waits for a future, he is asked for whatever a lost connection needs."""
+        return self._client.awaited()
+
+    def batch(self, key: Any, *, size: int | None = None, tag: str = "") -> tuple[Batch, bool]:
+        """The batch of a key, and whether it is a new one."""
+        with self._lock:
+            if (known := self._known.get(key)) is not None:
+                return known, False
+            made = self._known[key] = self._open[key] = Batch(self, key, size=size, tag=tag)
+        return made, True
+
+    def hold(self, batch: Batch, future: Any) -> None:
+        """Let a batch have Dask's future of its key, which may be done already."""
+        batch.dask = future
+        if future.status != "pending":
+            self._end(batch.key)
+
+    def forget(self, batch: Batch, error: BaseException) -> None:
+        """Have a batch end that could not be sent."""
+        self._open.pop(batch.key, None)
+        self._known.pop(batch.key, None)
+        batch.settle(error=error)
+
+    # -- what the scheduler says ---------------------------------------------------------------------------------------
+
+    def finished(self, key: Any) -> None:
+        """A key is in memory."""
+        if batch := self._open.pop(key, None):
+            batch.finish()
+
+    def erred(self, key: Any) -> None:
+        """A key has failed, or was cancelled, as Dask's own state of it says."""
+        batch = self._open.get(key)
+        if batch is not None and (state := self._state(batch)) is not None:
+            del self._open[key]
+            batch.settle(error=state.exception.with_traceback(state.traceback))
+
+    def _state(self, batch: Batch) -> Any:
+        # The client has forgotten what was cancelled, and the batch has no future of Dask's while it is being sent.
+        return self._client.futures.get(batch.key) or (batch.dask and batch.dask._state)  # noqa: SLF001
+
+    def _end(self, key: Any) -> None:
+        batch = self._known.get(key)
+        if batch is not None and batch.dask.status == "finished":
+            self.finished(key)
+        elif batch is not None and batch.dask.status in ("error", "cancelled"):
+            self.erred(key)
+
+    def close(self, cause: BaseException) -> None:
+        """Nothing more will be heard: what is not here now never will be, and this is why."""
+        self._cause = self._cause or cause
+        while self._open:
+            with contextlib.suppress(KeyError):
+                self._open.popitem()[1].settle(error=self._cause)
+        while self._wanted:
+            self._wanted.popleft().settle(error=self._cause)
+
+    # -- what futures ask for ------------------------------------------------------------------------------------------
+
+    def cancel(self, batch: Batch) -> None:
+        """Have the scheduler cancel a key, and those that need it."""
+        self._open.pop(batch.key, None)
+        batch.settle(error=FutureCancelledError(batch.key, "cancelled by its user"))
+        self._client.cancel_soon(batch.dask)
+
+    def release(self, batch: Batch) -> None:
+        """Let the scheduler forget a key."""
+        self._open.pop(batch.key, None)
+        batch.settle(error=FutureCancelledError(batch.key, "released by its user"))
+        self._client.release(batch.key)
+        batch.dask.release()
+
+    def fetch(self, batch: Batch) -> None:
+        """Bring the value of a key that is in memory; with those that are asked for meanwhile."""
+        if self._cause is not None:
+            batch.settle(error=self._cause)
+            return
+        self._wanted.append(batch)
+        with self._lock:
+            call, self._called = not self._called, True
+        if call:
+            self._client.call(self._begin)
+
+    def _begin(self) -> None:
+        self._called = False
+        if len(self._fetching) < BESIDE:
+            task = asyncio.ensure_future(self._fetch())
+            self._fetching.add(task)
+            task.add_done_callback(self._fetching.discard)
+
+    async def _fetch(self) -> None:
+        while self._wanted:
+            batches = [self._wanted.popleft() for _ in range(min(AT_ONCE, len(self._wanted)))]
+            await self._bring({batch.key: batch for batch in batches})
+
+    async def _bring(self, batches: dict[Any, Batch]) -> None:
+        try:
+            answer = await self._ask(list(batches))
+        except Exception as error:  # one of the values cannot be read here: it harms no other
+            if len(batches) == 1:
+                next(iter(batches.values())).settle(error=self._cause or error)
+                return
+            for key, batch in batches.items():
+                await self._bring({key: batch})
+            return
+        if answer["status"] == "OK":
+            for key, value in answer["data"].items():
+                batches[key].settle(value)
+            return
+        lost = set(answer["keys"])  # with their workers; the scheduler tells when they have been computed again
+        for key in lost:
+            self._open[key] = batches[key]
+            self._client.report(key)
+        if rest := {key: batch for key, batch in batches.items() if key not in lost}:
+            await self._bring(rest)
+
+    async def _ask(self, keys: list[Any]) -> dict[str, Any]:
+        while True:
+            try:
+                answer: dict[str, Any] = await self._client.collect(keys)
+                return answer
+            except OSError:  # the connection: the client makes it again
+                if self._client.status not in ("running", "connecting"):
+                    raise
+                await asyncio.sleep(PAUSE)

@@ -1,0 +1,257 @@
+"""The words for futures on the cluster in use: `submit`, `map`, `futures`, `gather`, `wait`, `as_completed`."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import queue
+import time
+import uuid
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ALL_COMPLETED, FIRST_COMPLETED, FIRST_EXCEPTION
+from typing import Any, NamedTuple
+
+import distributed
+from dask.utils import funcname
+
+from hpcnb.choice import current
+from hpcnb.future.batch import PENDING, Batch
+from hpcnb.future.future import Future
+from hpcnb.kept import NotebookClient
+
+__all__ = ["as_completed", "futures", "gather", "map", "submit", "wait"]
+
+
+def submit(
+    fn: Callable[..., Any],
+    /,
+    *args: Any,
+    retries: int | None = None,
+    priority: int = 0,
+    key: str | None = None,
+    tag: str = "",
+    **kwargs: Any,
+) -> Future:
+    """Run ``fn(*args, **kwargs)`` on a worker of the cluster in use; without one, the default site is started.
+
+    It returns at once, also while the cluster is not ready yet: calls are sent in order as soon as it is. Futures among
+    the arguments, also in lists, tuples and dictionaries, are replaced by their values when these are there.
+
+    Parameters
+    ----------
+    fn : callable
+    retries : int, optional
+        How often to try again when it raises.
+    priority : int
+        Higher goes first.
+    key : str, optional
+        The task's name; the same key is the same result.
+    tag : str
+        By which `futures` finds it.
+
+    Returns
+    -------
+    Future
+
+    Examples
+    --------
+    >>> submit(pow, 2, 10).result()                 # doctest: +SKIP
+    1024
+    """
+    client = current().early_client
+    return send(client, fn, args, kwargs, key=key, tag=tag, retries=retries, priority=priority)
+
+
+def map(
+    fn: Callable[..., Any],
+    /,
+    *iterables: Iterable[Any],
+    retries: int | None = None,
+    priority: int = 0,
+    tag: str = "",
+) -> list[Future]:
+    """Run ``fn`` on each element, or on each tuple of elements of several iterables; the rest is as in `submit`.
+
+    Returns
+    -------
+    list of Future
+        In the order of the elements.
+
+    Examples
+    --------
+    >>> gather(map(pow, [1, 2, 3], [2, 2, 2]))      # doctest: +SKIP
+    [1, 4, 9]
+    """
+    client = current().early_client
+    options: dict[str, Any] = {"tag": tag, "retries": retries, "priority": priority}
+    return [send(client, fn, args, {}, **options) for args in zip(*iterables, strict=False)]
+
+
+def send(
+    client: NotebookClient,
+    fn: Callable[..., Any],
+    args: Iterable[Any],
+    kwargs: dict[str, Any],
+    *,
+    key: str | None = None,
+    tag: str = "",
+    **options: Any,
+) -> Future:
+    """Have a client run a call; the one way by which each goes.
+
+    Parameters
+    ----------
+    client : NotebookClient
+    fn : callable
+    args, kwargs
+        Its arguments, futures among them.
+    key, tag : str, optional
+        As in `submit`.
+    **options
+        What the scheduler is told beside the call: see `NotebookClient.send`.
+    """
+    if not callable(fn):
+        raise TypeError(f"what is submitted must be callable, not {fn!r}")
+    # A function is run each time it is submitted, as with any executor; Dask by itself takes equal calls for one.
+    batch, new = client.ledger.batch(key or f"{funcname(fn)}-{uuid.uuid4()}", tag=tag)
+    if new:
+        try:
+            client.send(batch, fn, [_dask(value) for value in args], _dask(kwargs), **options)
+        except BaseException as error:
+            client.ledger.forget(batch, error)
+            raise
+    return Future(batch)
+
+
+def _dask(value: Any) -> Any:
+    """A value with Dask's futures in the place of ours: on these a task can depend."""
+    if isinstance(value, Future):
+        return value.dask
+    if type(value) in (list, tuple, set):
+        found = [_dask(one) for one in value]
+        changed = any(new is not old for new, old in zip(found, value, strict=True))
+        return type(value)(found) if changed else value
+    if type(value) is dict:
+        found = [_dask(one) for one in value.values()]
+        changed = any(new is not old for new, old in zip(found, value.values(), strict=True))
+        return dict(zip(value, found, strict=True)) if changed else value
+    return value
+
+
+def futures(tag: str | None = None) -> list[Future]:
+    """This notebook's futures on the cluster in use, in order of submission, also those of its earlier kernels.
+
+    A finished future of this kernel is released when nothing refers to it any more. Those of earlier kernels stay until
+    ``future.release()``, or until the cluster ends.
+
+    Parameters
+    ----------
+    tag : str, optional
+        Only those with this tag.
+
+    Examples
+    --------
+    >>> [f.state for f in futures("fit")]           # doctest: +SKIP
+    ['finished', 'pending']
+    """
+    return [future for future in current().client.all_futures() if tag in (None, future.tag)]
+
+
+def gather(futures: Iterable[Future]) -> list[Any]:
+    """The results, in order; a task's own exception is raised as its own type."""
+    found = [_ours(future) for future in futures]
+    for batch in {future.batch: None for future in found}:
+        batch.want()  # all of them, before the first is waited for
+    return [future.result() for future in found]
+
+
+class DoneAndNotDone(NamedTuple):
+    """What `wait` returns."""
+
+    done: set[Future]
+    not_done: set[Future]
+
+
+def wait(futures: Iterable[Future], timeout: float | None = None, return_when: str = ALL_COMPLETED) -> DoneAndNotDone:
+    """Wait for futures, as `concurrent.futures.wait` does; returns ``(done, not_done)``.
+
+    Parameters
+    ----------
+    timeout : float, optional
+        Seconds; after it some may not be done.
+    return_when : str
+        ``ALL_COMPLETED``, ``FIRST_COMPLETED`` or ``FIRST_EXCEPTION``.
+    """
+    if return_when not in (ALL_COMPLETED, FIRST_COMPLETED, FIRST_EXCEPTION):
+        raise ValueError(f"return_when is ALL_COMPLETED, FIRST_COMPLETED or FIRST_EXCEPTION, not {return_when!r}")
+    found = [_ours(future) for future in futures]
+    done = set()
+    for future in _in_order_of_ending(found, timeout):
+        if future is None:
+            break
+        done.add(future)
+        if return_when == FIRST_COMPLETED or (return_when == FIRST_EXCEPTION and _failed(future)):
+            break
+    done = {future for future in found if future.done()}
+    return DoneAndNotDone(done, {future for future in found if future not in done})
+
+
+def as_completed(futures: Iterable[Future], timeout: float | None = None) -> Iterator[Future]:
+    """The futures in the order in which they end.
+
+    Parameters
+    ----------
+    timeout : float, optional
+        Seconds; after it `TimeoutError` is raised.
+    """
+    for future in _in_order_of_ending([_ours(future) for future in futures], timeout):
+        if future is None:
+            raise TimeoutError
+        yield future
+
+
+def _ours(future: Any) -> Future:
+    if isinstance(future, Future):
+        return future
+    if isinstance(future, distributed.Future) and isinstance(future.client, NotebookClient):
+        return Future(future.client.batch_of(future.key))
+    raise TypeError(f"this takes futures of this notebook's clusters, not {type(future).__name__}")
+
+
+def _failed(future: Future) -> bool:
+    return not future.cancelled() and future.exception() is not None
+
+
+def _in_order_of_ending(futures: Iterable[Future], timeout: float | None) -> Iterator[Future | None]:
+    """The futures as they end; None, and nothing more, when the time is over."""
+    deadline = None if timeout is None else time.monotonic() + timeout
+    news: queue.SimpleQueue[Batch] = queue.SimpleQueue()
+    waiting: dict[Batch, list[Future]] = {}
+    for future in dict.fromkeys(futures):
+        waiting.setdefault(future.batch, []).append(future)
+    for batch in waiting:
+        batch.listen(news.put)
+        if batch.state is not PENDING:
+            news.put(batch)
+    try:
+        while waiting:
+            heard = _next(news, next(iter(waiting)), deadline)
+            if heard is None:
+                yield None
+                return
+            mine = waiting.pop(heard, [])
+            ended = [future.done() for future in mine]
+            if left := list(itertools.compress(mine, (not one for one in ended))):
+                waiting[heard] = left
+            yield from itertools.compress(mine, ended)
+    finally:
+        for batch in waiting:
+            batch.unlisten(news.put)
+
+
+def _next(news: queue.SimpleQueue[Batch], one: Batch, deadline: float | None) -> Batch | None:
+    with contextlib.suppress(queue.Empty):
+        return news.get_nowait()
+    with one.ledger.awaited(), contextlib.suppress(queue.Empty):
+        return news.get(timeout=None if deadline is None else max(0.0, deadline - time.monotonic()))
+    return None
