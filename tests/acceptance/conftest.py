@@ -12,7 +12,7 @@ from jupyter_client.manager import start_new_kernel
 
 from tests.unit.pilot.host import HostProcess, environment, make_run_dir
 
-DEADLINE = 20.0
+DEADLINE = 60.0
 
 
 @dataclass

@@ -9,6 +9,7 @@ import hpcnb as hpc
 from hpcnb import handle
 from hpcnb.model import Reason
 from tests.isolation import Isolation
+from tests.unit.pilot.host import wait_for
 
 CYCLES = 50
 
@@ -28,6 +29,12 @@ async def _cycle() -> None:
     assert ending.reason is Reason.COMPLETED
 
 
+def alone(isolated: Isolation) -> list[psutil.Process]:
+    """The one process that stays when the last of a cluster's have gone."""
+    wait_for(lambda: len(isolated.processes()) == 1)
+    return isolated.processes()
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_fifty_cycles_of_up_and_down_leak_no_process_port_descriptor_or_file(
@@ -39,14 +46,12 @@ def test_fifty_cycles_of_up_and_down_leak_no_process_port_descriptor_or_file(
     monkeypatch.setenv("TMPDIR", str(temporary))
     for _ in range(3):
         handle.run(_cycle())
-    (agent,) = isolated.processes()
+    (agent,) = alone(isolated)
     before = agent.num_fds(), psutil.Process().num_fds(), _listening([agent])
     for _ in range(CYCLES - 3):
         handle.run(_cycle())
-    (survivor,) = isolated.processes()
-    assert survivor == agent
-    after = agent.num_fds(), psutil.Process().num_fds(), _listening([agent])
-    assert after == before
+    assert alone(isolated) == [agent]
+    wait_for(lambda: (agent.num_fds(), psutil.Process().num_fds(), _listening([agent])) == before)
     assert list(temporary.iterdir()) == []
     assert [path.name for path in isolated.runtime.iterdir() if path.is_dir()] == []
     # Of each run its logs stay, for a while; its secrets do not.

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.figures import patient
+
 PROMPT = 2.0
 """Seconds within which an interrupt has ended everything."""
 
@@ -95,12 +97,14 @@ def test_a_flood_is_cut_in_the_view_and_whole_in_the_log(kernel, host):
     assert log == "".join(f"line {i}\n" for i in range(10**5))
 
 
-def test_the_first_line_is_not_held_back(kernel):
-    """Text appears while the cell runs, at once."""
-    began = time.monotonic()
-    cell = kernel.send("%%hpc\nimport time\nprint('first', flush=True); time.sleep(1)\nprint('last')")
-    kernel.hear_until(lambda: cell.text == "first\n", timeout=0.8)
-    assert time.monotonic() - began < 0.8
+def test_the_first_line_is_not_held_back(kernel, tmp_path):
+    """Text appears while the cell runs, and not only when there is more of it."""
+    go = tmp_path / "go"
+    code = f"import os, time\nprint('first', flush=True)\nwhile not os.path.exists({str(go)!r}): time.sleep(0.05)\nprint('last')"
+    cell = kernel.send(f"%%hpc\n{code}")
+    kernel.hear_until(lambda: cell.text == "first\n")
+    assert not cell.idle
+    go.touch()
     assert kernel.wait(cell).text == "first\nlast\n"
 
 
@@ -179,7 +183,7 @@ def test_an_interrupt_ends_the_cell_and_nothing_else(kernel, busy):
     began = time.monotonic()
     kernel.manager.interrupt_kernel()
     kernel.wait(cell)
-    assert time.monotonic() - began < PROMPT
+    assert time.monotonic() - began < patient(PROMPT)
     if not busy.startswith("!"):  # IPython itself takes that interrupt for the command's alone
         assert cell.reply["status"] == "error"
         assert cell.error[0] in ("KeyboardInterrupt", "CancelledError")
@@ -205,7 +209,7 @@ def test_an_interrupt_ends_the_children_too(kernel, child):
     kernel.manager.interrupt_kernel()
     kernel.wait(cell)
     while alive(pid):
-        assert time.monotonic() - began < PROMPT
+        assert time.monotonic() - began < patient(PROMPT)
         time.sleep(0.01)
 
 
@@ -232,7 +236,7 @@ def test_an_interrupt_while_variables_are_packed_sends_nothing(kernel):
     began = time.monotonic()
     kernel.manager.interrupt_kernel()
     kernel.wait(cell)
-    assert time.monotonic() - began < PROMPT
+    assert time.monotonic() - began < patient(PROMPT)
     assert cell.error == ("KeyboardInterrupt", "the cell was not sent")
     assert "ran" not in cell.text
     assert kernel.run("%%hpc\nprint('slow' in globals())").text == "False\n"
@@ -257,7 +261,7 @@ def test_a_cell_that_takes_too_long_is_stopped(kernel):
     """--timeout interrupts the cell and raises TaskTimeout; the session goes on."""
     began = time.monotonic()
     cell = kernel.run("%%hpc --timeout 1s\nimport time\nprint('begun')\ntime.sleep(1000)")
-    assert time.monotonic() - began < 1 + PROMPT
+    assert time.monotonic() - began < 1 + patient(PROMPT)
     assert cell.error[0] == "TaskTimeout"
     assert "did not end within its 1 s" in cell.error[1]
     assert cell.text == "begun\n"

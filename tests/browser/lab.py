@@ -232,6 +232,11 @@ class Cell:
         expect(self._found.locator(".jp-OutputArea")).to_contain_text(text, timeout=within * 1000)
         return self
 
+    def shows(self, *texts: str | re.Pattern[str]) -> Cell:
+        """Wait until its outputs are exactly these."""
+        expect(self.outputs()).to_have_text(texts)
+        return self
+
     def outputs(self, kind: str = "") -> Locator:
         """Each of its outputs, or those of a kind (as a CSS selector)."""
         return self._found.locator(f".jp-OutputArea-output{kind}")

@@ -51,7 +51,7 @@ def test_a_closed_page(notebook, lab, browser, tmp_path):
     page.open(lab, browser.new_page())
 
     page[3].run().wait_for("cell [2], [3] printed what this page may not show: see `%hpc attach`")
-    page[5].run().wait().wait_for("after")
+    page[5].run().wait().wait_for(re.compile(r"after \d+\n"))
     number = int(re.search(r"after (\d+)", page[5].text)[1])
     page[4].run().wait().wait_for("other 3\n")
     other.touch()

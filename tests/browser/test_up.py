@@ -11,6 +11,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
+from playwright.sync_api import expect
 
 from hpcnb.sandbox import Sandbox, missing_packages
 
@@ -49,8 +50,8 @@ def test_the_quickstart(notebook, tmp_path):
     assert counts == sorted(counts)
     assert counts[-1] == 1000
 
-    assert page[PLOT].outputs(" img").count() == 1
-    assert page[DOWN].text == "○ quickstart on local ended: closed"
+    expect(page[PLOT].outputs(" img")).to_have_count(1)
+    page[DOWN].shows("○ quickstart on local ended: closed")
     assert [page[i].errors for i in range(len(page))] == [[]] * len(page)
     page.theme("JupyterLab Dark")
     page.picture(tmp_path / "dark.png")
@@ -83,9 +84,11 @@ def test_the_queue(site, notebook):
     page = notebook("%load_ext hpcnb", "%hpc up box --nodes 2")
     page[1].record()
     page[0].run()
-    page[1].run().wait_for("queued 0:02, job ").wait_for("1st in its partition; waits for nodes to become free")
+    page[1].run().wait_for(re.compile(r"queued \d+:(0[2-9]|[1-5]\d), job ")).wait_for(
+        "1st in its partition; waits for nodes to become free"
+    )
     slurm(site, "scancel", job)
-    page[1].wait()
+    page[1].wait().wait_for(" ready")
     seen = states(page[1].history())
     assert list(dict.fromkeys(seen)) == ["requested", "queued", "starting", "ready"]
     assert seen.count("ready") == 1
@@ -99,6 +102,6 @@ def test_giving_up(site, notebook):
     page[0].run()
     page[1].run().wait_for("is not to start yet")
     page.interrupt()
-    page[1].wait()
+    page[1].wait().wait_for(re.compile(r"KeyboardInterrupt\s*$"))
     assert slurm(site, "squeue", "--noheader", "--name=later") == ""
     assert "".join(page[1].errors).split("\n") == ["later was given up; no job of it is left", "", "KeyboardInterrupt"]
