@@ -24,7 +24,7 @@ from hpcnb import cli
 from tests.isolation import Isolation, disconnect
 
 ROOT = Path(hpcnb.__file__).parents[1]
-DEADLINE = 30.0
+DEADLINE = 60.0
 LISTENS, ESTABLISHED = "0A", "01"
 
 
@@ -133,13 +133,13 @@ class Account(Isolation):
         return [p for p in psutil.process_iter() if p.pid != os.getpid() and _mentions(p, here)]
 
     def agents(self) -> list[psutil.Process]:
-        return [p for p in self.processes() if "hpcnb.agent" in _cmdline(p)]
+        return [p for p in self.processes() if "hpcnb.agent" in words(p)]
 
     def listeners(self) -> list[Listener]:
         """Every TCP port on which one of its processes waits."""
         waiting = {inode: address for address, _, state, inode in connections() if state == LISTENS}
         return [
-            Listener(host=waiting[inode][0], port=waiting[inode][1], process=" ".join(_cmdline(process)))
+            Listener(host=waiting[inode][0], port=waiting[inode][1], process=" ".join(words(process)))
             for process in self.processes()
             for inode in socket_inodes(process.pid)
             if inode in waiting
@@ -169,7 +169,8 @@ class Account(Isolation):
         super().end()
 
 
-def _cmdline(process: psutil.Process) -> list[str]:
+def words(process: psutil.Process) -> list[str]:
+    """Its command line; none when it has gone."""
     try:
         return process.cmdline()
     except psutil.Error:

@@ -9,7 +9,6 @@ import os
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import threading
 from pathlib import Path
@@ -17,8 +16,9 @@ from pathlib import Path
 import pytest
 
 from hpcnb.errors import AuthenticationFailed
+from hpcnb.sandbox.ground import free_ports
 
-DEADLINE = 10.0
+DEADLINE = 30.0
 
 
 def keygen(path: Path, *options: str, kind: str = "ed25519", passphrase: str = "") -> Path:
@@ -107,9 +107,7 @@ class Sshd:
         self.authorize(public(self.user))
         if prepare:
             prepare(self.host)
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = probe.getsockname()[1]
+        (self.port,) = free_ports(1)
         self.known_hosts.write_text(f"[127.0.0.1]:{self.port} {public(self.host)}\n")
         self.configure()
         text = [

@@ -45,7 +45,7 @@ class Place:
         return job_id
 
     async def until(self, job_id: str, *states: JobState):
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while (status := (await self.batch.list([job_id]))[job_id]).state not in states:  # noqa: ASYNC110
                 await asyncio.sleep(0.05)
         return status

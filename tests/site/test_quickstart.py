@@ -73,7 +73,7 @@ async def test_the_quickstart_runs_in_an_allocation_over_one_connection(
     assert await queue.communicate() == (b"", b"")
     stop = await asyncio.create_subprocess_exec(sys.executable, "-m", "hpcnb.cli", "agent", "stop")
     assert await stop.wait() == 0
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while isolated.processes():  # noqa: ASYNC110 - nothing tells of another process's end
             await asyncio.sleep(0.05)
 

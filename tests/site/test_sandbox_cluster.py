@@ -88,7 +88,7 @@ def test_one_connection_for_all(site, account, fit):
     other.wait_until_ready(60)
     third = account.python("import hpcnb as hpc; print(hpc.attach('fit').client.submit(sum, [1, 2]).result())")
     assert third.stdout == "3\n", third.stderr
-    assert account.run("status").out.count("ready") == 2
+    until(lambda: account.run("status").out.count("ready") == 2)
     assert other.client.submit(sum, [1, 2]).result(30) == fit.client.submit(sum, [1, 2]).result(30) == 3
     there = [peer for _, peer, state, _ in connections() if state == ESTABLISHED and peer[1] == site.sshd.port]
     assert len(there) == 1
@@ -110,7 +110,7 @@ def test_three_nodes_and_back(site, account, fit):
     """Nodes are added by further jobs and taken away again; work goes on, and they leave no secret behind."""
     fit.scale(nodes=3)
     until(lambda: fit.snapshot.counts.workers == 3, within=60)
-    assert {node for job in fit.jobs for node in job.nodes} == {"n1", "n2", "n3"}
+    until(lambda: {node for job in fit.jobs for node in job.nodes} == {"n1", "n2", "n3"})
     assert len(set(fit.client.run(os.getpid))) == 3
     fit.scale(nodes=1)
     until(lambda: fit.snapshot.counts.workers == 1 and len(site.jobs()) == 1)
@@ -136,7 +136,7 @@ def test_an_agent_that_is_killed(site, account, fit):
     """The next command starts another agent, which finds the allocation again: it can be used, and ended, as before."""
     (agent,) = account.agents()
     agent.kill()
-    psutil.wait_procs([agent], timeout=10)
+    psutil.wait_procs([agent], timeout=30)
     said = account.run("status")
     assert (said.status, said.err) == (0, "")
     (found,) = account.clusters()
@@ -149,14 +149,14 @@ def test_an_agent_that_is_killed(site, account, fit):
     assert fit.client.submit(sum, [1, 2]).result(30) == 3  # and this kernel's own connection is made again
     assert fit.session.pull(["a"]) == {"a": 1}
     assert agent not in account.agents()
-    assert len(account.agents()) == 1
+    until(lambda: len(account.agents()) == 1)  # both of us may have started one, and one of them leaves
 
 
 def test_never_two_agents(site, account):
     """Commands that start at the same time start one agent together; a second one goes away by itself."""
     account.stop_agent()
     commands = [account.start("status") for _ in range(3)]
-    ended = [command.communicate(timeout=30) for command in commands]
+    ended = [command.communicate(timeout=60) for command in commands]
     assert [command.returncode for command in commands] == [0, 0, 0], ended
     until(lambda: len(account.agents()) == 1)  # who comes second needs a moment to find out
     (agent,) = account.agents()
@@ -179,7 +179,7 @@ def test_an_interrupt_gives_a_queued_job_up(site, account):
     until(lambda: sum(cluster["state"] == "queued" for cluster in account.clusters()) == 2)
     for command in (kept, given_up):
         command.send_signal(signal.SIGINT)
-    (_, said_kept), (_, said) = kept.communicate(timeout=20), given_up.communicate(timeout=20)
+    (_, said_kept), (_, said) = kept.communicate(timeout=60), given_up.communicate(timeout=60)
     assert (kept.returncode, given_up.returncode) == (130, 130)
     assert "wrong was given up; no job of it is left" in said
     assert "kept stays" in said_kept
@@ -202,7 +202,7 @@ def test_an_interrupt_while_connecting(site, account):
         command = account.start("up", "mute")
         until(lambda: "connecting to mute" in [cluster["detail"] for cluster in account.clusters()])
         command.send_signal(signal.SIGINT)
-        _, said = command.communicate(timeout=10)
+        _, said = command.communicate(timeout=30)
     assert (command.returncode, "Traceback" in said) == (130, False)
     assert "mute" not in [cluster["spec"]["name"] for cluster in account.clusters()]
 

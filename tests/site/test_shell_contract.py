@@ -70,7 +70,7 @@ def alive(pid: int) -> bool:
 async def received(sock: socket.socket, size: int) -> bytes:
     """So many bytes of a socket, or all until its end."""
     loop, data = asyncio.get_running_loop(), b""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while len(data) < size and (piece := await loop.sock_recv(sock, size - len(data))):
             data += piece
     return data
@@ -388,7 +388,7 @@ async def test_a_stream_ends_there_when_it_ends_here(shell, service, half):
         sock.shutdown(socket.SHUT_WR)
         await received(sock, 1)
     sock.close()
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         await told.wait()
 
 
@@ -406,7 +406,7 @@ async def test_a_stream_holds_back_a_fast_sender(shell, service):
         done, _ = await asyncio.wait([sending], timeout=0.5)
         assert not done
         reading.set()
-        await asyncio.wait_for(sending, 20)
+        await asyncio.wait_for(sending, 60)
 
 
 async def test_a_closed_port_is_named(shell):

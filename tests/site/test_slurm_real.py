@@ -45,7 +45,7 @@ class Site:
         return await self.slurm.submit(self.request(script, **resources))
 
     async def until(self, job_id: str, good):
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while not good(status := (await self.slurm.list([job_id]))[job_id]):  # noqa: ASYNC110
                 await asyncio.sleep(0.05)
         return status
@@ -67,7 +67,7 @@ async def site(sandbox, tmp_path, monkeypatch):
     site = Site(tmp_path)
     yield site
     site.command("scancel", "--me")
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while await asyncio.to_thread(site.command, "squeue", "--noheader"):  # noqa: ASYNC110
             await asyncio.sleep(0.05)
 
@@ -148,7 +148,7 @@ async def test_a_node_that_fails(site):
     finally:
         # It may have come back by itself meanwhile, and cannot be told to then.
         site.command("sh", "-c", "scontrol update nodename=n2 state=resume || true")
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while "idle" not in await asyncio.to_thread(site.command, "sinfo", "-h", "-n", "n2", "-o", "%T"):  # noqa: ASYNC110
             await asyncio.sleep(0.05)
     assert (status.ending.reason, status.ending.node) == (Reason.NODE_FAIL, "n2")

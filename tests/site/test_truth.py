@@ -16,6 +16,7 @@ import pytest
 
 import hpcnb as hpc
 from hpcnb.model import State
+from tests.figures import patient
 from tests.site.account import until
 from tests.site.sshd import keygen, public
 
@@ -23,11 +24,6 @@ pytestmark = pytest.mark.site
 
 PROMPT = 5.0
 """Seconds within which the truth is told, once somebody knows it."""
-
-
-def prompt():
-    """The same on a machine that is busy with other things."""
-    return PROMPT * max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
 
 
 # -- the site ----------------------------------------------------------------------------------------------------
@@ -120,7 +116,7 @@ def refused(account, sandbox):
         assert f"{kind.__name__}: " in said.err
         assert "Traceback" not in said.err
         assert said.status == 1
-        assert took < prompt()
+        assert took < patient(PROMPT)
         assert caught.value.remedy
         assert account.clusters() == []
         assert jobs(sandbox) == []
@@ -372,7 +368,7 @@ def test_a_full_machine(site, full, waiting, account):
     """While others have the nodes: queued, with place, reason, what to do and what Slurm calls it; never more."""
     name = site()
     first, second = waiting(name, "first"), waiting(name, "second")
-    until(lambda: (first.reason, second.reason) == ("Resources", "Priority"), within=prompt())
+    until(lambda: (first.reason, second.reason) == ("Resources", "Priority"), within=patient(PROMPT))
     assert "waits for nodes to become free" in first.why()
     assert "jobs with a higher priority go first" in second.why()
     with pytest.raises(hpc.NotReady, match=r"still queued after 0.5 s: .*become free.*\(Resources\)"):
@@ -388,7 +384,7 @@ def test_a_limit_of_the_site(login_node, full, waiting, shims, sandbox):
     """A reason that this Slurm cannot be brought to give is explained as well, Slurm's own word behind it."""
     shims("squeue", '/usr/bin/squeue "$@" | sed s/Resources/QOSMaxNodePerUserLimit/')
     cluster = waiting(login_node(), "limited")
-    until(lambda: cluster.reason == "QOSMaxNodePerUserLimit", within=prompt())
+    until(lambda: cluster.reason == "QOSMaxNodePerUserLimit", within=patient(PROMPT))
     assert "your jobs of its quality of service together are at a limit" in cluster.why()
     assert "(QOSMaxNodePerUserLimit)" in cluster.why()
 
@@ -407,7 +403,7 @@ def test_a_job_that_dies_at_once(site, account, sandbox, waiting):
     told = time.time()
     (job,) = cluster.jobs
     known = re.search(r"EndTime=(\S+)", slurm(sandbox, "scontrol", "show", "job", job.job_id))[1]
-    assert told - time.mktime(time.strptime(known, "%Y-%m-%dT%H:%M:%S")) < prompt() + 1
+    assert told - time.mktime(time.strptime(known, "%Y-%m-%dT%H:%M:%S")) < patient(PROMPT) + 1
     assert "module: cannot load python/3.11" in caught.value.evidence
     assert (f"job {job.job_id}" in str(caught.value), "node n" in str(caught.value)) == (True, True)
     assert State.READY not in waiting.seen["doomed"]

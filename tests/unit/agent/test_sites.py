@@ -72,7 +72,7 @@ async def test_a_login_that_needs_the_user_waits_for_him(site):
 
 async def test_an_expiring_certificate_is_announced(site, monkeypatch):
     """Some time before the certificate of a login expires, and not earlier, the user is told; once, until it is renewed."""
-    monkeypatch.setattr(Certified, "ends", time.time() + sites.EXPIRY_WARNING + 0.2)
+    monkeypatch.setattr(Certified, "ends", time.time() + sites.EXPIRY_WARNING + 1.0)
     await site.connect(answer)
     assert site.notices == {}
     await until(lambda: site.notices)
