@@ -95,10 +95,11 @@ class AgentClient:
             await self._socket.write_message(json.dumps({"id": number, "call": name, "with": arguments}))
             return await answer
         except websocket.WebSocketClosedError as exc:
-            answer.exception() if answer.done() else answer.cancel()  # nobody will look at it, and asyncio complains
             raise ConnectionError from exc
         finally:
             self._waiting.pop(number, None)
+            if answer.done() and not answer.cancelled():
+                answer.exception()  # who has not heard it by now never will, and asyncio would complain
 
     async def _connect(self, *, start: bool) -> None:
         async with self._connecting:
