@@ -1,0 +1,41 @@
+"""The body of a task that may call tasks itself, and waits for them before it ends."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from hpcnb.tasks.program import Program
+
+__all__ = ["here", "inner"]
+
+
+class Here(threading.local):
+    """What a thread runs: the body of a task, or none, and its program, once it has called a task."""
+
+    inside = False
+    program: Program | None = None
+
+
+here = Here()
+
+
+@contextlib.contextmanager
+def inner() -> Iterator[Callable[[Any], Any]]:
+    """Where the body of a task runs: gives what waits for the tasks that it has called, and puts values in the place of futures."""
+    before, here.inside, here.program = (here.inside, here.program), True, None
+
+    def settled(value: Any) -> Any:
+        if here.program is None:
+            return value
+        value = here.program.wait_on(value)
+        here.program.barrier()
+        return value
+
+    try:
+        yield settled
+    finally:
+        here.inside, here.program = before

@@ -1,0 +1,165 @@
+"""`task`: a function that runs on the cluster when it is called, and says what it does with its arguments."""
+
+from __future__ import annotations
+
+import dis
+import functools
+import inspect
+from collections.abc import Callable
+from types import MethodType
+from typing import Any, overload
+
+from hpcnb.tasks.directions import Direction, InOut, Parameters
+from hpcnb.tasks.program import Options
+from hpcnb.tasks.programs import program
+
+__all__ = ["Task", "local", "task"]
+
+
+class Task:
+    """A function with `task` above it: a call submits it.
+
+    Parameters
+    ----------
+    fn : callable
+    options : Options
+    directions : dict of str to Direction
+    target : Direction
+        Of the object that a method is called on.
+    """
+
+    def __init__(
+        self, fn: Callable[..., Any], options: Options, directions: dict[str, Direction], target: Direction
+    ) -> None:
+        self.fn, self.options = fn, options
+        self._parameters = Parameters(fn, directions, target)
+        functools.update_wrapper(self, fn)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Submit a call; gives its future, or a tuple of futures where it returns several values."""
+        return self._call(args, kwargs, method=False)
+
+    def __get__(self, target: object, owner: type | None = None) -> Any:
+        return self if target is None else MethodType(_Method(self), target)
+
+    def _call(self, args: tuple[Any, ...], kwargs: dict[str, Any], *, method: bool) -> Any:
+        passed = list(self._parameters.of(args, kwargs, method=method))
+        return program().call(self.fn, self.options, passed, [*args, *kwargs.values()])
+
+    def __repr__(self) -> str:
+        return f"<task {self.fn.__qualname__}>"
+
+
+class _Method:
+    """A task that is called on an object, which it may change."""
+
+    def __init__(self, of: Task) -> None:
+        self._task = of
+        functools.update_wrapper(self, of.fn)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self._task._call(args, kwargs, method=True)  # noqa: SLF001 - its own other half
+
+
+def returned_by(fn: Callable[..., Any]) -> int:
+    """Whether a function returns anything (1) or never says what (0), as its code tells.
+
+    Examples
+    --------
+    >>> returned_by(lambda: 1)
+    1
+    >>> def procedure(a):
+    ...     a.append(1)
+    >>> returned_by(procedure)
+    0
+    """
+    code = getattr(inspect.unwrap(fn), "__code__", None)
+    if code is None or code.co_flags & (inspect.CO_GENERATOR | inspect.CO_COROUTINE):
+        return 1
+    steps = list(dis.get_instructions(code))
+    for before, step in zip([None, *steps], steps, strict=False):
+        source = step if step.opname == "RETURN_CONST" else before
+        if step.opname in ("RETURN_VALUE", "RETURN_CONST") and not (
+            source is not None and source.opname in ("LOAD_CONST", "RETURN_CONST") and source.argval is None
+        ):
+            return 1
+    return 0
+
+
+@overload
+def task(fn: Callable[..., Any], /) -> Task: ...
+@overload
+def task(
+    *,
+    returns: int | None = None,
+    retries: int = 0,
+    priority: int = 0,
+    target_direction: Direction = InOut,
+    **directions: Direction,
+) -> Callable[[Callable[..., Any]], Task]: ...
+def task(
+    fn: Callable[..., Any] | None = None,
+    /,
+    *,
+    returns: int | None = None,
+    retries: int = 0,
+    priority: int = 0,
+    target_direction: Direction = InOut,
+    **directions: Direction,
+) -> Any:
+    """Make a function a task: each call of it runs on the cluster, after the calls whose results or changes it uses.
+
+    What it does with an argument is said by annotation (``c: hpc.InOut``) or by keyword (``c=hpc.InOut``). Unsaid, it reads it. What
+    it reads is shared with other tasks and must not be changed; what it changes is its own copy, which becomes the object's next version,
+    and tasks that read the version before need not have ended. `hpc.wait_on` brings the current one.
+
+    Parameters
+    ----------
+    returns : int, optional
+        How many values it returns; each has a future. By default 1, or none if it has no ``return`` with a value: then its future's
+        value is None.
+    retries : int
+        How often a call that raises is tried again.
+    priority : int
+        Higher goes first.
+    target_direction : Direction
+        For a method: what it does with its object.
+    **directions
+        By the parameters' names.
+
+    Examples
+    --------
+    >>> @task(c=InOut)
+    ... def add(a, c):
+    ...     c += a
+    >>> add
+    <task add>
+    """
+
+    def made(fn: Callable[..., Any]) -> Task:
+        options = Options(
+            returns=returned_by(fn) if returns is None else returns,
+            retries=retries,
+            priority=priority,
+        )
+        return Task(fn, options, directions, target_direction)
+
+    return made if fn is None else made(fn)
+
+
+def local(fn: Callable[..., Any]) -> Callable[..., Any]:
+    """Have a function of the main program called with values: what tasks have made of its arguments is waited for.
+
+    Examples
+    --------
+    >>> @local
+    ... def show(a):
+    ...     print(a)
+    """
+
+    @functools.wraps(fn)
+    def waiting(*args: Any, **kwargs: Any) -> Any:
+        values = program().wait_on([*args, *kwargs.values()])
+        return fn(*values[: len(args)], **dict(zip(kwargs, values[len(args) :], strict=True)))
+
+    return waiting

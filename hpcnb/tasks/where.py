@@ -1,0 +1,147 @@
+"""Where the tasks of a program go: to the cluster in use, or, from the body of a task, to the one that runs it."""
+
+from __future__ import annotations
+
+import contextlib
+import operator
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Protocol
+
+import distributed
+
+from hpcnb.errors import TaskError
+
+__all__ = ["Inside", "Main", "Where"]
+
+worker: Any = distributed.worker
+
+
+class Where(Protocol):
+    """What a program needs of a cluster."""
+
+    def submit(self, fn: Callable[..., Any], args: Sequence[Any], **options: Any) -> Any:
+        """Run a call; gives a future."""
+
+    def is_future(self, value: Any) -> bool:
+        """Whether a value is one that was given."""
+
+    def nothing(self, future: Any) -> Any:
+        """A future that ends as another one does, but is None."""
+
+    def on_end(self, future: Any, callback: Callable[[str], None]) -> None:
+        """Have a quick function called with how it ended: ``finished``, ``error`` or ``cancelled``."""
+
+    def ended(self, futures: Sequence[Any]) -> Iterator[tuple[Any, str]]:
+        """Futures in the order in which they end, and how they did."""
+
+    def gather(self, futures: Sequence[Any]) -> list[Any]:
+        """The values; the first error is raised."""
+
+    def cancel(self, futures: Sequence[Any]) -> None:
+        """Cancel those that have not ended."""
+
+
+class Main:
+    """The cluster in use, for a program in a kernel."""
+
+    def submit(self, fn: Callable[..., Any], args: Sequence[Any], **options: Any) -> Any:
+        from hpcnb.choice import current
+        from hpcnb.future.verbs import send
+
+        return send(current().early_client, fn, args, {}, **options)
+
+    def is_future(self, value: Any) -> bool:
+        from hpcnb.future.future import Future
+
+        return isinstance(value, Future)
+
+    def nothing(self, future: Any) -> Any:
+        from hpcnb.tasks.ended import Ended
+
+        return Ended(future.batch)
+
+    def on_end(self, future: Any, callback: Callable[[str], None]) -> None:
+        def hear(batch: Any) -> None:
+            if (status := _status(future)) != "pending":
+                batch.unlisten(hear)
+                callback(status)
+
+        future.batch.listen(hear)
+        hear(future.batch)
+
+    def ended(self, futures: Sequence[Any]) -> Iterator[tuple[Any, str]]:
+        from hpcnb.future.verbs import as_completed
+
+        for future in as_completed(futures):
+            yield future, _status(future)
+
+    def gather(self, futures: Sequence[Any]) -> list[Any]:
+        from hpcnb.future.verbs import gather
+
+        return gather(futures)
+
+    def cancel(self, futures: Sequence[Any]) -> None:
+        for future in futures:
+            future.cancel()
+
+
+def _status(future: Any) -> str:
+    if not future.done():
+        return "pending"
+    if future.cancelled():
+        return "cancelled"
+    return "finished" if future.exception() is None else "error"
+
+
+class Inside:
+    """The cluster that runs a task, for the task's body."""
+
+    def __init__(self) -> None:
+        if getattr(worker.thread_state, "execution_state", None) is None:
+            raise TaskError("a task with isolate=True cannot call tasks: its process is no part of the cluster")
+        self._client: Any = distributed.get_client()
+
+    def submit(self, fn: Callable[..., Any], args: Sequence[Any], *, key: str | None = None, **options: Any) -> Any:
+        return self._client.submit(
+            fn, *args, key=key or f"{operator.attrgetter('__name__')(fn)}-{uuid.uuid4()}", **options
+        )
+
+    def is_future(self, value: Any) -> bool:
+        return isinstance(value, distributed.Future)
+
+    def nothing(self, future: Any) -> Any:
+        return self.submit(nothing, [future])
+
+    def on_end(self, future: Any, callback: Callable[[str], None]) -> None:
+        future.add_done_callback(lambda done: callback(done.status))
+
+    def ended(self, futures: Sequence[Any]) -> Iterator[tuple[Any, str]]:
+        if futures:
+            with _seceded():
+                for future in distributed.as_completed(futures, loop=self._client.loop):
+                    yield future, future.status
+
+    def gather(self, futures: Sequence[Any]) -> list[Any]:
+        if not futures:
+            return []
+        with _seceded():
+            values: list[Any] = self._client.gather(list(futures))
+        return values
+
+    def cancel(self, futures: Sequence[Any]) -> None:
+        self._client.cancel(list(futures))
+
+
+@contextlib.contextmanager
+def _seceded() -> Iterator[None]:
+    """While a task waits for others it leaves its core to them."""
+    distributed.secede()
+    try:
+        yield
+    finally:
+        distributed.rejoin()
+
+
+def nothing(written: Any) -> None:
+    """The value of a task that returns none."""

@@ -1,0 +1,493 @@
+"""`@hpc.task` on a real cluster of the embedded site: directions, versions, files, groups, tasks in tasks."""
+
+from __future__ import annotations
+
+import itertools
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import cloudpickle
+import numpy as np
+import pytest
+
+import hpcnb as hpc
+from tests.site.account import Account
+
+pytestmark = pytest.mark.slow
+
+PATIENCE = 30.0
+cloudpickle.register_pickle_by_value(sys.modules[__name__])
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cluster():
+    """Two workers of four threads on this machine: where the data is, there is room."""
+    with (
+        tempfile.TemporaryDirectory(prefix="hpcnb-", dir="/tmp", ignore_cleanup_errors=True) as folder,
+        Account(Path(folder)).entered(),
+        hpc.Cluster("local", workers_per_node=2, cores_per_worker=4) as cluster,
+    ):
+        yield hpc.use(cluster)
+
+
+@pytest.fixture(autouse=True)
+def program(cluster):
+    """Each test is a program of its own."""
+    from hpcnb.tasks import programs
+
+    programs._main = None
+
+
+def meet(folder: Path, name: str, others: list[str]) -> tuple[float, float]:
+    """Say that a task runs, and wait until the others do; from when to when it ran."""
+    start = time.time()
+    (folder / name).touch()
+    deadline = time.monotonic() + PATIENCE
+    while not all((folder / other).exists() for other in others):
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"{name} has run alone")
+        time.sleep(0.005)
+    return start, time.time()
+
+
+def block(matrix, size: int, i: int, j: int):
+    return matrix[i * size : (i + 1) * size, j * size : (j + 1) * size].copy()
+
+
+def joined(blocks, n: int):
+    return np.block([[blocks[i, j] for j in range(n)] for i in range(n)])
+
+
+def overlap(*spans: tuple[float, float]) -> bool:
+    return max(start for start, _ in spans) < min(end for _, end in spans)
+
+
+# -- what is written -----------------------------------------------------------------------------------------------------
+
+
+def test_blocked_matrix_multiply():
+    """Blocked matrix multiply with INOUT blocks equals numpy."""
+
+    @hpc.task
+    def multiply(a, b, c: hpc.InOut):
+        c += a @ b
+
+    n, size = 3, 4
+    rng = np.random.default_rng(0)
+    a, b = rng.random((n * size, n * size)), rng.random((n * size, n * size))
+
+    c = [[np.zeros((size, size)) for _ in range(n)] for _ in range(n)]
+    for i in range(n):
+        for j in range(n):
+            for k in range(n):
+                multiply(block(a, size, i, k), block(b, size, k, j), c[i][j])
+    np.testing.assert_allclose(np.block(hpc.wait_on(c)), a @ b)
+    assert len(hpc.graph().nodes) == n**3
+    assert len(hpc.graph().edges) == n**2 * (n - 1)
+
+
+@hpc.task
+def potrf(a: hpc.InOut):
+    a[...] = np.linalg.cholesky(a)
+
+
+@hpc.task
+def trsm(a, b: hpc.InOut):
+    b[...] = np.linalg.solve(a, b.T).T
+
+
+@hpc.task
+def syrk(a, b: hpc.InOut):
+    b -= a @ a.T
+
+
+@hpc.task
+def gemm(a, b, c: hpc.InOut):
+    c -= a @ b.T
+
+
+def test_cholesky():
+    """Cholesky of 4 by 4 blocks is right, and has the right task and edge counts."""
+    n, size = 4, 3
+    half = np.random.default_rng(1).random((n * size, n * size))
+    whole = half @ half.T + n * size * np.eye(n * size)
+    a = {at: block(whole, size, *at) for at in itertools.product(range(n), range(n))}
+    for k in range(n):
+        below = range(k + 1, n)
+        potrf(a[k, k])
+        for i in below:
+            trsm(a[k, k], a[i, k])
+        for i, j in itertools.combinations(below, 2):
+            gemm(a[j, k], a[i, k], a[j, i])
+        for i in below:
+            syrk(a[i, k], a[i, i])
+    hpc.wait_on(a)
+    np.testing.assert_allclose(np.tril(joined(a, n)), np.linalg.cholesky(whole))
+    names = [node.name for node in hpc.graph().nodes.values()]
+    assert {name: names.count(name) for name in names} == {"potrf": 4, "trsm": 6, "syrk": 6, "gemm": 4}
+    # Into a potrf: 3 (of a syrk). Into a trsm: 6 of a potrf, and 3 of the gemm before. Into a syrk: 6 of a trsm, 3 of the syrk
+    # before. Into a gemm: 8 of two trsm each, 1 of the gemm before.
+    assert len(hpc.graph().edges) == 3 + 9 + 9 + 9
+    assert hpc.graph()._repr_svg_().count("<circle") == 20
+
+
+def test_readers_of_v1_overlap_the_writer_of_v2(tmp_path):
+    """Two readers of v1 overlap the writer of v2, and see v1."""
+
+    @hpc.task
+    def write(c: hpc.InOut, name, others):
+        c.append(name)
+        return meet(tmp_path, name, others)
+
+    @hpc.task
+    def read(c, name, others):
+        span = meet(tmp_path, name, others)
+        return list(c), span
+
+    c: list[str] = []
+    write(c, "v1", [])
+    names = ["one", "two", "v2"]
+    readers = [read(c, name, names) for name in names[:2]]
+    writer = write(c, "v2", names)
+    (seen, first), (also, second) = hpc.wait_on(readers)
+    assert seen == also == ["v1"]
+    assert overlap(first, second, hpc.wait_on(writer))
+    assert hpc.wait_on(c) == ["v1", "v2"]
+
+
+def test_commutative_adders():
+    """Eight COMMUTATIVE adders on one list: all eight effects, never two at a time."""
+
+    @hpc.task
+    def add(number, found: hpc.Commutative):
+        start = time.time()
+        found.append(number)
+        time.sleep(0.01)
+        return start, time.time()
+
+    found: list[int] = []
+    spans = sorted(hpc.wait_on([add(number, found) for number in range(8)]))
+    assert sorted(hpc.wait_on(found)) == list(range(8))
+    assert not any(overlap(*pair) for pair in itertools.pairwise(spans))
+
+
+def test_concurrent_tasks(tmp_path):
+    """CONCURRENT tasks overlap each other, and neither who wrote before nor who reads after them."""
+
+    @hpc.task
+    def write(c: hpc.InOut):
+        c.append("before")
+        return 0.0, time.time()
+
+    @hpc.task
+    def change(c: hpc.Concurrent, name):
+        assert c == ["before"]
+        c.append(name)
+        return meet(tmp_path, name, ["one", "two"])
+
+    @hpc.task
+    def read(c):
+        return time.time(), len(c)
+
+    c: list[str] = []
+    (_, before), one, two, (after, length) = hpc.wait_on([write(c), change(c, "one"), change(c, "two"), read(c)])
+    assert overlap(one, two)
+    assert before < min(one) < max(two) < after
+    assert length == 2
+
+
+def test_methods_change_their_object():
+    """The object of a method is INOUT by default; another direction is said with `target_direction`."""
+
+    class Counter:
+        def __init__(self):
+            self.n = 0
+
+        @hpc.task
+        def up(self, by=1):
+            self.n += by
+            return self.n
+
+        @hpc.task(target_direction=hpc.In)
+        def look(self):
+            return self.n
+
+    counter = Counter()
+    seen = [counter.up(), counter.look(), counter.up(by=2), counter.look()]
+    assert hpc.wait_on(seen) == [1, 1, 3, 3]
+    assert counter.n == 0  # until it is waited for
+    assert hpc.wait_on(counter) is counter
+    assert counter.n == 3
+    counter.n = 10  # what the program has is current again
+    assert hpc.wait_on(counter.up()) == 11
+
+
+def test_futures_as_arguments():
+    """A future is an argument wherever a value is: IN, INOUT, inside lists and dictionaries; several results have a future each."""
+
+    @hpc.task(returns=2)
+    def make():
+        return [1], {"a": [2]}
+
+    @hpc.task
+    def extend(c: hpc.InOut, *more):
+        for one in more:
+            c.extend(one)
+
+    @hpc.task
+    def total(parts, **named):
+        return sum(parts["all"][0]) + sum(named["c"])
+
+    one, other = make()
+    extend(one, [5], one)
+    summed = total({"all": [one, 7]}, c=one)
+    assert hpc.wait_on(summed) == 2 * (1 + 5 + 1)
+    assert hpc.wait_on(one, other) == [[1, 5, 1], {"a": [2]}]
+
+
+def test_wrong_number_of_results():
+    """A task that returns another number of values than it says is told so."""
+
+    @hpc.task(returns=2)
+    def make():
+        return [1, 2, 3]
+
+    one, _ = make()
+    with pytest.raises(TypeError, match=r"make\(\) was to return 2 values, and returned 3"):
+        hpc.wait_on(one)
+    with pytest.raises(TypeError):
+        hpc.barrier()
+    hpc.barrier()
+
+
+def test_what_is_out_does_not_wait():
+    """An OUT argument depends on nothing that was written before; IN_DELETE forgets what was."""
+
+    @hpc.task
+    def fill(c: hpc.Out):
+        c[:] = [1, 2]
+
+    @hpc.task
+    def fail(c: hpc.InOut):
+        raise ValueError
+
+    @hpc.task
+    def use(c: hpc.InDelete):
+        return sum(c)
+
+    c: list[int] = []
+    fail(c)
+    fill(c)
+    assert hpc.wait_on(use(c)) == 3
+    assert hpc.wait_on(c) == []
+    with pytest.raises(ValueError):
+        hpc.barrier()
+
+
+def test_collections():
+    """The elements of collections and dictionaries are passed each for itself, to the depth that is said."""
+
+    @hpc.task(returns=1)
+    def double(c: hpc.InOut):
+        c *= 2
+
+    @hpc.task
+    def add(rows: hpc.Collection(2, hpc.InOut), named: hpc.Dictionary(1, hpc.In)):
+        for row in rows:
+            for block in row:
+                np.add(block, named["by"], out=block)
+
+    blocks = [[np.ones(2) for _ in range(2)] for _ in range(2)]
+    by = np.full(2, 3.0)
+    double(by)
+    double(blocks[1][0])
+    add(blocks, {"by": by})
+    double(blocks[0][1])
+    hpc.wait_on(blocks)
+    assert [[block[0] for block in row] for row in blocks] == [[7, 14], [8, 7]]
+
+
+def test_delete():
+    """What was deleted is again what the program has."""
+
+    @hpc.task
+    def add(c: hpc.InOut):
+        c.append(1)
+
+    c: list[int] = []
+    add(c)
+    assert hpc.delete(c)
+    assert not hpc.delete(c)
+    assert hpc.wait_on(c) == []
+
+
+# -- files -----------------------------------------------------------------------------------------------------------------
+
+
+def test_files_and_directories(tmp_path):
+    """Files and directories are staged to where the task runs and back, versioned by name."""
+
+    @hpc.task
+    def count(path: hpc.FileInOut):
+        assert Path(path).parent != tmp_path
+        Path(path).write_text(str(int(Path(path).read_text()) + 1))
+
+    @hpc.task
+    def collect(paths: hpc.Collection(1, hpc.FileIn), out: hpc.FileOut, tree: hpc.DirectoryOut):
+        text = " ".join(Path(path).read_text() for path in paths)
+        Path(out).write_text(text)
+        (Path(tree) / "a").mkdir()
+        (Path(tree) / "a" / "text").write_text(text)
+
+    @hpc.task
+    def look(tree: hpc.DirectoryInOut):
+        (Path(tree) / "b").write_text((Path(tree) / "a" / "text").read_text() + "!")
+
+    counter, other = tmp_path / "counter", tmp_path / "other"
+    counter.write_text("0")
+    other.write_text("x")
+    other.chmod(0o600)
+    for _ in range(3):
+        count(counter)
+    collect([counter, str(other)], tmp_path / "out", tmp_path / "tree")
+    look(tmp_path / "tree")
+    hpc.barrier()
+    assert counter.read_text() == "0"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["counter", "other"]
+    hpc.wait_on_file(counter, tmp_path / "out", str(tmp_path / "tree"))
+    assert counter.read_text() == "3"
+    assert (tmp_path / "out").read_text() == "3 x"
+    assert (tmp_path / "tree" / "b").read_text() == "3 x!"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["counter", "other", "out", "tree"]
+
+
+def test_files_that_are_written_at_the_same_time(tmp_path):
+    """FILE_CONCURRENT tasks append to one file in its place, after what was written before and before what reads it."""
+
+    @hpc.task
+    def write(path: hpc.FileInOut):
+        Path(path).write_text("first\n")
+
+    @hpc.task
+    def append(path: hpc.FileConcurrent, name):
+        assert Path(path).read_text().startswith("first\n")
+        with open(path, "a") as file:
+            file.write(f"{name}\n")
+        return meet(tmp_path, name, ["a", "b"])
+
+    @hpc.task
+    def read(path: hpc.FileIn):
+        return Path(path).read_text().split()
+
+    @hpc.task
+    def cut(path: hpc.FileCommutative):
+        Path(path).write_text(Path(path).read_text()[6:])
+
+    log = tmp_path / "log"
+    log.touch()
+    write(log)
+    one, two = append(log, "a"), append(log, "b")
+    found = read(log)
+    cut(log)
+    assert sorted(hpc.wait_on(found)) == ["a", "b", "first"]
+    assert overlap(*hpc.wait_on(one, two))
+    hpc.wait_on_file(log)
+    assert sorted(log.read_text().split()) == ["a", "b"]
+
+
+def test_a_file_that_is_nowhere(tmp_path):
+    """A file that exists neither here nor there, and one that was not written, are errors that name it."""
+
+    @hpc.task
+    def read(path: hpc.FileIn):
+        return path
+
+    @hpc.task
+    def forget(path: hpc.FileOut):
+        pass
+
+    with pytest.raises(
+        FileNotFoundError, match="nowhere exists neither where the program runs nor where the task does"
+    ):
+        hpc.wait_on(read(tmp_path / "nowhere"))
+    with pytest.raises(FileNotFoundError, match=r"forget\(\) has not written .*unwritten"):
+        hpc.wait_on(forget(tmp_path / "unwritten"))
+
+
+# -- groups, tasks in tasks, local functions ------------------------------------------------------------------------------
+
+
+def test_a_group_fails_together(tmp_path):
+    """An exception in a member cancels the rest of the group and is raised at its end; the others go on."""
+
+    @hpc.task
+    def work(name, others):
+        return meet(tmp_path, name, others)
+
+    @hpc.task
+    def fail():
+        raise KeyError("wrong")
+
+    @hpc.task
+    def quick():
+        return 1
+
+    outside = quick()
+    with pytest.raises(KeyError, match="wrong"), hpc.group("g") as group:  # noqa: PT012 - what is raised is raised at its end
+        waiting = work("waits", ["for ever"])
+        fail()
+    assert waiting.cancelled()
+    assert group.members == {}
+    assert hpc.wait_on(outside) == 1
+    hpc.barrier()  # its error was raised
+    with hpc.group("late", wait=False) as group:
+        fail()
+    with pytest.raises(KeyError):
+        hpc.barrier(group)
+    with pytest.raises(ZeroDivisionError), hpc.group("body"):  # noqa: PT012 - as above
+        waiting = work("waits as well", ["for ever"])
+        1 / 0  # noqa: B018
+    assert waiting.cancelled()
+
+
+def test_tasks_in_tasks():
+    """A task calls tasks, which run on the cluster; it ends when they have, with their values."""
+
+    @hpc.task
+    def add(c: hpc.InOut, number):
+        c.append(number)
+        return number
+
+    @hpc.task
+    def fibonacci(n):
+        if n < 2:
+            return n
+        return sum(hpc.wait_on(fibonacci(n - 1), fibonacci(n - 2)))
+
+    @hpc.task
+    def outer(c: hpc.InOut):
+        return [add(c, 1), {"b": add(c, 2)}]
+
+    c = [0]
+    returned = outer(c)
+    assert hpc.wait_on(returned) == [1, {"b": 2}]
+    assert hpc.wait_on(c) == [0, 1, 2]
+    assert hpc.wait_on(fibonacci(5)) == 5
+
+
+def test_local():
+    """A local function is called with what tasks have made of its arguments."""
+
+    @hpc.task
+    def add(c: hpc.InOut):
+        c.append(1)
+        return 5
+
+    @hpc.local
+    def both(c, *, number):
+        return len(c) + number
+
+    c: list[int] = []
+    assert both(c, number=add(c)) == 6
