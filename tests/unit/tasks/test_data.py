@@ -112,7 +112,7 @@ def test_what_else_is_refreshed_in_place():
         (Plain(1), [1]),
         (array.array("i", [1]), array.array("i", [2])),
     ],
-    ids=str,
+    ids=["shape", "type", "slots", "class", "unknown"],
 )
 def test_what_is_replaced(old, new):
     """Whatever cannot be made the other as a whole is left alone, and the new one is given."""
