@@ -12,6 +12,7 @@ import sys
 
 from hpcnb.agent import places
 from hpcnb.agent.server import Server
+from hpcnb.link import lost_once
 
 log = logging.getLogger("hpcnb.agent")
 
@@ -41,6 +42,7 @@ def main() -> int:
 async def _serve() -> None:
     server = Server()
     loop = asyncio.get_running_loop()
+    loop.set_exception_handler(lost_once)
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, server.calls.ending.set)
     server.calls.resume()

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from hpcnb.link.handshake import LinkRefused
 from hpcnb.link.link import Link, LinkState
+from hpcnb.link.pipe import lost_once
 from hpcnb.link.protocol import StreamError
 from hpcnb.link.stream import Stream, splice
 
-__all__ = ["Link", "LinkRefused", "LinkState", "Stream", "StreamError", "splice"]
+__all__ = ["Link", "LinkRefused", "LinkState", "Stream", "StreamError", "lost_once", "splice"]

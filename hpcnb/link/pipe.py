@@ -12,7 +12,7 @@ from typing import Any
 from hpcnb.link.frames import PIECE
 from hpcnb.link.protocol import Core
 
-__all__ = ["Pipe", "left_over"]
+__all__ = ["Pipe", "left_over", "lost_once"]
 
 SUSPECT = 2.5
 """Intervals of silence after which a pipe is suspect: two pings in a row, each unanswered for one and a half."""
@@ -32,6 +32,17 @@ async def left_over(reader: asyncio.StreamReader) -> tuple[bytes, bool]:
         async with asyncio.timeout(0):  # if nothing is there, nothing comes
             held = await reader.read(1 << 30)
     return held, reader.at_eof()
+
+
+def lost_once(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """A loop's handler of exceptions that does not complain of a connection that was lost twice.
+
+    When a transport has room again, and what its protocol then writes fails, CPython reports the loss at once and once
+    more from the loop, where neither protocol nor socket is left. TLS writes so, too; nothing is lost by it.
+    """
+    twice = "_call_connection_lost" in context["message"] and isinstance(context.get("exception"), AttributeError)
+    if not twice:
+        loop.default_exception_handler(context)
 
 
 class Pipe(asyncio.BufferedProtocol):

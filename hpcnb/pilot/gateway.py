@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
-from hpcnb.link import Link, LinkRefused, LinkState, Stream, splice
+from hpcnb.link import Link, LinkRefused, LinkState, Stream, lost_once, splice
 from hpcnb.pilot import rendezvous
 from hpcnb.pilot.run import Run
 
@@ -56,6 +56,7 @@ class Gateway:
 
     async def start(self) -> tuple[str, int]:
         """Listen; return the address."""
+        asyncio.get_running_loop().set_exception_handler(lost_once)
         self._server = await asyncio.start_server(self._join, self._host, 0, ssl=self._tls)
         folder = self._run.file(rendezvous.FOLDER)
         folder.mkdir(mode=0o700, exist_ok=True)

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import random
+import socket
 import ssl
+import struct
 
 import pytest
 import trustme
 
 import hpcnb.link
-from hpcnb.link import LinkRefused, LinkState, StreamError, handshake, pipe
+from hpcnb.link import LinkRefused, LinkState, StreamError, handshake, lost_once, pipe
 from hpcnb.link import link as link_module
 from hpcnb.link.protocol import FIRST, QUEUE, WINDOW
 
@@ -429,3 +432,38 @@ async def test_secret_is_not_shown(link):
     here = link(initiator=True, secret=b"hush")
     assert repr(here) == "<Link c0ffee lost>"
     assert repr(here.open("scheduler")) == "<Stream 1 'scheduler'>"
+
+
+async def test_a_connection_is_lost_once(caplog):
+    """What CPython complains of when a write on resuming fails is no news; any other failure of a callback is."""
+    loop, server = asyncio.get_running_loop(), socket.create_server(("127.0.0.1", 0))
+    near = socket.create_connection(server.getsockname())
+    far, _ = server.accept()
+    server.close()
+    losses, lost = [], asyncio.Event()
+
+    class Insisting(asyncio.Protocol):
+        def resume_writing(self):
+            far.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            far.close()  # with what came unread: by a reset
+            transport.write(b"more")
+
+        def connection_lost(self, exc):
+            losses.append(exc)
+            lost.set()
+
+    loop.set_exception_handler(lost_once)
+    transport, _ = await loop.create_connection(Insisting, sock=near)
+    transport.set_write_buffer_limits(high=0)
+    transport.write(bytes(20_000_000))
+    far.setblocking(False)
+    async with asyncio.timeout(DEADLINE):
+        while not lost.is_set():
+            with contextlib.suppress(BlockingIOError, OSError):
+                far.recv(1 << 20)
+            await asyncio.sleep(0)
+        loop.call_soon(lambda: 1 / 0)
+        while "ZeroDivisionError" not in caplog.text:  # noqa: ASYNC110 - the loop says it
+            await asyncio.sleep(0)
+    assert len(losses) == 1
+    assert "connection_lost" not in caplog.text
