@@ -94,8 +94,8 @@ async def until(condition: Callable[[], object], deadline: float = DEADLINE) -> 
             await asyncio.sleep(0.01)
 
 
-@pytest.fixture
-def isolated(monkeypatch: pytest.MonkeyPatch) -> Iterator[Isolation]:
+@contextlib.contextmanager
+def isolation(monkeypatch: pytest.MonkeyPatch) -> Iterator[Isolation]:
     """Directories of its own for agent, site and configuration; whatever was started there has ended afterwards."""
     place = Isolation(Path(tempfile.mkdtemp(prefix="hpcnb-", dir="/tmp")))
     for variable in [name for name in os.environ if name.startswith("DASK_")]:
@@ -108,3 +108,10 @@ def isolated(monkeypatch: pytest.MonkeyPatch) -> Iterator[Isolation]:
     disconnect()
     place.end()
     shutil.rmtree(place.folder)
+
+
+@pytest.fixture
+def isolated(monkeypatch: pytest.MonkeyPatch) -> Iterator[Isolation]:
+    """A place of a test's own, see `isolation`."""
+    with isolation(monkeypatch) as place:
+        yield place

@@ -31,6 +31,7 @@ import dask
 import psutil
 from distributed.cli import dask_scheduler, dask_worker
 
+from hpcnb.pilot import call
 from hpcnb.pilot.address import own_address
 from hpcnb.pilot.events import emit, fall_silent, take_stdout
 from hpcnb.pilot.layout import WorkerLayout, layout, node_from_environment
@@ -276,6 +277,7 @@ def worker_child(run: Run, worker: WorkerLayout, *, node: str, local_directory: 
         argv += ["--nthreads", str(worker.threads), "--memory-limit", str(worker.memory)]
         argv += ["--no-dashboard", "--dashboard-address", "127.0.0.1:0", "--local-directory", local_directory]
         argv += ["--death-timeout", str(PATIENCE), "--preload", "hpcnb.pilot.plugin"]
+        call.isolate_from_here()
         dask_worker.main(argv, standalone_mode=False)
 
     return Child(name=f"worker-{name}", main=main, log=run.file(f"logs/worker-{name}.log"), memory=worker.memory)

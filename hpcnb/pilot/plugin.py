@@ -13,8 +13,10 @@ from distributed.scheduler import Scheduler
 from distributed.worker import Worker
 from tornado.ioloop import PeriodicCallback
 
+from hpcnb.pilot.call import Stopper
 from hpcnb.pilot.events import emit
 from hpcnb.pilot.keeper import Keeper
+from hpcnb.pilot.suspects import Suspects
 
 PROMPT = 0.0005
 """Seconds that a message waits for others to travel with (Dask: 2 to 10 ms a hop, most of a small task's time)."""
@@ -72,6 +74,7 @@ async def dask_setup(server: Scheduler | Worker) -> None:
     server.http_server.stop()
     if isinstance(server, Worker):
         server.batched_stream.interval = PROMPT
+        await server.plugin_add(Stopper())
         # Not earlier: what the worker itself has made by now is private.
         os.umask(dask.config.get("hpcnb.umask", 0o077))
         return
@@ -79,5 +82,6 @@ async def dask_setup(server: Scheduler | Worker) -> None:
     plugin = Load(scheduler)
     scheduler.add_plugin(plugin)
     scheduler.add_plugin(Keeper(scheduler))
+    scheduler.add_plugin(Suspects(scheduler))
     scheduler.periodic_callbacks["hpcnb-load"] = PeriodicCallback(plugin.publish, INTERVAL)
     emit("scheduler", address=scheduler.address)

@@ -1,0 +1,283 @@
+"""A call that runs on a worker: it can be stopped, has a limit of time, and its errors are precise."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import inspect
+import os
+import pickle
+import signal
+import socket
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import psutil
+from cloudpickle import cloudpickle
+from dask.sizeof import sizeof
+from dask.utils import funcname
+from distributed import Reschedule, Worker
+from distributed.diagnostics.plugin import WorkerPlugin
+from distributed.utils import thread_state  # type: ignore[attr-defined]
+from distributed.worker import get_worker
+
+from hpcnb.errors import TaskFailed, TaskLost, TaskTimeout
+from hpcnb.pilot import isolation, running
+from hpcnb.pilot.blame import check
+from hpcnb.pilot.isolation import Isolation, Verdict
+from hpcnb.pilot.pool import ForsakingThreadPoolExecutor
+from hpcnb.pilot.raised import portable
+from hpcnb.pilot.running import Job, Running
+
+__all__ = ["HISTORY", "POISON", "Call", "Outcome", "Stopper", "isolate_from_here", "stop"]
+
+HISTORY = "hpcnb_history"
+"""The annotation of a task that tells of the workers that died while it ran on them: one sentence each."""
+POISON = 3
+"""So often may a task's process be killed by nobody knows whom."""
+CURSED = 10
+"""So many workers may die under it, by whatever hand."""
+SHARE = 0.95
+"""Of a worker's memory, which it and a call's own process may have together."""
+
+MORE = "Give workers more memory: memory_per_worker=, or fewer of them on a node."
+
+_running = Running()
+_isolation: Isolation | None = None
+_largest = float("inf")
+"""Bytes of the largest value that this worker can hold beside itself."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Outcome:
+    """How a call ended: with a value, or with an error.
+
+    Parameters
+    ----------
+    value : object
+    error : BaseException, optional
+        One that can travel.
+    """
+
+    value: Any = None
+    error: BaseException | None = None
+
+
+class Call:
+    """A function as it is sent to a worker: ``client.submit(Call(fn, …), *args, **kwargs)``.
+
+    The function is pickled once, here, and unpickled where it runs: the scheduler carries bytes.
+
+    Parameters
+    ----------
+    fn : callable
+        A coroutine function runs on the worker's event loop, as with Dask.
+    timeout : float, optional
+        Seconds after which it is stopped, with `TaskTimeout`.
+    isolate : bool
+        Run it in a process of its own.
+    """
+
+    __slots__ = ("__name__", "isolate", "payload", "timeout")
+    isolates = True  # what says so to the scheduler is run by itself after its worker has died
+
+    def __init__(self, fn: Callable[..., Any], *, timeout: float | None = None, isolate: bool = False) -> None:
+        self.__name__: str = funcname(fn)
+        self.payload: bytes = cloudpickle.dumps(fn, protocol=5)
+        self.timeout, self.isolate = timeout, isolate
+
+    def __repr__(self) -> str:
+        return self.__name__
+
+    def function(self) -> Callable[..., Any]:
+        """The function, made anew: what one call does to it, another one does not see."""
+        made: Callable[..., Any] = pickle.loads(self.payload)  # noqa: S301 - from the user's own client
+        return made
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Run it as a task of Dask's: gives its value, or raises."""
+        outcome = self.outcome(args, kwargs)
+        if outcome.error is not None:
+            raise outcome.error
+        return outcome.value
+
+    def outcome(self, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None, member: Any = None) -> Outcome:
+        """Run it; raises nothing but `distributed.Reschedule`, for a task that was cancelled while it ran.
+
+        Parameters
+        ----------
+        args, kwargs
+        member : object, optional
+            For one of several calls of a batch, which is one task of Dask's: by what `stop` knows it.
+        """
+        task = _Task(self, getattr(thread_state, "key", None))
+        name = task.key if member is None else (task.key, member)
+        run = functools.partial(task.run, args=args, kwargs=kwargs or {})
+        try:
+            return Outcome(value=_running.run(name, run, self.timeout, task.late))
+        except Reschedule:
+            raise
+        except BaseException as error:
+            return Outcome(error=task.portable(error))
+
+
+class _Task:
+    """A call in the task of Dask's by which it runs."""
+
+    def __init__(self, call: Call, key: Any) -> None:
+        self._call, self.key, self._name = call, key, call.__name__
+        job = os.environ.get("SLURM_JOB_ID")
+        self._where = ", ".join([f"task {key}", socket.gethostname(), *([f"job {job}"] if job else [])])
+
+    def run(self, job: Job, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+        """Run it here, or in a process of its own; the value, or what it raises."""
+        history = _history(self.key)
+        if self._call.isolate or history:
+            result = self._apart(job, args, kwargs, history)
+        else:
+            result = self._call.function()(*args, **kwargs)
+            if inspect.iscoroutine(result):
+                result = _finish(job, result)
+            check(result, f"what {self._name} returned", where=self._where)
+        self._weigh(result)
+        return result
+
+    def _weigh(self, result: Any) -> None:
+        """Refuse what would break the worker when it is sent: memory that nothing was written to does not count before."""
+        if (size := sizeof(result)) > _largest:
+            raise TaskFailed(
+                f"{self._name} returned {_mib(size)}, more than its worker can hold; its limit is {_mib(_memory()[0])}",
+                where=self._where,
+                remedy=MORE,
+            )
+
+    def within(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Outcome:
+        """Run it in this process, which is its own."""
+        try:
+            result = self._call.function()(*args, **kwargs)
+            if inspect.iscoroutine(result):
+                result = asyncio.run(result)
+            check(result, f"what {self._name} returned", where=self._where)
+            return Outcome(value=result)
+        except BaseException as error:
+            return Outcome(error=self.portable(error).with_traceback(None))
+
+    def _apart(self, job: Job, args: Sequence[Any], kwargs: Mapping[str, Any], history: list[str]) -> Any:
+        """Run it in a process of its own, again if that is killed by nobody knows whom."""
+        if _isolation is None:
+            raise RuntimeError("this process has not called isolate_from_here()")
+        killed = 0
+        while killed < POISON and len(history) < CURSED:
+            ended = _isolation.run(job, functools.partial(self.within, args, kwargs), _room)
+            if isinstance(ended, Outcome):
+                if ended.error is not None:
+                    raise ended.error
+                return ended.value
+            if job.why is not None:
+                raise job.why
+            if ended.over or ended.code != -signal.SIGKILL:
+                raise self._crashed(ended)
+            history, killed = [*history, f"its process on {socket.gethostname()} {ended}"], killed + 1
+        raise TaskLost(
+            f"{self._name} is poison: whatever runs it is killed",
+            where=self._where,
+            evidence="\n".join(history),
+            remedy="Look at what it does to its process. It is not tried again.",
+        )
+
+    def _crashed(self, ended: Verdict) -> TaskFailed:
+        if not ended.over:
+            return TaskFailed(f"{self._name} {ended}", where=self._where, evidence=ended.last_words.strip())
+        limit, own = _memory()
+        what = f"{self._name} needed more memory than its worker has: {_mib(ended.peak)} when it was ended; "
+        what += f"the limit is {_mib(limit)}, of which the worker itself uses {_mib(own)}"
+        return TaskFailed(what, where=self._where, remedy=MORE)
+
+    def late(self) -> TaskTimeout:
+        """The error of a call that has used up its time."""
+        return TaskTimeout(
+            f"{self._name} took longer than its {self._call.timeout:g} s",
+            where=self._where,
+            remedy="Give it more with timeout=, or look at what it was waiting for.",
+        )
+
+    def portable(self, error: BaseException) -> BaseException:
+        """Return the error as it can leave the worker."""
+        return portable(error, name=self._name, where=self._where, ours=OURS)
+
+
+OURS = frozenset(filter(None, (__file__, running.__file__, isolation.__file__)))
+
+
+def _finish(job: Job, coroutine: Any) -> Any:
+    """Run a coroutine on the worker's event loop, where Dask runs them, too."""
+    loop: Any = get_worker().loop
+    future = asyncio.run_coroutine_threadsafe(coroutine, loop.asyncio_loop)
+    job.stop = future.cancel
+    return future.result()
+
+
+def _history(key: Any) -> list[str]:
+    """Of the workers that have died while a task ran on them."""
+    try:
+        task = get_worker().state.tasks[key]
+    except (ValueError, KeyError):
+        return []
+    return list((task.annotations or {}).get(HISTORY, ()))
+
+
+def _memory() -> tuple[float, float]:
+    """The memory that this worker may use, and what it uses."""
+    return get_worker().memory_manager.memory_limit or float("inf"), psutil.Process().memory_info().rss
+
+
+def _room() -> float:
+    limit, own = _memory()
+    return SHARE * limit - own
+
+
+def _mib(size: float) -> str:
+    return f"{size / 2**20:,.0f} MiB"
+
+
+def isolate_from_here() -> None:
+    """Prepare for calls that run in processes of their own; before this process has threads."""
+    global _isolation
+    _isolation = Isolation()
+
+
+def stop(name: Any, why: Exception) -> None:
+    """Stop a call in this process, if it runs.
+
+    Parameters
+    ----------
+    name : object
+        The task's key, or ``(key, member)`` for a call of a batch.
+    why : Exception
+        With what it ends.
+    """
+    _running.stop(name, why)
+
+
+class Stopper(WorkerPlugin):
+    """Stops a call when Dask forgets it while it runs, and gives its core to the next one.
+
+    Dask itself lets a cancelled task run to its end.
+    """
+
+    name = "hpcnb-stopper"
+
+    def setup(self, worker: Worker) -> None:
+        """Dask calls this before the worker runs anything."""
+        global _running, _largest
+        pool = ForsakingThreadPoolExecutor(worker.state.nthreads, "Dask-Default-Threads")
+        worker.executors["default"].shutdown(wait=False)
+        worker.executors["default"] = pool
+        _running = Running(pool.forsake)
+        _largest = SHARE * (worker.memory_manager.memory_limit or float("inf")) - psutil.Process().memory_info().rss
+
+    def transition(self, key: Any, start: str, finish: str, **kwargs: Any) -> None:
+        if finish == "released" and start in ("executing", "long-running"):
+            # Should it be wanted again by then, it runs again.
+            stop(key, Reschedule())

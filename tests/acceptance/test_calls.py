@@ -1,0 +1,256 @@
+"""Calls on the workers of a real cluster: cancelled, late, crashing, alone; each has a precise error, and harms nobody."""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import psutil
+import pytest
+from distributed import Lock, get_worker, rejoin, secede, worker_client
+
+import hpcnb as hpc
+from hpcnb.pilot.call import Call
+from tests.isolation import isolation
+from tests.unit.pilot.tiny import wait_for
+
+SOON = 2.0
+LONG = 20.0
+LIMIT = "400MiB"
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    """One worker with two threads."""
+    with pytest.MonkeyPatch.context() as monkeypatch, isolation(monkeypatch):
+        cluster = hpc.Cluster(
+            workers_per_node=1, cores_per_worker=2, memory_per_worker=LIMIT, name="calls", walltime="30m"
+        )
+        with cluster:
+            cluster.wait_until_ready(LONG)
+            yield cluster
+
+
+@pytest.fixture
+def run(cluster):
+    """Submit a call."""
+
+    def run(fn, *args, timeout=None, isolate=False):
+        return cluster.client.submit(Call(fn, timeout=timeout, isolate=isolate), *args, pure=False)
+
+    return run
+
+
+def endless(begun):
+    """A loop of Python's."""
+    begun.touch()
+    while True:
+        pass
+
+
+def stubborn(begun):
+    """A loop that catches all it can."""
+    begun.touch()
+    while True:
+        try:
+            while True:
+                pass
+        except BaseException:  # as users do
+            pass
+
+
+def asleep(begun):
+    """A sleep in C."""
+    begun.touch()
+    time.sleep(LONG)
+
+
+def parent(begun):
+    """One that waits for a process that has started one itself."""
+    command = f"sleep {LONG} & echo $! > {begun}.pid; touch {begun}; wait"
+    subprocess.run(["sh", "-c", command], check=True)
+
+
+async def coroutine(begun):
+    """One that waits on the event loop."""
+    begun.touch()
+    await asyncio.sleep(LONG)
+
+
+def steady(begun, stop):
+    """Another task, which must not notice anything."""
+    begun.touch()
+    while not stop.exists():
+        time.sleep(0.01)
+    return "unharmed"
+
+
+@pytest.mark.parametrize("isolate", [False, True])
+@pytest.mark.parametrize("fn", [endless, asleep, parent, coroutine])
+def test_cancel_frees_the_core(cluster, run, tmp_path, figure, fn, isolate):
+    """Cancelled in a loop, in C, in a child process or in a coroutine: the next task starts soon, and others go on."""
+    other = run(steady, tmp_path / "other", tmp_path / "stop")
+    task = run(fn, tmp_path / "begun", isolate=isolate)
+    wait_for(lambda: (tmp_path / "begun").exists() and (tmp_path / "other").exists())
+    following = run(os.getpid)
+    begun = time.monotonic()
+    task.cancel()
+    following.result(timeout=LONG)
+    freed = time.monotonic() - begun
+    figure(f"core free after {freed:.2f} s")
+    assert freed < SOON
+    (tmp_path / "stop").touch()
+    assert other.result(timeout=LONG) == "unharmed"
+    if fn is parent:
+        child = int((tmp_path / "begun.pid").read_text())
+        wait_for(lambda: not psutil.pid_exists(child))
+
+
+@pytest.mark.parametrize("isolate", [False, True])
+@pytest.mark.parametrize("fn", [endless, stubborn, asleep, parent, coroutine])
+def test_a_limit_of_time_is_kept(run, tmp_path, fn, isolate):
+    """A call that takes too long ends in time with an error that says how long it had, and where it ran."""
+    begun = time.monotonic()
+    task = run(fn, tmp_path / "begun", timeout=0.7, isolate=isolate)
+    with pytest.raises(hpc.TaskTimeout, match=rf"{fn.__name__} took longer than its 0.7 s \(task {fn.__name__}-.*, "):
+        task.result(timeout=LONG)
+    assert 0.7 < time.monotonic() - begun < 0.7 + SOON
+    assert run(os.getpid).result(timeout=SOON)
+
+
+def test_what_stops_a_call_does_not_leak_into_the_next(run, tmp_path):
+    """Calls that end just when their time is over are over or late, and nothing is raised in what the thread does then."""
+
+    def short():
+        end = time.monotonic() + 0.02
+        while time.monotonic() < end:
+            pass
+
+    tasks = [run(short, timeout=0.02) for _ in range(100)]
+    for task in tasks:
+        assert isinstance(task.exception(timeout=LONG), hpc.TaskTimeout | None)
+    assert len({run(os.getpid).result(timeout=LONG) for _ in range(20)}) == 1
+
+
+def deep(n=0):
+    """Without an end."""
+    return deep(n + 1)
+
+
+def hoard():
+    """More than there is, bit by bit."""
+    had = []
+    while True:
+        had.append(os.urandom(16 << 20))
+
+
+def opened():
+    """Nothing that can travel."""
+    return {"names": ["a"], "state": [1, Holder()]}
+
+
+class Holder:
+    """It has what cannot travel."""
+
+    def __init__(self):
+        self.guard = threading.Lock()
+
+
+class Odd(Exception):
+    """It can be pickled, but not unpickled."""
+
+    def __init__(self, number, text):
+        super().__init__(f"{number}: {text}")
+
+
+def odd():
+    """Raise one that cannot travel."""
+    raise Odd(7, "seven")
+
+
+PRECISE = [
+    (lambda: sys.exit(3), hpc.TaskFailed, r"lambda called sys.exit\(3\)"),
+    (os.abort, hpc.TaskFailed, r"(?s)abort was killed by SIGABRT \(task abort-.*Fatal Python error: Aborted"),
+    (lambda: ctypes.string_at(0), hpc.TaskFailed, r"(?s)lambda was killed by SIGSEGV .*test_calls.py"),
+    (lambda: os._exit(4), hpc.TaskFailed, r"lambda exited with status 4"),
+    (
+        lambda: os.kill(os.getpid(), signal.SIGKILL),
+        hpc.TaskLost,
+        r"(?s)poison.*its process on .* was killed by SIGKILL",
+    ),
+    (hoard, hpc.TaskFailed, r"hoard needed more memory than its worker has: \d+ MiB .* the limit is 400 MiB, of which"),
+    (deep, RecursionError, "maximum recursion depth exceeded"),
+    (opened, hpc.CannotSerialize, r"what opened returned\['state'\]\[1\].guard \(.*lock\) cannot be pickled"),
+    (odd, hpc.TaskFailed, "odd raised Odd, which cannot be pickled: 7: seven"),
+]
+
+
+@pytest.mark.parametrize("isolate", [False, True])
+@pytest.mark.parametrize(("fn", "error", "message"), PRECISE, ids=[message[:30] for _, _, message in PRECISE])
+def test_each_end_is_a_precise_error_on_its_own_future(cluster, run, tmp_path, fn, error, message, isolate):
+    """Exits, crashes, endless recursion and memory, values and errors that cannot travel: named, and the worker works on."""
+    other = run(steady, tmp_path / "other", tmp_path / "stop")
+    wait_for((tmp_path / "other").exists)
+    task = run(fn, isolate=isolate)
+    with pytest.raises(error, match=message):
+        task.result(timeout=LONG)
+    (tmp_path / "stop").touch()
+    assert other.result(timeout=LONG) == "unharmed"
+
+
+@pytest.mark.parametrize("isolate", [False, True])
+def test_a_large_value_comes_back_or_is_a_precise_error(run, isolate):
+    """What a worker has the memory for, it can return; a gigabyte in a worker of 400 MiB is named, and breaks nothing."""
+    workers = run(os.getppid).result(timeout=LONG)
+    with pytest.raises(
+        hpc.TaskFailed,
+        match=r"(returned 954 MiB, more than its worker can hold; its|bytes needed more memory.* the) limit is 400 MiB",
+    ):
+        run(bytes, 1_000_000_000, isolate=isolate).result(timeout=LONG)
+    assert len(run(bytes, 100_000_000, isolate=isolate).result(timeout=LONG)) == 100_000_000
+    assert run(os.getppid).result(timeout=LONG) == workers
+
+
+def family():
+    """What a task asks of Dask."""
+    with worker_client() as client:
+        below = client.gather(client.map(abs, [-1, -2]))
+    with Lock("one"):
+        pass
+    secede()
+    rejoin()
+    return below, get_worker().address == get_worker().address, get_worker().get_current_task()
+
+
+def test_what_dask_offers_a_task_works(run):
+    """Nested tasks, locks, seceding and the worker itself are there as in any task of Dask's."""
+    tasks = [run(family) for _ in range(4)]
+    for task in tasks:
+        assert task.result(timeout=LONG) == ([1, 2], True, task.key)
+    assert tasks[0].key.startswith("family-")
+
+
+async def gently(number):
+    """A coroutine function."""
+    await asyncio.sleep(0)
+    return -number
+
+
+def test_coroutine_functions_run(run):
+    """A coroutine function is awaited, here or in a process of its own."""
+    assert [run(gently, 4).result(timeout=LONG), run(gently, 5, isolate=True).result(timeout=LONG)] == [-4, -5]
+
+
+def test_isolated_arrays_come_back_whole_and_writable(run):
+    """An array goes into a process of its own and back."""
+    numpy = pytest.importorskip("numpy")
+    array = numpy.arange(1_000_000.0)
+    back = run(lambda: numpy.negative(array), isolate=True).result(timeout=LONG)
+    back[0] = 1.0
+    assert back[-1] == -999_999.0
