@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import atexit
 import contextlib
+import itertools
 import os
 import re
 import sys
 import uuid
 import weakref
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +25,12 @@ from distributed.spans import SpanMetadata
 
 from hpcnb.errors import HPCError, NotReady, Unreachable
 from hpcnb.future.batch import Batch
+from hpcnb.future.batches import Sent
 from hpcnb.future.future import Future
 from hpcnb.future.ledger import Ledger
 from hpcnb.handle import Handle
-from hpcnb.pilot.keeper import TAG, client_name
+from hpcnb.pilot.batch import pick
+from hpcnb.pilot.keeper import SIZE, TAG, client_name
 
 __all__ = ["NotebookClient", "notebook_name"]
 
@@ -64,6 +67,19 @@ def notebook_name() -> str:
 def _shell() -> Any:
     ipython = sys.modules.get("IPython")
     return ipython.get_ipython() if ipython is not None else None
+
+
+def _graph_node(task: Sent) -> Task:
+    named: dict[str, Any] = {name: parse_input(value) for name, value in task.kwargs.items()}
+    return Task(task.batch.key, task.fn, *(parse_input(value) for value in task.args), **named)
+
+
+def dask_annotate(**annotations: Any) -> contextlib.AbstractContextManager[Any]:
+    marked: Any = dask
+    context: contextlib.AbstractContextManager[Any] = marked.annotate(
+        **{name: value for name, value in annotations.items() if value not in {"", None}}
+    )
+    return context
 
 
 class NotebookClient(Client):
@@ -137,35 +153,52 @@ class NotebookClient(Client):
 
     # -- what it is told ---------------------------------------------------------------------------------------------------
 
-    def send(
-        self,
-        batch: Batch,
-        fn: Callable[..., Any],
-        args: Sequence[Any],
-        kwargs: Mapping[str, Any],
-        *,
-        priority: int = 0,
-        retries: int | None = None,
-    ) -> None:
-        """Have a call run as the value of a batch's key, once it can be."""
-        # Not by Dask's own `submit`, which would take arguments of some names for its own.
-        named: dict[str, Any] = {name: parse_input(value) for name, value in kwargs.items()}
-        task = Task(batch.key, fn, *(parse_input(value) for value in args), **named)
-        with self.tagged(batch.tag):
-            made = self._graph_to_futures(
-                LLGExpr({batch.key: task}, _determ_token=uuid.uuid4().hex),
-                [batch.key],
-                internal_priority={batch.key: 0},
-                user_priority=priority,
-                retries=retries,
-                span_metadata=SpanMetadata(collections=[{"type": "Future"}]),
-            )
-        self.ledger.hold(batch, made[batch.key])
+    def send(self, tasks: Sequence[Sent], *, tag: str = "", priority: int = 0, retries: int | None = None) -> None:
+        """Have tasks run, in order, as soon as that can be; the one way by which all of ours go.
 
-    def tagged(self, tag: str) -> contextlib.AbstractContextManager[Any]:
-        """Return a context in which what is submitted bears a tag."""
-        marked: Any = dask
-        return marked.annotate(**{TAG: tag}) if tag else contextlib.nullcontext()
+        Parameters
+        ----------
+        tasks : list of Sent
+        tag : str
+        priority : int
+        retries : int, optional
+            As in `hpcnb.submit`.
+        """
+        # Not by Dask's own `submit`, which would take arguments of some names for its own.
+        for size, some in itertools.groupby(tasks, lambda task: task.batch.size):
+            sent = list(some)
+            keys = [task.batch.key for task in sent]
+            try:
+                with dask_annotate(**{TAG: tag, SIZE: size}):
+                    made = self._graph_to_futures(
+                        LLGExpr({task.batch.key: _graph_node(task) for task in sent}, _determ_token=uuid.uuid4().hex),
+                        keys,
+                        internal_priority={key: place for place, key in enumerate(keys)},
+                        user_priority=priority,
+                        retries=retries,
+                        span_metadata=SpanMetadata(collections=[{"type": "Future"}]),
+                    )
+            except BaseException as error:
+                for task in tasks:
+                    self.ledger.forget(task.batch, error)
+                raise
+            for task in sent:
+                self.ledger.hold(task.batch, made[task.batch.key])
+
+    def pick(self, batch: Batch, index: int) -> Any:
+        """A future of Dask's for one call of a batch; no one of the notebook's own."""
+        with dask_annotate(**{SIZE: 0}):
+            return self.submit(pick, batch.dask, index, key=f"{batch.key}-{index}")
+
+    @property
+    def connected(self) -> bool:
+        """Whether the scheduler can be heard of soon."""
+        return bool(self.status == "running")
+
+    @property
+    def cores(self) -> int:
+        """Of all workers, as last heard."""
+        return int(self._scheduler_identity.get("total_threads", 0))
 
     def call(self, work: Callable[..., Any], *args: Any) -> None:
         """Run something on this client's loop, soon."""
@@ -251,21 +284,22 @@ class NotebookClient(Client):
 
     async def _all_futures(self) -> list[Future]:
         held = (await self._kept())["futures"]
-        tags = {key: tag for key, _, tag, _, _ in held}
-        new = {key: state for key, _, _, _, state in held if key not in self.futures}
+        known = {key: {"tag": tag, "size": size} for key, _, tag, _, size, _ in held}
+        new = {key: state for key, *_, state in held if key not in self.futures}
         # What was submitted just now may not have reached the keeper.
-        found = [self.batch_of(key, tags.get(key, "")) for key in dict.fromkeys([*tags, *self.futures])]
+        mine = [batch.key for batch in self.ledger.known() if batch.key in self.futures]
+        found = [self.batch_of(key, **known.get(key, {})) for key in dict.fromkeys([*known, *mine])]
         self._back.update({batch.key: batch for batch in found if batch.key in new})
         if new:
             self._send_to_scheduler({"op": "client-desires-keys", "keys": list(new)})
         for batch in found:
             if new.get(batch.key) in ENDED:
                 await batch.dask._state.wait()
-        return [Future(batch) for batch in found]
+        return [Future(batch, index) for batch in found for index in batch.indices]
 
-    def batch_of(self, key: Any, tag: str = "") -> Batch:
+    def batch_of(self, key: Any, **more: Any) -> Batch:
         """The batch of a key that was submitted before, in whichever way."""
-        batch, new = self.ledger.batch(key, tag=tag)
+        batch, new = self.ledger.batch(key, **more)
         if new:
             self.ledger.hold(batch, DaskFuture(key, self))
         return batch

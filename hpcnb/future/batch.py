@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import CancelledError
 from concurrent.futures._base import CANCELLED_AND_NOTIFIED, FINISHED, PENDING
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
+from hpcnb.pilot.batch import Outcomes
+
 if TYPE_CHECKING:
+    from hpcnb.future.batches import Pace
     from hpcnb.future.ledger import Ledger
 
 __all__ = ["CANCELLED", "FINISHED", "PENDING", "Batch"]
@@ -31,18 +34,23 @@ class Batch:
     size : int, optional
         The number of calls; None for a single one, whose result is the key's value itself.
     tag : str
+    pace : Pace, optional
+        What learns from the time that its calls took.
     """
 
     __slots__ = (
         "__weakref__",
         "_dropped",
+        "_errors",
         "_listeners",
+        "_released",
         "_traceback",
         "_wanted",
         "dask",
         "error",
         "key",
         "ledger",
+        "pace",
         "settled",
         "size",
         "state",
@@ -50,11 +58,14 @@ class Batch:
         "value",
     )
 
-    def __init__(self, ledger: Ledger, key: Any, *, size: int | None = None, tag: str = "") -> None:
+    def __init__(
+        self, ledger: Ledger, key: Any, *, size: int | None = None, tag: str = "", pace: Pace | None = None
+    ) -> None:
         self.ledger = ledger
         self.key = key
         self.size = size
         self.tag = tag
+        self.pace = pace
         self.dask: Any = None
         self.state = PENDING
         self.settled = False
@@ -62,7 +73,9 @@ class Batch:
         self.error: BaseException | None = None
         self._traceback: TracebackType | None = None
         self._wanted = False
+        self._errors: dict[int, tuple[BaseException, TracebackType | None]] = {}
         self._dropped: set[int] = set()
+        self._released: set[int] = set()
         self._listeners: list[Callable[[Batch], object]] = []
 
     # -- what comes of it ----------------------------------------------------------------------------------------------
@@ -89,6 +102,8 @@ class Batch:
             cancelled = self.state is PENDING and isinstance(error, CancelledError)
             self.state = CANCELLED if cancelled else FINISHED
             listeners, self._listeners = self._listeners, []
+        if self.pace is not None and error is None:
+            self.pace.learn(value)
         for listener in listeners:
             listener(self)
 
@@ -110,6 +125,11 @@ class Batch:
 
     # -- what is asked of it -------------------------------------------------------------------------------------------
 
+    @property
+    def indices(self) -> Sequence[int | None]:
+        """By which its calls are told apart."""
+        return range(self.size) if self.size is not None else (None,)
+
     def state_of(self, index: int | None) -> str:
         """The state of one of its calls."""
         return CANCELLED if index in self._dropped else self.state
@@ -122,8 +142,36 @@ class Batch:
         """Value and error of one of its calls; it is settled."""
         if index in self._dropped:
             return None, CancelledError()
-        # Each raise has added its own frames to it.
-        return self.value, self.error and self.error.with_traceback(self._traceback)
+        if self.error is not None:
+            return None, self.error.with_traceback(self._traceback)  # each raise has added its own frames to it
+        if index is None:
+            return self.value, None
+        if isinstance(self.value, Outcomes):
+            self._open(self.value)
+        error, traceback = self._errors.get(index, (None, None))
+        return self.value[index], error and error.with_traceback(traceback)
+
+    def _open(self, outcomes: Outcomes) -> None:
+        """Read what came of its calls; not on the loop, which has other things to do."""
+        values: list[Any] = []
+        errors = {}
+        for index in range(len(outcomes.values)):
+            value = None
+            try:
+                value = outcomes.get(index)
+            except BaseException as error:
+                errors[index] = error, _remote(error.__traceback__)
+            values.append(value)
+        with _lock:
+            if self.value is outcomes:  # else another thread was faster, and its objects are those that are known
+                self._errors, self.value = errors, values
+
+    def release(self, index: int | None) -> None:
+        """Let the cluster forget it: each of its calls, where there are several."""
+        if index is not None:
+            self._released.add(index)
+        if index is None or len(self._released) == self.size:
+            self.ledger.release(self)
 
     def want(self) -> None:
         """Have its value here as soon as there is one."""
@@ -162,3 +210,13 @@ class Batch:
             return heard.wait(timeout)
         finally:
             self.unlisten(listener)
+
+
+def _remote(traceback: TracebackType | None) -> TracebackType | None:
+    """The part of a traceback that came from the worker."""
+    while traceback is not None and traceback.tb_frame.f_code in HERE:
+        traceback = traceback.tb_next
+    return traceback
+
+
+HERE = {Batch._open.__code__, Outcomes.get.__code__}  # noqa: SLF001 - its own

@@ -76,7 +76,7 @@ class Future(concurrent.futures.Future[Any]):
             The task's own, as its own type.
         """
         self.batch.want()
-        self._wait(self._settled, timeout)
+        self._wait(self.settled, timeout)
         value, error = self.batch.outcome(self.index)
         if error is None:
             return value
@@ -89,7 +89,7 @@ class Future(concurrent.futures.Future[Any]):
         """What the task has raised, or None; waits for its end."""
         if self.batch.size is not None:
             self.batch.want()
-            self._wait(self._settled, timeout)
+            self._wait(self.settled, timeout)
         else:
             self._wait(self.done, timeout)
         _, error = self.batch.outcome(self.index)
@@ -115,7 +115,7 @@ class Future(concurrent.futures.Future[Any]):
         """Call `fn` with this future when its value is here; at once, if it is."""
         watch = self._watched()
         with watch.lock:
-            if waits := not self._settled():
+            if waits := not self.settled():
                 watch.callbacks.append(fn)
         if waits:
             self.batch.want()
@@ -167,12 +167,12 @@ class Future(concurrent.futures.Future[Any]):
 
     @property
     def dask(self) -> Any:
-        """The future of Dask's that it stands on."""
-        return self.batch.dask
+        """A future of Dask's with its value."""
+        return self.batch.dask if self.index is None else self.batch.ledger.pick(self.batch, self.index)
 
     def release(self) -> None:
         """Let the cluster forget it, also when it is one of an earlier kernel's."""
-        self.batch.ledger.release(self.batch)
+        self.batch.release(self.index)
 
     def __repr__(self) -> str:
         state = "finished" if self._state == FINISHED else self.state  # what it is exactly may have to be asked for
@@ -182,10 +182,11 @@ class Future(concurrent.futures.Future[Any]):
         reduced: tuple[Any, ...] = self.dask.__reduce__()
         return reduced
 
-    # -- within --------------------------------------------------------------------------------------------------------
-
-    def _settled(self) -> bool:
+    def settled(self) -> bool:
+        """Whether what came of it is here."""
         return self.batch.settled_of(self.index)
+
+    # -- within --------------------------------------------------------------------------------------------------------
 
     def _wait(self, ready: Callable[[], bool], timeout: float | None) -> None:
         if ready():
@@ -218,7 +219,7 @@ class Future(concurrent.futures.Future[Any]):
                 for waiter in watch.waiters:
                     self._tell(waiter)
             callbacks: list[Any] = []
-            if self._settled():
+            if self.settled():
                 callbacks, watch.callbacks = watch.callbacks, []
         for callback in callbacks:
             _call_later(callback, self)

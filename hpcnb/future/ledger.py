@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["Ledger"]
 
 AT_ONCE = 1000
-"""Values that are asked for in one message."""
+"""Values that are asked for in one message, or the calls of one batch more."""
 BESIDE = 5
 """Such messages that wait for an answer at the same time."""
 PAUSE = 1.0
@@ -52,12 +52,12 @@ class Ledger:
         """While somebody waits for a future, he is asked for whatever a lost connection needs."""
         return self._client.awaited()
 
-    def batch(self, key: Any, *, size: int | None = None, tag: str = "") -> tuple[Batch, bool]:
+    def batch(self, key: Any, **more: Any) -> tuple[Batch, bool]:
         """The batch of a key, and whether it is a new one."""
         with self._lock:
             if (known := self._known.get(key)) is not None:
                 return known, False
-            made = self._known[key] = self._open[key] = Batch(self, key, size=size, tag=tag)
+            made = self._known[key] = self._open[key] = Batch(self, key, **more)
         return made, True
 
     def hold(self, batch: Batch, future: Any) -> None:
@@ -71,6 +71,11 @@ class Ledger:
         self._open.pop(batch.key, None)
         self._known.pop(batch.key, None)
         batch.settle(error=error)
+
+    def known(self) -> list[Batch]:
+        """Those that are open, or that a future refers to, in order of submission."""
+        with self._lock:
+            return list(self._known.values())
 
     # -- what the scheduler says ---------------------------------------------------------------------------------------
 
@@ -121,6 +126,10 @@ class Ledger:
         self._client.release(batch.key)
         batch.dask.release()
 
+    def pick(self, batch: Batch, index: int) -> Any:
+        """A future of Dask's for one of a batch's calls."""
+        return self._client.pick(batch, index)
+
     def fetch(self, batch: Batch) -> None:
         """Bring the value of a key that is in memory; with those that are asked for meanwhile."""
         if self._cause is not None:
@@ -141,8 +150,13 @@ class Ledger:
 
     async def _fetch(self) -> None:
         while self._wanted:
-            batches = [self._wanted.popleft() for _ in range(min(AT_ONCE, len(self._wanted)))]
-            await self._bring({batch.key: batch for batch in batches})
+            batches: dict[Any, Batch] = {}
+            calls = 0
+            while self._wanted and calls < AT_ONCE:
+                batch = self._wanted.popleft()
+                batches[batch.key] = batch
+                calls += batch.size or 1
+            await self._bring(batches)
 
     async def _bring(self, batches: dict[Any, Batch]) -> None:
         try:

@@ -6,16 +6,15 @@ import contextlib
 import itertools
 import queue
 import time
-import uuid
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ALL_COMPLETED, FIRST_COMPLETED, FIRST_EXCEPTION
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import distributed
-from dask.utils import funcname
 
 from hpcnb.choice import current
-from hpcnb.future.batch import PENDING, Batch
+from hpcnb.future.batch import Batch
+from hpcnb.future.batches import send, send_all
 from hpcnb.future.future import Future
 from hpcnb.kept import NotebookClient
 
@@ -69,8 +68,18 @@ def map(
     retries: int | None = None,
     priority: int = 0,
     tag: str = "",
+    batch_size: int | Literal["auto"] = "auto",
 ) -> list[Future]:
     """Run ``fn`` on each element, or on each tuple of elements of several iterables; the rest is as in `submit`.
+
+    Calls that take less than some hundredths of a second are sent many at a time, which makes a million of them
+    reasonable. Each still has its own future, with its own result or error, and is tried again by itself.
+
+    Parameters
+    ----------
+    batch_size : int or "auto"
+        How many are sent at a time. By itself it is found from the time that the function took before, else from a few calls
+        that are sent first, and waited for a tenth of a second at most.
 
     Returns
     -------
@@ -83,59 +92,9 @@ def map(
     [1, 4, 9]
     """
     client = current().early_client
-    options: dict[str, Any] = {"tag": tag, "retries": retries, "priority": priority}
-    return [send(client, fn, args, {}, **options) for args in zip(*iterables, strict=False)]
-
-
-def send(
-    client: NotebookClient,
-    fn: Callable[..., Any],
-    args: Iterable[Any],
-    kwargs: dict[str, Any],
-    *,
-    key: str | None = None,
-    tag: str = "",
-    **options: Any,
-) -> Future:
-    """Have a client run a call; the one way by which each goes.
-
-    Parameters
-    ----------
-    client : NotebookClient
-    fn : callable
-    args, kwargs
-        Its arguments, futures among them.
-    key, tag : str, optional
-        As in `submit`.
-    **options
-        What the scheduler is told beside the call: see `NotebookClient.send`.
-    """
-    if not callable(fn):
-        raise TypeError(f"what is submitted must be callable, not {fn!r}")
-    # A function is run each time it is submitted, as with any executor; Dask by itself takes equal calls for one.
-    batch, new = client.ledger.batch(key or f"{funcname(fn)}-{uuid.uuid4()}", tag=tag)
-    if new:
-        try:
-            client.send(batch, fn, [_dask(value) for value in args], _dask(kwargs), **options)
-        except BaseException as error:
-            client.ledger.forget(batch, error)
-            raise
-    return Future(batch)
-
-
-def _dask(value: Any) -> Any:
-    """A value with Dask's futures in the place of ours: on these a task can depend."""
-    if isinstance(value, Future):
-        return value.dask
-    if type(value) in (list, tuple, set):
-        found = [_dask(one) for one in value]
-        changed = any(new is not old for new, old in zip(found, value, strict=True))
-        return type(value)(found) if changed else value
-    if type(value) is dict:
-        found = [_dask(one) for one in value.values()]
-        changed = any(new is not old for new, old in zip(found, value.values(), strict=True))
-        return dict(zip(value, found, strict=True)) if changed else value
-    return value
+    rows = list(zip(*iterables, strict=False))
+    size = None if batch_size == "auto" else int(batch_size)
+    return send_all(client, fn, rows, batch_size=size, tag=tag, retries=retries, priority=priority)
 
 
 def futures(tag: str | None = None) -> list[Future]:
@@ -229,9 +188,9 @@ def _in_order_of_ending(futures: Iterable[Future], timeout: float | None) -> Ite
     waiting: dict[Batch, list[Future]] = {}
     for future in dict.fromkeys(futures):
         waiting.setdefault(future.batch, []).append(future)
-    for batch in waiting:
+    for batch, mine in waiting.items():
         batch.listen(news.put)
-        if batch.state is not PENDING:
+        if any(future.done() for future in mine):
             news.put(batch)
     try:
         while waiting:

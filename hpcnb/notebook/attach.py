@@ -105,7 +105,9 @@ def reminder(shell: InteractiveShell, session: Session) -> str:
 
 def summary(kept: Mapping[str, Any], sessions: Sequence[Mapping[str, Any]], cells: int) -> str:
     """What there is, in a few lines."""
-    counts = Counter(STATES.get(state, "waiting") for *_, state in kept["futures"])
+    counts: Counter[str] = Counter()
+    for *_, size, state in kept["futures"]:
+        counts[STATES.get(state, "waiting")] += size or 1
     number = counts.total()
     futures = f"{number:,} future{'s' * (number != 1)}"
     if counts:

@@ -12,10 +12,12 @@ from typing import Any
 from distributed.diagnostics.plugin import SchedulerPlugin
 from distributed.scheduler import Scheduler, TaskState
 
-__all__ = ["TAG", "Keeper", "client_name", "notebook_of"]
+__all__ = ["SIZE", "TAG", "Keeper", "client_name", "notebook_of"]
 
 TAG = "hpcnb_tag"
 """The annotation of a task that holds its tag."""
+SIZE = "hpcnb_size"
+"""That of a batch of calls, with their number; 0: it is but a part of something else, and nobody's future."""
 
 ORPHANS = 100_000
 """Keys of one notebook that are kept while it is away; beyond it the oldest that have ended go."""
@@ -49,11 +51,14 @@ class Kept:
     tag : str
     at : float
         POSIX time of the submission.
+    size : int or None
+        The number of calls, where it is a batch.
     """
 
     ordinal: int
     tag: str
     at: float
+    size: int | None
 
 
 class Keeper(SchedulerPlugin):
@@ -90,10 +95,12 @@ class Keeper(SchedulerPlugin):
         notebook = notebook_of(client)
         if not notebook:
             return
-        mine, tags, now = self._kept.setdefault(notebook, {}), annotations.get(TAG, {}), time.time()
+        tags, sizes = annotations.get(TAG, {}), annotations.get(SIZE, {})
+        keys = {key for key in keys if sizes.get(key) != 0}
+        mine, now = self._kept.setdefault(notebook, {}), time.time()
         for key in sorted(keys, key=self._place):
             if key not in mine:
-                mine[key] = Kept(ordinal=next(self._ordinals), tag=tags.get(key, ""), at=now)
+                mine[key] = Kept(ordinal=next(self._ordinals), tag=tags.get(key, ""), at=now, size=sizes.get(key))
         scheduler.client_desires_keys(keys, _holder(notebook))
 
     def _place(self, key: Any) -> int:
@@ -159,14 +166,14 @@ class Keeper(SchedulerPlugin):
         Returns
         -------
         dict
-            ``futures``: a list of ``(key, ordinal, tag, at, state)``, the state as Dask names a task's, or ``executing``; ``others``:
+            ``futures``: a list of ``(key, ordinal, tag, at, size, state)``, the state as Dask names a task's, or ``executing``; ``others``:
             notebooks without a living client, each with the number of its keys.
         """
         mine, tasks = self._kept.get(notebook, {}), self._scheduler.tasks
         held = sorted(mine.items(), key=lambda item: item[1].ordinal)
-        away = {name: len(keys) for name, keys in self._kept.items() if keys and not self._lives(name)}
+        away = {name: _number(keys) for name, keys in self._kept.items() if keys and not self._lives(name)}
         return {
-            "futures": [(key, one.ordinal, one.tag, one.at, _state(tasks[key])) for key, one in held],
+            "futures": [(key, one.ordinal, one.tag, one.at, one.size, _state(tasks[key])) for key, one in held],
             "others": {name: number for name, number in away.items() if name != notebook},
         }
 
@@ -207,6 +214,10 @@ def _state(task: TaskState) -> str:
     # To Dask a task that waits at its worker is "processing" as well; which of them run, workers tell with each heartbeat.
     worker = task.processing_on
     return "executing" if worker is not None and task in worker.executing else str(task.state)
+
+
+def _number(keys: dict[Any, Kept]) -> int:
+    return sum(one.size or 1 for one in keys.values())
 
 
 def _holder(notebook: str) -> str:

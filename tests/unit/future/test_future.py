@@ -10,72 +10,12 @@ import threading
 import weakref
 
 import pytest
-from distributed import LocalCluster
 
 import hpcnb as hpc
 from hpcnb.errors import JobTimeout
-from hpcnb.future import verbs
+from hpcnb.future import batches
 from hpcnb.kept import NotebookClient
-from hpcnb.pilot.keeper import Keeper
-
-DEADLINE = 20.0
-
-gate, ran = threading.Event(), threading.Event()
-"""Tasks run in this process: they can wait for one, and tell by the other."""
-
-
-def waits(value=0):
-    """A task that ends when it is let."""
-    assert gate.wait(DEADLINE)
-    return value
-
-
-def tells():
-    """A task that somebody can hear of."""
-    waits()
-    ran.set()
-
-
-def fails(what="as it should"):
-    """One that fails."""
-    raise ValueError(what)
-
-
-class CannotBeRead:
-    """A value that can be sent, and not be read where it arrives."""
-
-    def __reduce__(self):
-        return fails, ("not here",)
-
-
-@pytest.fixture(scope="module")
-def dask_cluster():
-    """A scheduler and a worker with two threads, all in this process."""
-    options = {"processes": False, "protocol": "tcp://", "dashboard_address": None}
-    with LocalCluster(n_workers=1, threads_per_worker=2, **options) as cluster:
-        cluster.scheduler.add_plugin(Keeper(cluster.scheduler))
-        yield cluster
-
-
-@pytest.fixture
-def client(dask_cluster):
-    """A notebook's client."""
-    gate.clear()
-    client = NotebookClient(dask_cluster)
-    client.wait_until_connected()
-    yield client
-    gate.set()
-    client.close()
-
-
-@pytest.fixture
-def submit(client):
-    """`hpc.submit`, to that client."""
-
-    def submit(fn, *args, key=None, tag="", **kwargs):
-        return verbs.send(client, fn, args, kwargs, key=key, tag=tag)
-
-    return submit
+from tests.unit.future.tasks import DEADLINE, CannotBeRead, fails, gate, ran, tells, waits
 
 
 def test_a_result_an_error_and_their_words(submit):
@@ -234,7 +174,7 @@ def test_a_callback_on_what_is_done_but_not_here(submit, client):
     told = threading.Event()
     future.add_done_callback(lambda future: told.set())
     assert told.wait(DEADLINE)
-    assert future._settled()
+    assert future.settled()
 
 
 def test_a_value_is_fetched_when_asked_for_and_once(submit, client, monkeypatch):
@@ -305,9 +245,9 @@ def test_a_client_that_is_closed_ends_what_waits(dask_cluster):
     """Nobody waits for ever; and the end of a cluster is told with its cause."""
     gate.clear()
     client = NotebookClient(dask_cluster)
-    held = verbs.send(client, waits, [], {})
+    held = batches.send(client, waits, [], {})
     client.wait_until_connected()
-    done, over = verbs.send(client, abs, [-1], {}), verbs.send(client, waits, [], {})
+    done, over = batches.send(client, abs, [-1], {}), batches.send(client, waits, [], {})
     hpc.wait([done])
     over.cancel()
     client.ledger.close(JobTimeout("the walltime of 1 h is over"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from types import SimpleNamespace
 
+import dask
 import pytest
 from distributed import Future as DaskFuture
 from distributed import LocalCluster, Scheduler
@@ -12,7 +13,7 @@ from distributed import LocalCluster, Scheduler
 from hpcnb import kept
 from hpcnb.kept import NotebookClient
 from hpcnb.pilot import keeper as keeper_module
-from hpcnb.pilot.keeper import Keeper, client_name, notebook_of
+from hpcnb.pilot.keeper import TAG, Keeper, client_name, notebook_of
 from tests.isolation import until
 
 
@@ -105,7 +106,7 @@ async def test_results_of_a_client_that_left_stay(place, way, monkeypatch):
     """Finished, failed and queued futures are there for the next kernel, in order, by name, with tags."""
     client = await place.client()
     futures = [client.submit(double, i, pure=False) for i in range(3)]
-    with client.tagged("bad"):
+    with dask.annotate(**{TAG: "bad"}):
         futures.append(client.submit(fail, pure=False))
     await until(lambda: all(f.done() for f in futures))
     keys = [f.key for f in futures]

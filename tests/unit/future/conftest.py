@@ -1,0 +1,41 @@
+"""A scheduler with the keeper, a worker, and a notebook's client."""
+
+from __future__ import annotations
+
+import pytest
+from distributed import LocalCluster
+
+from hpcnb.future import batches
+from hpcnb.kept import NotebookClient
+from hpcnb.pilot.keeper import Keeper
+from tests.unit.future.tasks import gate
+
+
+@pytest.fixture(scope="module")
+def dask_cluster():
+    """A scheduler and a worker with two threads, all in this process."""
+    options = {"processes": False, "protocol": "tcp://", "dashboard_address": None}
+    with LocalCluster(n_workers=1, threads_per_worker=2, **options) as cluster:
+        cluster.scheduler.add_plugin(Keeper(cluster.scheduler))
+        yield cluster
+
+
+@pytest.fixture
+def client(dask_cluster):
+    """A notebook's client."""
+    gate.clear()
+    client = NotebookClient(dask_cluster)
+    client.wait_until_connected()
+    yield client
+    gate.set()
+    client.close()
+
+
+@pytest.fixture
+def submit(client):
+    """`hpc.submit`, to that client."""
+
+    def submit(fn, *args, key=None, tag="", **kwargs):
+        return batches.send(client, fn, args, kwargs, key=key, tag=tag)
+
+    return submit
