@@ -47,7 +47,7 @@ class Main:
 
     def submit(self, fn: Callable[..., Any], args: Sequence[Any], **options: Any) -> Any:
         from hpcnb.choice import current
-        from hpcnb.future.verbs import send
+        from hpcnb.future.batches import send
 
         return send(current().early_client, fn, args, {}, **options)
 

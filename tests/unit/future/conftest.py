@@ -14,7 +14,9 @@ from tests.unit.future.tasks import gate
 @pytest.fixture(scope="module")
 def dask_cluster():
     """A scheduler and a worker with two threads, all in this process."""
-    options = {"processes": False, "protocol": "tcp://", "dashboard_address": None}
+    # Dask's HTTP server comes without a dashboard, too, on a port that another test of this machine may have.
+    anywhere = {"dashboard_address": "127.0.0.1:0"}
+    options = {"processes": False, "protocol": "tcp://", "dashboard_address": None, "scheduler_kwargs": anywhere}
     with LocalCluster(n_workers=1, threads_per_worker=2, **options) as cluster:
         cluster.scheduler.add_plugin(Keeper(cluster.scheduler))
         yield cluster
