@@ -12,7 +12,7 @@ import sys
 import uuid
 import weakref
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -153,7 +153,15 @@ class NotebookClient(Client):
 
     # -- what it is told ---------------------------------------------------------------------------------------------------
 
-    def send(self, tasks: Sequence[Sent], *, tag: str = "", priority: int = 0, retries: int | None = None) -> None:
+    def send(
+        self,
+        tasks: Sequence[Sent],
+        *,
+        tag: str = "",
+        priority: int = 0,
+        retries: int | None = None,
+        resources: Mapping[str, float] | None = None,
+    ) -> None:
         """Have tasks run, in order, as soon as that can be; the one way by which all of ours go.
 
         Parameters
@@ -163,6 +171,8 @@ class NotebookClient(Client):
         priority : int
         retries : int, optional
             As in `hpcnb.submit`.
+        resources : mapping, optional
+            What they need of what workers offer (see `hpcnb.pilot.node`).
         """
         # Not by Dask's own `submit`, which would take arguments of some names for its own.
         for size, some in itertools.groupby(tasks, lambda task: task.batch.size):
@@ -176,6 +186,7 @@ class NotebookClient(Client):
                         internal_priority={key: place for place, key in enumerate(keys)},
                         user_priority=priority,
                         retries=retries,
+                        resources=resources,
                         span_metadata=SpanMetadata(collections=[{"type": "Future"}]),
                     )
             except BaseException as error:

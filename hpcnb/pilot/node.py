@@ -16,6 +16,7 @@ import json
 import math
 import os
 import select
+import shutil
 import signal
 import socket
 import stat
@@ -277,10 +278,18 @@ def worker_child(run: Run, worker: WorkerLayout, *, node: str, local_directory: 
         argv += ["--nthreads", str(worker.threads), "--memory-limit", str(worker.memory)]
         argv += ["--no-dashboard", "--dashboard-address", "127.0.0.1:0", "--local-directory", local_directory]
         argv += ["--death-timeout", str(PATIENCE), "--preload", "hpcnb.pilot.plugin"]
+        argv += ["--resources", _offered(worker, node, local_directory)]
         call.isolate_from_here()
         dask_worker.main(argv, standalone_mode=False)
 
     return Child(name=f"worker-{name}", main=main, log=run.file(f"logs/worker-{name}.log"), memory=worker.memory)
+
+
+def _offered(worker: WorkerLayout, node: str, local_directory: str) -> str:
+    """What tasks may ask of a worker, as Dask's command line takes it."""
+    storage = shutil.disk_usage(local_directory).free
+    offered = {"cores": worker.threads, "memory": worker.memory, "storage": storage, "gpus": len(worker.gpus)}
+    return " ".join(f"{name}={amount}" for name, amount in {**offered, f"node:{node}": 1}.items())
 
 
 def _scheduler_address(run: Run) -> str:

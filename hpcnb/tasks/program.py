@@ -9,11 +9,12 @@ import os
 import threading
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from hpcnb.tasks.body import Argument, Body, leaves, shaped
+from hpcnb.tasks.constraints import Constraints
 from hpcnb.tasks.data import Datum, Ledger, Version, absolute, refreshed
 from hpcnb.tasks.directions import Access, Direction, In
 from hpcnb.tasks.graph import Graph, Node
@@ -31,6 +32,7 @@ class Options:
     returns: int = 1
     retries: int = 0
     priority: int = 0
+    constraints: Constraints = field(default_factory=Constraints)
 
 
 @dataclass(kw_only=True)
@@ -82,8 +84,13 @@ class Program:
         return returned
 
     def _submit(self, body: Body, values: list[Any], options: Options) -> Any:
+        needed = options.constraints.needed()
+        if needed:
+            self._where.check(needed)
         key = f"{body.__name__}-{uuid.uuid4()}"
-        return self._where.submit(body, [values], key=key, retries=options.retries, priority=options.priority)
+        return self._where.submit(
+            body, [values], key=key, retries=options.retries, priority=options.priority, resources=needed or None
+        )
 
     def _outputs(self, task: Any, node: Node, returns: int, written: Sequence[_Written]) -> Any:
         parts = [task]

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from types import MethodType
 from typing import Any, overload
 
+from hpcnb.tasks.constraints import Constraints
 from hpcnb.tasks.directions import Direction, InOut, Parameters
 from hpcnb.tasks.program import Options
 from hpcnb.tasks.programs import program
@@ -92,6 +93,11 @@ def task(fn: Callable[..., Any], /) -> Task: ...
 def task(
     *,
     returns: int | None = None,
+    cores: int | Callable[[], int] = 1,
+    memory: str | Callable[[], str] | None = None,
+    storage: str | Callable[[], str] | None = None,
+    gpus: int | Callable[[], int] = 0,
+    where: str | Callable[[], str] | None = None,
     retries: int = 0,
     priority: int = 0,
     target_direction: Direction = InOut,
@@ -102,6 +108,11 @@ def task(
     /,
     *,
     returns: int | None = None,
+    cores: int | Callable[[], int] = 1,
+    memory: str | Callable[[], str] | None = None,
+    storage: str | Callable[[], str] | None = None,
+    gpus: int | Callable[[], int] = 0,
+    where: str | Callable[[], str] | None = None,
     retries: int = 0,
     priority: int = 0,
     target_direction: Direction = InOut,
@@ -118,6 +129,15 @@ def task(
     returns : int, optional
         How many values it returns; each has a future. By default 1, or none if it has no ``return`` with a value: then its future's
         value is None.
+    cores : int
+        Of the worker that runs it; as the other needs it may be a function, which is asked at each call.
+    memory : str, optional
+        ``"4GiB"``: how much of the worker's memory it is given; tasks that say nothing are given none.
+    storage : str, optional
+        Of the node's scratch.
+    gpus : int
+    where : str, optional
+        The name of a node.
     retries : int
         How often a call that raises is tried again.
     priority : int
@@ -141,6 +161,7 @@ def task(
             returns=returned_by(fn) if returns is None else returns,
             retries=retries,
             priority=priority,
+            constraints=Constraints(cores=cores, memory=memory, storage=storage, gpus=gpus, where=where),
         )
         return Task(fn, options, directions, target_direction)
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import contextlib
 import operator
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 import distributed
 
 from hpcnb.errors import TaskError
+from hpcnb.tasks.constraints import refusal
 
 __all__ = ["Inside", "Main", "Where"]
 
@@ -22,6 +23,9 @@ class Where(Protocol):
 
     def submit(self, fn: Callable[..., Any], args: Sequence[Any], **options: Any) -> Any:
         """Run a call; gives a future."""
+
+    def check(self, needed: Mapping[str, float]) -> None:
+        """Raise, if no worker can ever give what a task needs."""
 
     def is_future(self, value: Any) -> bool:
         """Whether a value is one that was given."""
@@ -50,6 +54,12 @@ class Main:
         from hpcnb.future.batches import send
 
         return send(current().early_client, fn, args, {}, **options)
+
+    def check(self, needed: Mapping[str, float]) -> None:
+        from hpcnb.choice import current
+
+        cluster = current()
+        check(needed, cluster.client, f"cluster {cluster.name!r} on {cluster.site}")
 
     def is_future(self, value: Any) -> bool:
         from hpcnb.future.future import Future
@@ -107,6 +117,9 @@ class Inside:
             fn, *args, key=key or f"{operator.attrgetter('__name__')(fn)}-{uuid.uuid4()}", **options
         )
 
+    def check(self, needed: Mapping[str, float]) -> None:
+        check(needed, self._client, "this cluster")
+
     def is_future(self, value: Any) -> bool:
         return isinstance(value, distributed.Future)
 
@@ -131,6 +144,18 @@ class Inside:
 
     def cancel(self, futures: Sequence[Any]) -> None:
         self._client.cancel(list(futures))
+
+
+def check(needed: Mapping[str, float], client: Any, where: str) -> None:
+    """Raise, if none of a client's workers can ever give what a task needs.
+
+    Raises
+    ------
+    TaskError
+    """
+    offers = [worker.get("resources", {}) for worker in client.scheduler_info(n_workers=-1)["workers"].values()]
+    if (error := refusal(needed, offers, where)) is not None:
+        raise error
 
 
 @contextlib.contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 import sys
 import tempfile
 import time
@@ -414,6 +415,54 @@ def test_a_file_that_is_nowhere(tmp_path):
         hpc.wait_on(read(tmp_path / "nowhere"))
     with pytest.raises(FileNotFoundError, match=r"forget\(\) has not written .*unwritten"):
         hpc.wait_on(forget(tmp_path / "unwritten"))
+
+
+# -- constraints -----------------------------------------------------------------------------------------------------------
+
+
+def test_tasks_that_need_all_cores(tmp_path):
+    """Tasks that need all cores of a worker run one for each worker at a time, those of one worker one after the other."""
+
+    @hpc.task(cores=4)
+    def work():
+        start = time.time()
+        time.sleep(0.1)
+        return (start, time.time()), os.getpid()
+
+    ran = hpc.wait_on([work() for _ in range(4)])
+    for worker in {pid for _, pid in ran}:
+        spans = sorted(span for span, pid in ran if pid == worker)
+        assert not any(overlap(*pair) for pair in itertools.pairwise(spans))
+
+
+def test_memory_is_divided(tmp_path):
+    """A task that needs most of a worker's memory waits for another that has it."""
+    (offered, *_) = hpc.current().client.scheduler_info(n_workers=-1)["workers"].values()
+
+    @hpc.task(memory=f"{int(offered['resources']['memory'] * 0.6 / 1e6)}MB")
+    def work():
+        start = time.time()
+        time.sleep(0.1)
+        return (start, time.time()), os.getpid()
+
+    ran = hpc.wait_on([work() for _ in range(3)])
+    for worker in {pid for _, pid in ran}:
+        spans = sorted(span for span, pid in ran if pid == worker)
+        assert not any(overlap(*pair) for pair in itertools.pairwise(spans))
+
+
+@pytest.mark.parametrize(
+    "asked", [{"cores": 64}, {"memory": "1PiB"}, {"storage": "1PiB"}, {"gpus": 1}, {"where": "nowhere"}], ids=str
+)
+def test_what_the_site_does_not_have(asked):
+    """An unsatisfiable constraint is an error at once, which names what the site offers."""
+
+    @hpc.task(**asked)
+    def work():
+        """Never run."""
+
+    with pytest.raises(hpc.TaskError, match="no worker has what the task needs: .*\n.* 4 cores, .* MiB of memory"):
+        work()
 
 
 # -- groups, tasks in tasks, local functions ------------------------------------------------------------------------------
