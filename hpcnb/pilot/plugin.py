@@ -14,6 +14,7 @@ from distributed.worker import Worker
 from tornado.ioloop import PeriodicCallback
 
 from hpcnb.pilot.call import Stopper
+from hpcnb.pilot.elsewhere import Elsewhere
 from hpcnb.pilot.events import emit
 from hpcnb.pilot.keeper import Keeper
 from hpcnb.pilot.suspects import Suspects
@@ -83,5 +84,6 @@ async def dask_setup(server: Scheduler | Worker) -> None:
     scheduler.add_plugin(plugin)
     scheduler.add_plugin(Keeper(scheduler))
     scheduler.add_plugin(Suspects(scheduler))
+    scheduler.add_plugin(Elsewhere(scheduler))
     scheduler.periodic_callbacks["hpcnb-load"] = PeriodicCallback(plugin.publish, INTERVAL)
     emit("scheduler", address=scheduler.address)

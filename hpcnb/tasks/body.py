@@ -14,7 +14,7 @@ from hpcnb.tasks.directions import Direction
 from hpcnb.tasks.nesting import inner
 from hpcnb.tasks.staging import Content, Place
 
-__all__ = ["Argument", "Body", "leaves"]
+__all__ = ["Argument", "Body", "leaves", "only"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -81,7 +81,7 @@ class Body:
             kwargs = {a.name: value for value, a in zip(laid_out, self.arguments, strict=True) if a.name}
             returned, laid_out = settled([self.fn(*args, **kwargs), laid_out])
             outputs = [*self._returned(returned), *self._written(laid_out)]
-        return _only(outputs)
+        return only(outputs)
 
     def _folder(self, stack: contextlib.ExitStack) -> Path:
         if not any(argument.direction.is_path for argument in self.arguments):
@@ -137,7 +137,8 @@ class Body:
             ) from None
 
 
-def _only(outputs: Sequence[Any]) -> Any:
+def only(outputs: Sequence[Any]) -> Any:
+    """The value of a task's key: its single output, or a tuple of several."""
     if not outputs:
         return None
     return outputs[0] if len(outputs) == 1 else tuple(outputs)

@@ -28,6 +28,10 @@ class Node:
         The function's.
     key : str
         Dask's key.
+    sources : frozenset of int
+        The tasks whose results it uses.
+    spares : bool
+        Its failure ends those that come after it, and is nobody else's concern.
     state : str
         ``pending``, or how it ended, in Dask's words: ``finished``, ``error``, ``cancelled``.
     """
@@ -35,6 +39,8 @@ class Node:
     number: int
     name: str
     key: str
+    sources: frozenset[int] = frozenset()
+    spares: bool = False
     state: str = "pending"
 
 
@@ -58,31 +64,36 @@ class Graph:
     def __init__(self, most: int = MOST) -> None:
         self._most = most
         self.nodes: dict[int, Node] = {}
-        self.edges: set[tuple[int, int]] = set()
         self.forgotten = 0
 
-    def add(self, name: str, key: str, sources: Iterable[int]) -> Node:
+    @property
+    def edges(self) -> set[tuple[int, int]]:
+        """Pairs of tasks, of which the second uses something of the first."""
+        return {(source, n) for n, node in self.nodes.items() for source in node.sources if source in self.nodes}
+
+    def add(self, name: str, key: str, sources: Iterable[int], *, spares: bool = False) -> Node:
         """Enter a task with those whose results it uses."""
         number = self.forgotten + len(self.nodes) + 1
         if len(self.nodes) == self._most:
             self._forget(self._most // 10 or 1)
-        self.edges |= {(source, number) for source in sources if source in self.nodes}
-        return self.nodes.setdefault(number, Node(number=number, name=name, key=key))
+        node = Node(number=number, name=name, key=key, sources=frozenset(sources), spares=spares)
+        return self.nodes.setdefault(number, node)
+
+    def spared(self, node: Node) -> bool:
+        """Whether an error of a task is nobody's concern: it, or each of those that it has it from, says so."""
+        failed = [self.nodes[n] for n in node.sources if n in self.nodes and self.nodes[n].state == "error"]
+        return all(self.spared(source) for source in failed) if failed else node.spares
 
     def _forget(self, number: int) -> None:
         for gone in list(self.nodes)[:number]:
             del self.nodes[gone]
         self.forgotten += number
-        self.edges = {edge for edge in self.edges if edge[0] > self.forgotten}
 
     def levels(self) -> dict[int, int]:
         """How many tasks lie, one behind the other, before each."""
-        before = defaultdict(list)
-        for source, target in self.edges:
-            before[target].append(source)
         level: dict[int, int] = {}
-        for number in self.nodes:  # in the order of the calls, which no edge runs against
-            level[number] = max((level[source] + 1 for source in before[number] if source in level), default=0)
+        for number, node in self.nodes.items():  # in the order of the calls, which no edge runs against
+            level[number] = max((level[source] + 1 for source in node.sources if source in level), default=0)
         return level
 
     def _repr_svg_(self) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from hpcnb.tasks.where import Where
@@ -16,12 +17,15 @@ class Group:
     ----------
     name : str
     where : Where
+    spared : callable
+        Whether the error of a member, by its key, is not the group's.
     """
 
-    def __init__(self, name: str, where: Where) -> None:
+    def __init__(self, name: str, where: Where, spared: Callable[[str], bool]) -> None:
         self.name = name
         self.members: dict[str, Any] = {}
         self._where = where
+        self._spared = spared
 
     def wait(self) -> None:
         """Wait for the members; the first error of one that fails is raised, then they are members no longer.
@@ -31,7 +35,7 @@ class Group:
         members = dict(self.members)
         failed = []
         for task, status in self._where.ended(list(members.values())):
-            if status == "error":
+            if status == "error" and not self._spared(task.key):
                 failed.append(task)
                 if self.name:
                     self.cancel()

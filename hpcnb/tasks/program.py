@@ -9,30 +9,20 @@ import os
 import threading
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from hpcnb.tasks.body import Argument, Body, leaves, shaped
-from hpcnb.tasks.constraints import Constraints
 from hpcnb.tasks.data import Datum, Ledger, Version, absolute, refreshed
 from hpcnb.tasks.directions import Access, Direction, In
+from hpcnb.tasks.failure import CANCEL_SUCCESSORS, FAIL, IGNORE, RETRY, Options, called
 from hpcnb.tasks.graph import Graph, Node
 from hpcnb.tasks.group import Group
 from hpcnb.tasks.staging import Content, Place, collected, published
 from hpcnb.tasks.where import Where
 
-__all__ = ["Options", "Program"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Options:
-    """How a task is run; see `hpcnb.task`."""
-
-    returns: int = 1
-    retries: int = 0
-    priority: int = 0
-    constraints: Constraints = field(default_factory=Constraints)
+__all__ = ["Program"]
 
 
 @dataclass(kw_only=True)
@@ -53,8 +43,9 @@ class Program:
         self._where = where
         self._ledger = Ledger()
         self._lock = threading.RLock()
-        self._all = Group("", where)
         self._groups: list[Group] = []
+        self._nodes: dict[str, Node] = {}
+        self._all = Group("", where, self._spared)
         self.graph = Graph()
 
     # -- calling -----------------------------------------------------------------------------------------------------
@@ -76,20 +67,26 @@ class Program:
             ]
             body = Body(fn, [argument for argument, _ in given], returns=options.returns)
             task = self._submit(body, [value for _, value in given], options)
-            node = self.graph.add(body.__name__, task.key, sources)
+            spares = options.on_failure == CANCEL_SUCCESSORS
+            node = self._nodes[task.key] = self.graph.add(body.__name__, task.key, sources, spares=spares)
             for group in [self._all, *self._groups]:
                 group.members[task.key] = task
             returned = self._outputs(task, node, options.returns, written)
-        self._where.on_end(task, functools.partial(self._ended, node))
+        self._where.on_end(task, functools.partial(self._ended, node, options))
         return returned
 
     def _submit(self, body: Body, values: list[Any], options: Options) -> Any:
         needed = options.constraints.needed()
         if needed:
             self._where.check(needed)
-        key = f"{body.__name__}-{uuid.uuid4()}"
         return self._where.submit(
-            body, [values], key=key, retries=options.retries, priority=options.priority, resources=needed or None
+            called(body, options),
+            [values],
+            key=f"{body.__name__}-{uuid.uuid4()}",
+            retries=0 if options.on_failure == IGNORE else options.again,
+            same_first=options.on_failure == RETRY,
+            priority=options.priority,
+            resources=needed or None,
         )
 
     def _outputs(self, task: Any, node: Node, returns: int, written: Sequence[_Written]) -> Any:
@@ -169,18 +166,25 @@ class Program:
             return kind(self._resolved(element, sources) for element in value)
         if kind is dict:
             return {key: self._resolved(element, sources) for key, element in value.items()}
-        return value
+        return self._where.argument(value)
 
-    def _ended(self, node: Node, status: str) -> None:
+    def _ended(self, node: Node, options: Options, status: str) -> None:
         """Note how a task ended; what has not failed nobody has to wait for."""
         node.state = status
         if status != "error":
             self._all.members.pop(node.key, None)
+            self._nodes.pop(node.key, None)
+        elif options.on_failure == FAIL:
+            self._all.cancel()
+
+    def _spared(self, key: str) -> bool:
+        node = self._nodes.pop(key, None)
+        return node is not None and self.graph.spared(node)
 
     @contextlib.contextmanager
     def group(self, name: str, *, wait: bool) -> Iterator[Group]:
         """See `hpcnb.group`."""
-        group = Group(name, self._where)
+        group = Group(name, self._where, self._spared)
         self._groups.append(group)
         try:
             yield group

@@ -54,8 +54,9 @@ class Content:
         aside = Path(f"{path}.hpcnb-{os.getpid()}")
         if self.kind is Kind.DIRECTORY:
             aside.mkdir()
-            with tarfile.open(fileobj=io.BytesIO(b"".join(self.pieces))) as tar:
-                tar.extractall(aside, filter="tar")
+            if self.pieces:
+                with tarfile.open(fileobj=io.BytesIO(b"".join(self.pieces))) as tar:
+                    tar.extractall(aside, filter="tar")
             if Path(path).is_dir():
                 shutil.rmtree(path)
         else:

@@ -11,7 +11,7 @@ from typing import Any, overload
 
 from hpcnb.tasks.constraints import Constraints
 from hpcnb.tasks.directions import Direction, InOut, Parameters
-from hpcnb.tasks.program import Options
+from hpcnb.tasks.failure import Options
 from hpcnb.tasks.programs import program
 
 __all__ = ["Task", "local", "task"]
@@ -98,8 +98,12 @@ def task(
     storage: str | Callable[[], str] | None = None,
     gpus: int | Callable[[], int] = 0,
     where: str | Callable[[], str] | None = None,
-    retries: int = 0,
+    timeout: float | None = None,
+    retries: int | None = None,
     priority: int = 0,
+    isolate: bool = False,
+    on_failure: str | None = None,
+    default: Any = None,
     target_direction: Direction = InOut,
     **directions: Direction,
 ) -> Callable[[Callable[..., Any]], Task]: ...
@@ -113,8 +117,12 @@ def task(
     storage: str | Callable[[], str] | None = None,
     gpus: int | Callable[[], int] = 0,
     where: str | Callable[[], str] | None = None,
-    retries: int = 0,
+    timeout: float | None = None,
+    retries: int | None = None,
     priority: int = 0,
+    isolate: bool = False,
+    on_failure: str | None = None,
+    default: Any = None,
     target_direction: Direction = InOut,
     **directions: Direction,
 ) -> Any:
@@ -138,10 +146,21 @@ def task(
     gpus : int
     where : str, optional
         The name of a node.
-    retries : int
-        How often a call that raises is tried again.
+    timeout : float, optional
+        Seconds that a call may take.
+    retries : int, optional
+        How often a call that fails is tried again, on another worker where there is one; by default not at all. The death of a worker costs none.
     priority : int
         Higher goes first.
+    isolate : bool
+        Run it in a process of its own.
+    on_failure : str, optional
+        By default an error is raised where its future, or what it should have written, is used, and by `barrier`. ``RETRY``: it is first
+        tried again where it has failed, then elsewhere, twice in all unless `retries` says how often. ``CANCEL_SUCCESSORS``: what needs
+        it does not run, and nobody else hears of it. ``FAIL``: all that this program has called and that has not ended is cancelled.
+        ``IGNORE``: it returns `default`, what it should have written stays as it was, and files that it should have made are empty.
+    default : object
+        For ``IGNORE``; for several returned values a tuple of them, or one for all.
     target_direction : Direction
         For a method: what it does with its object.
     **directions
@@ -159,8 +178,12 @@ def task(
     def made(fn: Callable[..., Any]) -> Task:
         options = Options(
             returns=returned_by(fn) if returns is None else returns,
+            timeout=timeout,
             retries=retries,
             priority=priority,
+            isolate=isolate,
+            on_failure=on_failure,
+            default=default,
             constraints=Constraints(cores=cores, memory=memory, storage=storage, gpus=gpus, where=where),
         )
         return Task(fn, options, directions, target_direction)

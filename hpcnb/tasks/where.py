@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-import operator
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
+import dask
 import distributed
+from dask.utils import funcname
 
 from hpcnb.errors import TaskError
+from hpcnb.pilot.elsewhere import SAME_FIRST
 from hpcnb.tasks.constraints import refusal
 
 __all__ = ["Inside", "Main", "Where"]
@@ -29,6 +31,9 @@ class Where(Protocol):
 
     def is_future(self, value: Any) -> bool:
         """Whether a value is one that was given."""
+
+    def argument(self, value: Any) -> Any:
+        """What is sent of a value: another future, where the one that was given is not that of its key's value."""
 
     def nothing(self, future: Any) -> Any:
         """A future that ends as another one does, but is None."""
@@ -49,11 +54,12 @@ class Where(Protocol):
 class Main:
     """The cluster in use, for a program in a kernel."""
 
-    def submit(self, fn: Callable[..., Any], args: Sequence[Any], **options: Any) -> Any:
+    def submit(self, fn: Callable[..., Any], args: Sequence[Any], *, same_first: bool = False, **options: Any) -> Any:
         from hpcnb.choice import current
         from hpcnb.future.batches import send
 
-        return send(current().early_client, fn, args, {}, **options)
+        with _marked(same_first=same_first):
+            return send(current().early_client, fn, args, {}, **options)
 
     def check(self, needed: Mapping[str, float]) -> None:
         from hpcnb.choice import current
@@ -65,6 +71,12 @@ class Main:
         from hpcnb.future.future import Future
 
         return isinstance(value, Future)
+
+    def argument(self, value: Any) -> Any:
+        from hpcnb.future.future import Future
+        from hpcnb.tasks.ended import Ended
+
+        return self.submit(nothing, [Future(value.batch)]) if isinstance(value, Ended) else value
 
     def nothing(self, future: Any) -> Any:
         from hpcnb.tasks.ended import Ended
@@ -112,16 +124,26 @@ class Inside:
             raise TaskError("a task with isolate=True cannot call tasks: its process is no part of the cluster")
         self._client: Any = distributed.get_client()
 
-    def submit(self, fn: Callable[..., Any], args: Sequence[Any], *, key: str | None = None, **options: Any) -> Any:
-        return self._client.submit(
-            fn, *args, key=key or f"{operator.attrgetter('__name__')(fn)}-{uuid.uuid4()}", **options
-        )
+    def submit(
+        self,
+        fn: Callable[..., Any],
+        args: Sequence[Any],
+        *,
+        key: str | None = None,
+        same_first: bool = False,
+        **options: Any,
+    ) -> Any:
+        with _marked(same_first=same_first):
+            return self._client.submit(fn, *args, key=key or f"{funcname(fn)}-{uuid.uuid4()}", **options)
 
     def check(self, needed: Mapping[str, float]) -> None:
         check(needed, self._client, "this cluster")
 
     def is_future(self, value: Any) -> bool:
         return isinstance(value, distributed.Future)
+
+    def argument(self, value: Any) -> Any:
+        return value
 
     def nothing(self, future: Any) -> Any:
         return self.submit(nothing, [future])
@@ -144,6 +166,11 @@ class Inside:
 
     def cancel(self, futures: Sequence[Any]) -> None:
         self._client.cancel(list(futures))
+
+
+def _marked(*, same_first: bool) -> contextlib.AbstractContextManager[Any]:
+    marked: Any = dask
+    return marked.annotate(**{SAME_FIRST: True}) if same_first else contextlib.nullcontext()
 
 
 def check(needed: Mapping[str, float], client: Any, where: str) -> None:

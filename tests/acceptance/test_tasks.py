@@ -7,6 +7,7 @@ import os
 import sys
 import tempfile
 import time
+from concurrent.futures import CancelledError
 from pathlib import Path
 
 import cloudpickle
@@ -463,6 +464,155 @@ def test_what_the_site_does_not_have(asked):
 
     with pytest.raises(hpc.TaskError, match="no worker has what the task needs: .*\n.* 4 cores, .* MiB of memory"):
         work()
+
+
+# -- failures --------------------------------------------------------------------------------------------------------------
+
+
+def attempt(folder: Path) -> list[int]:
+    """Note an attempt; the processes of all of them so far."""
+    with open(folder / "attempts", "a") as file:
+        file.write(f"{os.getpid()}\n")
+    return [int(line) for line in (folder / "attempts").read_text().split()]
+
+
+@pytest.mark.parametrize(("options", "ways"), [({"on_failure": "RETRY"}, "AAB"), ({"retries": 1}, "AB")], ids=str)
+def test_retry(tmp_path, options, ways):
+    """RETRY tries again on the same worker first, then on another; plain retries go elsewhere at once."""
+
+    @hpc.task(**options)
+    def work():
+        tried = attempt(tmp_path)
+        if len(tried) < len(ways):
+            raise ValueError(len(tried))
+        return tried
+
+    tried = hpc.wait_on(work())
+    names = dict(zip(dict.fromkeys(tried), "ABC", strict=False))
+    assert "".join(names[pid] for pid in tried) == ways
+
+
+def test_retries_have_an_end(tmp_path):
+    """When the last attempt has failed its error is raised; each found its argument as it was."""
+
+    @hpc.task(on_failure="RETRY")
+    def work(c: hpc.InOut):
+        c.append(len(attempt(tmp_path)))
+        raise ValueError(c)
+
+    with pytest.raises(ValueError, match=r"\[0, 3\]"):
+        hpc.wait_on(work([0]))
+    with pytest.raises(ValueError):
+        hpc.barrier()
+
+
+def test_cancel_successors():
+    """CANCEL_SUCCESSORS: what comes after the failed task does not run, the rest goes on, and nobody else hears of it."""
+
+    @hpc.task(on_failure="CANCEL_SUCCESSORS")
+    def fail(c: hpc.InOut):
+        raise ValueError("wrong")
+
+    @hpc.task
+    def add(c: hpc.InOut):
+        c.append(1)
+
+    c, other = [0], [0]
+    failed = fail(c)
+    after = add(c)
+    add(other)
+    hpc.barrier()
+    assert hpc.wait_on(other) == [0, 1]
+    for future in (failed, after):
+        with pytest.raises(ValueError, match="wrong"):
+            future.result()
+
+
+def test_fail(tmp_path):
+    """FAIL: whatever the program has called and that has not ended is cancelled, and the next barrier raises the error."""
+
+    @hpc.task(on_failure="FAIL")
+    def fail():
+        meet(tmp_path, "fails", ["works"])
+        raise ValueError("wrong")
+
+    @hpc.task
+    def work():
+        meet(tmp_path, "works", ["for ever"])
+
+    working = work()
+    fail()
+    with pytest.raises(ValueError, match="wrong"):
+        hpc.barrier()
+    with pytest.raises(CancelledError):
+        working.result(PATIENCE)
+
+
+def test_ignore(tmp_path):
+    """IGNORE: the default is returned, what it should have written stays as it was, files that it should have made are empty."""
+
+    @hpc.task(on_failure="IGNORE", retries=1, default=(1, 2), returns=2)
+    def fail(c: hpc.InOut, there: hpc.FileInOut, new: hpc.FileOut, tree: hpc.DirectoryOut):
+        attempt(tmp_path)
+        c.append(1)
+        Path(there).write_text("half")
+        Path(new).write_text("half")
+        raise ValueError
+
+    @hpc.task(on_failure="IGNORE", default="late", timeout=0.1)
+    def late():
+        time.sleep(PATIENCE)
+        return "in time"
+
+    there, new, tree, c = tmp_path / "there", tmp_path / "new", tmp_path / "tree", [0]
+    there.write_text("before")
+    one, two = fail(c, there, new, tree)
+    assert hpc.wait_on(one, two, c, late()) == [1, 2, [0], "late"]
+    hpc.wait_on_file(there, new, tree)
+    assert (there.read_text(), new.read_text(), list(tree.iterdir())) == ("before", "", [])
+    assert len(attempt(tmp_path)) == 3
+    hpc.barrier()
+
+
+def test_timeout_and_isolation():
+    """A task that takes too long is a TaskTimeout; one in a process of its own may crash, and cannot call tasks."""
+
+    @hpc.task(timeout=0.2)
+    def late():
+        time.sleep(PATIENCE)
+
+    @hpc.task(isolate=True)
+    def crash(c: hpc.InOut):
+        c.append(os.getpid())
+        if len(c) > 1:
+            os.abort()
+        return os.getppid()
+
+    @hpc.task
+    def where():
+        return os.getpid()
+
+    @hpc.task(isolate=True)
+    def outer():
+        return where()
+
+    with pytest.raises(hpc.TaskTimeout, match=r"late took longer than its 0\.2 s"):
+        hpc.wait_on(late())
+    c: list[int] = []
+    crash(c)
+    with pytest.raises(hpc.TaskFailed, match="SIGABRT"):
+        crash(c).result()
+    with pytest.raises(hpc.TaskError, match="cannot call tasks"):
+        hpc.wait_on(outer())
+    with pytest.raises(hpc.TaskError):
+        hpc.barrier()
+    assert hpc.wait_on(where())
+
+
+def test_a_wrong_policy():
+    """A policy that there is not is refused with those that there are."""
+    with pytest.raises(ValueError, match="on_failure='TRY': it is one of RETRY, CANCEL_SUCCESSORS, FAIL, IGNORE"):
+        hpc.task(on_failure="TRY")(len)
 
 
 # -- groups, tasks in tasks, local functions ------------------------------------------------------------------------------
