@@ -29,6 +29,7 @@ _LAZY = {
     "DirectoryIn": "hpcnb.tasks",
     "DirectoryInOut": "hpcnb.tasks",
     "DirectoryOut": "hpcnb.tasks",
+    "Executor": "hpcnb.future.executor",
     "FileCommutative": "hpcnb.tasks",
     "FileConcurrent": "hpcnb.tasks",
     "FileIn": "hpcnb.tasks",

@@ -29,7 +29,7 @@ from hpcnb.future.batches import Sent
 from hpcnb.future.future import Future
 from hpcnb.future.ledger import Ledger
 from hpcnb.handle import Handle
-from hpcnb.pilot.batch import pick
+from hpcnb.pilot.batch import executing, pick
 from hpcnb.pilot.keeper import SIZE, TAG, client_name
 
 __all__ = ["NotebookClient", "notebook_name"]
@@ -200,6 +200,11 @@ class NotebookClient(Client):
         """A future of Dask's for one call of a batch; no one of the notebook's own."""
         with dask_annotate(**{SIZE: 0}):
             return self.submit(pick, batch.dask, index, key=f"{batch.key}-{index}")
+
+    def executing(self) -> set[Any]:
+        """The keys that run at this moment, as the workers say."""
+        found = self.run(executing, on_error="ignore") if self.connected else {}
+        return {key for keys in found.values() for key in keys}
 
     @property
     def connected(self) -> bool:

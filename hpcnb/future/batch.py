@@ -130,6 +130,16 @@ class Batch:
         """By which its calls are told apart."""
         return range(self.size) if self.size is not None else (None,)
 
+    @property
+    def done(self) -> bool:
+        """Whether it has ended, with whatever."""
+        return self.state is not PENDING
+
+    def drop(self, index: int | None) -> None:
+        """Keep no longer what came of one of its calls."""
+        if index is not None and isinstance(self.value, list):
+            self.value[index] = None
+
     def state_of(self, index: int | None) -> str:
         """The state of one of its calls."""
         return CANCELLED if index in self._dropped else self.state

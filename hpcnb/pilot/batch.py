@@ -12,7 +12,7 @@ from typing import Any
 from dask.utils import funcname
 from distributed.protocol import pickle as dask_pickle
 
-__all__ = ["Calls", "Filled", "Outcomes", "Place", "pick"]
+__all__ = ["Calls", "Filled", "Outcomes", "Place", "executing", "pick"]
 
 PLAIN = frozenset({bool, bytes, complex, float, int, str, type(None)})
 """What pickle itself does as well as anything else, and much faster than Dask's."""
@@ -139,6 +139,11 @@ class Filled:
 def pick(outcomes: Outcomes, index: int) -> Any:
     """One value of a batch."""
     return outcomes.get(index)
+
+
+def executing(dask_worker: Any) -> list[Any]:
+    """The keys of the tasks that a worker runs at this moment (for `distributed.Client.run`)."""
+    return [task.key for task in dask_worker.state.executing]
 
 
 def fill(value: Any, batches: Sequence[Outcomes]) -> Any:
