@@ -32,9 +32,9 @@ class Task:
     def __init__(
         self, fn: Callable[..., Any], options: Options, directions: dict[str, Direction], target: Direction
     ) -> None:
+        functools.update_wrapper(self, fn)  # first: it copies whatever attributes the function has
         self.fn, self.options = fn, options
         self._parameters = Parameters(fn, directions, target)
-        functools.update_wrapper(self, fn)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Submit a call; gives its future, or a tuple of futures where it returns several values."""
@@ -55,8 +55,8 @@ class _Method:
     """A task that is called on an object, which it may change."""
 
     def __init__(self, of: Task) -> None:
-        self._task = of
         functools.update_wrapper(self, of.fn)
+        self._task = of
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         return self._task._call(args, kwargs, method=True)  # noqa: SLF001 - its own other half

@@ -1,0 +1,1 @@
+"""The names of other systems, on ours, for programs that were written for them."""

@@ -1,0 +1,73 @@
+"""PyCOMPSs programs, unchanged: `activate` gives the modules ``pycompss.api.*`` and ``pycompss.interactive`` their names.
+
+Covered are the decorators ``task``, ``local``, ``on_failure`` and ``constraint``; all parameters but streams and the
+standard streams of binaries; synchronisation, deletion, groups and the number of resources; ``pycompss.interactive.start`` and ``stop``.
+What only tunes their runtime (``is_distributed``, ``is_replicated``, ``cache_returns``, ``numba``, tracing, monitoring, XML files) is
+taken and does nothing.
+
+Reference: the PyCOMPSs user guide, "Application development: Python".
+
+Examples
+--------
+>>> from hpcnb.compat import pycompss
+>>> pycompss.activate()
+>>> from pycompss.api.task import task
+>>> from pycompss.api.api import compss_wait_on
+>>> @task(returns=1)
+... def add(a, b):
+...     return a + b
+>>> compss_wait_on(add(1, 2))                       # doctest: +SKIP
+3
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from types import ModuleType
+from typing import Any
+
+from hpcnb.compat.pycompss import calls, decorators, interactive, parameters
+from hpcnb.errors import ConfigError
+
+__all__ = ["MODULES", "activate"]
+
+MODULES: dict[str, dict[str, Any]] = {
+    "pycompss": {},
+    "pycompss.api": {},
+    "pycompss.api.task": {"task": decorators.task},
+    "pycompss.api.local": {"local": decorators.local},
+    "pycompss.api.constraint": {"constraint": decorators.constraint},
+    "pycompss.api.on_failure": {"on_failure": decorators.on_failure},
+    "pycompss.api.parameter": {name: getattr(parameters, name) for name in parameters.__all__},
+    "pycompss.api.api": {name: getattr(calls, name) for name in calls.__all__},
+    "pycompss.api.exceptions": {"COMPSsException": calls.COMPSsException},
+    "pycompss.interactive": {name: getattr(interactive, name) for name in interactive.__all__},
+}
+"""Module → the names in it: all that is covered."""
+
+
+def activate() -> None:
+    """Have ``import pycompss…`` find the names of `MODULES`, in this process and in the tasks of its programs.
+
+    Raises
+    ------
+    ConfigError
+        PyCOMPSs itself is installed here: it would be a riddle which of the two a program uses.
+    """
+    present = sys.modules.get("pycompss")
+    if getattr(present, "__hpcnb__", False):
+        return
+    if present is not None or importlib.util.find_spec("pycompss") is not None:
+        raise ConfigError(
+            "PyCOMPSs itself is installed in this Python",
+            evidence=str(getattr(present, "__file__", "")),
+            remedy="Use an environment without it, or leave out activate() to use it.",
+        )
+    for name, names in MODULES.items():
+        module = ModuleType(name, f"The names of PyCOMPSs' {name}, on hpcnb.")
+        vars(module).update(names, __hpcnb__=True, __path__=[])
+        sys.modules[name] = module
+        parent, _, own = name.rpartition(".")
+        if parent:
+            setattr(sys.modules[parent], own, module)

@@ -1,0 +1,87 @@
+"""The names of PyCOMPSs, and what they are taken for."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+import hpcnb as hpc
+from hpcnb.compat import pycompss
+from hpcnb.compat.pycompss import decorators, parameters
+from hpcnb.tasks.directions import Access, Kind
+
+
+@pytest.fixture(autouse=True)
+def clean(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No module of theirs is known, before and after."""
+    for name in [name for name in sys.modules if name.split(".")[0] == "pycompss"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setattr(sys, "modules", dict(sys.modules) | {})
+
+
+def test_modules_have_their_names() -> None:
+    """After `activate` each module that is covered can be imported, with all its names; a second time does nothing."""
+    with pytest.raises(ImportError):
+        importlib.import_module("pycompss")
+    pycompss.activate()
+    for name, names in pycompss.MODULES.items():
+        assert set(names) <= set(vars(sys.modules[name]))
+    pycompss.activate()
+
+
+def test_the_real_one_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where PyCOMPSs itself is there, nothing is hidden by us."""
+    monkeypatch.setitem(sys.modules, "pycompss", ModuleType("pycompss"))
+    with pytest.raises(hpc.ConfigError, match="PyCOMPSs itself is installed"):
+        pycompss.activate()
+
+
+@pytest.mark.parametrize(
+    ("said", "expected"),
+    [
+        (parameters.FILE_INOUT, (Access.INOUT, Kind.FILE, 0)),
+        ({parameters.Type: parameters.FILE}, (Access.IN, Kind.FILE, 0)),
+        ({parameters.Type: parameters.FILE, parameters.Direction: parameters.OUT}, (Access.OUT, Kind.FILE, 0)),
+        ({parameters.Type: parameters.COLLECTION_INOUT, parameters.Depth: 3}, (Access.INOUT, Kind.OBJECT, 3)),
+        ({parameters.Type: parameters.COLLECTION_FILE_IN, parameters.Weight: "2"}, (Access.IN, Kind.FILE, 1)),
+        ({parameters.Direction: parameters.COMMUTATIVE}, (Access.COMMUTATIVE, Kind.OBJECT, 0)),
+    ],
+    ids=["constant", "type", "both", "depth", "hint", "direction"],
+)
+def test_parameters(said: Any, expected: tuple[Any, ...]) -> None:
+    """A constant, or a dictionary of type, direction and depth."""
+    found = parameters.direction(said, "p")
+    assert (found.access, found.kind, found.depth) == expected
+
+
+@pytest.mark.parametrize("said", [1, "INOUT", {"StdIOStream": 1}], ids=["number", "word", "stream"])
+def test_what_is_not_covered_is_said(said: Any) -> None:
+    """What would be misunderstood is an error that names it."""
+    with pytest.raises(TypeError, match="p"):
+        parameters.direction(said, "p")
+
+
+def test_constraints_are_read_at_each_call(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A number, an environment variable, an expression of the module's variables, a list of processors."""
+
+    def f() -> None:
+        """Nothing."""
+
+    made = decorators.constraint(computing_units="$UNITS * 2", memory_size="1.5", host="n1")(decorators.task()(f))
+    needed = made.options.constraints.needed
+    for units in ("2", "4"):
+        monkeypatch.setenv("UNITS", units)
+        assert needed() == {"cores": 2 * int(units), "memory": 1.5e9, "node:n1": 0}
+    gpu = [{"ProcessorType": "GPU", "ComputingUnits": "2"}, {"ProcessorType": "CPU", "ComputingUnits": 3}]
+    made = decorators.constraint(processors=gpu)(decorators.task()(f))
+    assert made.options.constraints.needed() == {"cores": 3, "gpus": 2}
+
+
+def test_a_constraint_that_does_nothing_warns() -> None:
+    """Nobody shall believe that a constraint holds which does not."""
+    with pytest.warns(UserWarning, match="do nothing: app_software"):
+        decorators.constraint(app_software="NAMD")
