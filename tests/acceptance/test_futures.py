@@ -54,7 +54,7 @@ def test_work_is_submitted_before_the_cluster_is_ready(cluster, tmp_path):
     assert withdrawn.cancelled()
 
     held = hpc.submit(until, go)
-    interrupt = threading.Timer(0.2, signal.pthread_kill, [threading.main_thread().ident, signal.SIGINT])
+    interrupt = threading.Timer(1.0, signal.pthread_kill, [threading.main_thread().ident, signal.SIGINT])
     interrupt.start()
     with pytest.raises(KeyboardInterrupt):
         held.result()
