@@ -54,9 +54,9 @@ SAMPLES = {
     "subprocess": """
         import subprocess, time
         done = subprocess.run(['sh', '-c', 'echo child; exit 3'])
-        time.sleep(0.5)
+        time.sleep(1)
         done""",
-    "subprocess in trouble": "subprocess.run('echo trouble >&2', shell=True); time.sleep(0.5)",
+    "subprocess in trouble": "subprocess.run('echo trouble >&2', shell=True); time.sleep(1)",
     "timeit": "%timeit -n 2 -r 2 sum(range(10))",
     "cell magic": "%%capture caught\nprint('kept')",
     "cell magic's result": "caught.stdout",

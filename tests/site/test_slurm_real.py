@@ -78,12 +78,15 @@ async def test_the_queue(site):
     await site.running(first)
     second, third = [await site.submit(nodes=2, cores_per_node=4, walltime=600) for _ in range(2)]
     held = await site.submit(options={"--hold": ""})
-    status = await site.until(third, lambda s: s.reason == "Priority" and s.estimated_start)
+    jobs = [first, second, third, held]
+    found = await site.slurm.list(jobs)
+    status = await site.until(third, lambda s: s.reason == "Priority" and s.estimated_start and s.position == 2)
     # Between two looks at the queue Slurm forgets the reasons for a moment.
     waiting = await site.until(second, lambda s: s.reason == "Resources" and s.estimated_start)
-    found = await site.slurm.list([first, second, third, held])
+    async with asyncio.timeout(60):
+        while [found[i].position for i in jobs] != [None, 1, 2, None]:
+            found = await site.slurm.list(jobs)
     assert found[first].nodes == ("n1", "n2")
-    assert [found[i].position for i in (first, second, third, held)] == [None, 1, 2, None]
     assert waiting.estimated_start < status.estimated_start
     assert explain_pending(status).startswith("2nd in its partition; jobs with a higher priority go first")
     assert "scontrol release" in explain_pending(await site.until(held, lambda s: s.reason == "JobHeldUser"))
