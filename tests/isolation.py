@@ -66,12 +66,12 @@ class Isolation:
 
     def end(self) -> None:
         """End what still runs: the agent first, so that it starts nothing new."""
-        for number, patience in ((signal.SIGTERM, 5), (signal.SIGKILL, 5)):
+        for number in (signal.SIGTERM, *[signal.SIGKILL] * 5):  # again, for what was just being started
             running = self.processes()
             for process in running:
                 with contextlib.suppress(psutil.Error):
                     process.send_signal(number)
-            psutil.wait_procs(running, timeout=patience)
+            psutil.wait_procs(running, timeout=5)
 
 
 def disconnect() -> None:

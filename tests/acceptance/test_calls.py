@@ -17,11 +17,12 @@ from distributed import Lock, get_worker, rejoin, secede, worker_client
 
 import hpcnb as hpc
 from hpcnb.pilot.call import Call
+from tests.figures import patient
 from tests.isolation import isolation
 from tests.unit.pilot.tiny import wait_for
 
 SOON = 2.0
-LONG = 20.0
+LONG = 60.0
 LIMIT = "400MiB"
 
 
@@ -104,7 +105,7 @@ def test_cancel_frees_the_core(cluster, run, tmp_path, figure, fn, isolate):
     following.result(timeout=LONG)
     freed = time.monotonic() - begun
     figure(f"core free after {freed:.2f} s")
-    assert freed < SOON
+    assert freed < patient(SOON)
     (tmp_path / "stop").touch()
     assert other.result(timeout=LONG) == "unharmed"
     if fn is parent:
@@ -120,8 +121,8 @@ def test_a_limit_of_time_is_kept(run, tmp_path, fn, isolate):
     task = run(fn, tmp_path / "begun", timeout=0.7, isolate=isolate)
     with pytest.raises(hpc.TaskTimeout, match=rf"{fn.__name__} took longer than its 0.7 s \(task {fn.__name__}-.*, "):
         task.result(timeout=LONG)
-    assert 0.7 < time.monotonic() - begun < 0.7 + SOON
-    assert run(os.getpid).result(timeout=SOON)
+    assert 0.7 < time.monotonic() - begun < 0.7 + patient(SOON)
+    assert run(os.getpid).result(timeout=LONG)
 
 
 def test_what_stops_a_call_does_not_leak_into_the_next(run, tmp_path):
