@@ -14,6 +14,7 @@ from dask.utils import funcname
 from hpcnb.future.batch import Batch
 from hpcnb.future.future import Future
 from hpcnb.pilot.batch import Calls, Filled, Outcomes, Place
+from hpcnb.pilot.call import Call
 
 if TYPE_CHECKING:
     from hpcnb.kept import NotebookClient
@@ -141,6 +142,8 @@ def send(
     *,
     key: str | None = None,
     tag: str = "",
+    timeout: float | None = None,
+    isolate: bool = False,
     **options: Any,
 ) -> Future:
     """Have a client run one call.
@@ -153,6 +156,8 @@ def send(
         Its arguments, futures among them.
     key, tag : str, optional
         As in `submit`.
+    timeout, isolate
+        As in `hpcnb.pilot.call.Call`.
     **options
         What the scheduler is told beside the call: see `NotebookClient.send`.
     """
@@ -160,7 +165,8 @@ def send(
     # A function is run each time it is submitted, as with any executor; Dask by itself takes equal calls for one.
     batch, new = client.ledger.batch(key or _new_key(fn), tag=tag)
     if new:
-        client.send([_sent(batch, fn, args, kwargs)], tag=tag, **options)
+        call = Call(fn, timeout=timeout, isolate=isolate)
+        client.send([_sent(batch, call, args, kwargs)], tag=tag, **options)
     return Future(batch)
 
 
@@ -221,6 +227,7 @@ class _Sender:
         _check(fn)
         self._client, self._fn, self._tag, self._retries = client, fn, tag, retries
         self._options: dict[str, Any] = {"tag": tag, "retries": retries, "priority": priority}
+        self._call = Call(fn)
         self.pace = pace_of(fn)
 
     def weigh(self, rows: Sequence[tuple[Any, ...]]) -> float:
@@ -251,7 +258,7 @@ class _Sender:
     def _calls(self, rows: Sequence[tuple[Any, ...]]) -> tuple[Calls, Arguments]:
         arguments = Arguments()
         taken = [arguments.take(row) for row in rows]
-        return Calls(self._fn, taken if not arguments.alone else [], retries=self._retries or 0), arguments
+        return Calls(self._call, taken if not arguments.alone else [], retries=self._retries or 0), arguments
 
     def _batch(self, calls: Calls, arguments: Arguments, size: int) -> Sent:
         batch, _ = self._client.ledger.batch(_new_key(self._fn), size=size, tag=self._tag, pace=self.pace)
@@ -259,15 +266,15 @@ class _Sender:
 
     def _single(self, row: tuple[Any, ...]) -> Sent:
         batch, _ = self._client.ledger.batch(_new_key(self._fn), tag=self._tag)
-        return _sent(batch, self._fn, row, {})
+        return _sent(batch, self._call, row, {})
 
 
-def _sent(batch: Batch, fn: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Sent:
+def _sent(batch: Batch, call: Call, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Sent:
     arguments = Arguments()
     args, kwargs = arguments.take(tuple(args)), arguments.take(dict(kwargs))
     if arguments.batches:
-        return Sent(batch, Filled(fn), [[one.dask for one in arguments.batches], args, kwargs], {})
-    return Sent(batch, fn, args, kwargs)
+        return Sent(batch, Filled(call), [[one.dask for one in arguments.batches], args, kwargs], {})
+    return Sent(batch, call, args, kwargs)
 
 
 def _check(fn: Any) -> None:

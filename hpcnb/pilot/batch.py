@@ -6,11 +6,11 @@ import pickle
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from types import TracebackType
 from typing import Any
 
-from dask.utils import funcname
 from distributed.protocol import pickle as dask_pickle
+
+from hpcnb.pilot.call import Call, Outcome
 
 __all__ = ["Calls", "Filled", "Outcomes", "Place", "executing", "pick"]
 
@@ -63,77 +63,82 @@ class Calls:
 
     Parameters
     ----------
-    fn : callable
+    call : Call
     rows : list of tuple
-        The arguments of each call; a `Place` is taken from the task's own arguments, which are `Outcomes`.
+        The arguments of each; a `Place` is taken from the task's own arguments, which are `Outcomes`.
     retries : int
         How often a call is tried again when it raises.
     """
 
-    __slots__ = ("__name__", "_call", "_retries", "_rows", "_size")
+    __slots__ = ("__name__", "_call", "_retries", "_rows")
+    isolates = True
 
-    def __init__(self, fn: Callable[..., Any], rows: Sequence[tuple[Any, ...]], retries: int = 0) -> None:
-        self.__name__: str = funcname(fn)
-        self._size = len(rows)
+    def __init__(self, call: Call, rows: Sequence[tuple[Any, ...]], retries: int = 0) -> None:
+        self.__name__: str = call.__name__
+        self._call = call
         self._retries = retries
         # The scheduler carries bytes, and needs nothing of the user's to read them.
-        self._call = dask_pickle.dumps(fn)
-        self._rows = dask_pickle.dumps(rows)
+        self._rows: bytes = dask_pickle.dumps(rows)
 
     @property
     def nbytes(self) -> int:
         """How much travels for it."""
-        return len(self._call) + len(self._rows)
+        return len(self._call.payload) + len(self._rows)
 
     def __call__(self, *batches: Outcomes) -> Outcomes:
         """Run them, one after the other."""
-        call, rows = pickle.loads(self._call), pickle.loads(self._rows)  # noqa: S301 - of the user's own client
-        values: list[bytes] = []
-        errors: dict[int, bytes] = {}
-        start = time.perf_counter()
-        for index, row in enumerate(rows):
-            value, error = self._outcome(call, row, batches)
-            values.append(value)
-            if error:
-                errors[index] = error
-        return Outcomes(values, errors, (time.perf_counter() - start) / max(1, self._size))
+        rows = pickle.loads(self._rows)  # noqa: S301 - of the user's own client
+
+        def work(run: Callable[[int, Sequence[Any]], Outcome]) -> Outcomes:
+            start = time.perf_counter()
+            values: list[bytes] = []
+            errors: dict[int, bytes] = {}
+            for number, row in enumerate(rows):
+                value, error = _packed(self._outcome(run, number, row, batches))
+                values.append(value)
+                if error:
+                    errors[number] = error
+            return Outcomes(values, errors, (time.perf_counter() - start) / max(1, len(rows)))
+
+        return self._call.together(work)
 
     def _outcome(
-        self, call: Callable[..., Any], row: tuple[Any, ...], batches: Sequence[Outcomes]
-    ) -> tuple[bytes, bytes]:
-        try:
-            arguments = fill(row, batches) if batches else row
-        except BaseException as error:  # of a call that this one needs
-            return b"", _portable(error, error.__traceback__)
-        for left in range(self._retries, -1, -1):
+        self,
+        run: Callable[[int, Sequence[Any]], Outcome],
+        number: int,
+        row: tuple[Any, ...],
+        batches: Sequence[Outcomes],
+    ) -> Outcome:
+        if batches:
             try:
-                return _packed(call(*arguments)), b""
-            except BaseException as error:
-                if not left:
-                    return b"", _portable(error, error.__traceback__)
-        raise AssertionError  # not reached: the last try returns
+                row = fill(row, batches)
+            except Exception as error:  # of a call that this one needs
+                return Outcome(error=error)
+        for _ in range(self._retries):
+            outcome = run(number, row)
+            if outcome.error is None:
+                return outcome
+        return run(number, row)
 
 
 class Filled:
-    """One call of a function, some of whose arguments come from batches.
+    """One call, some of whose arguments come from batches.
 
     Parameters
     ----------
-    fn : callable
+    call : Call
     """
 
-    __slots__ = ("__name__", "_fn")
+    __slots__ = ("__name__", "_call")
+    isolates = True
 
-    def __init__(self, fn: Callable[..., Any]) -> None:
-        self.__name__: str = funcname(fn)
-        self._fn = fn
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return Filled, (self._fn,)
+    def __init__(self, call: Call) -> None:
+        self.__name__: str = call.__name__
+        self._call = call
 
     def __call__(self, batches: Sequence[Outcomes], args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
         """Run it."""
-        return self._fn(*fill(args, batches), **fill(kwargs, batches))
+        return self._call(*fill(args, batches), **fill(kwargs, batches))
 
 
 def pick(outcomes: Outcomes, index: int) -> Any:
@@ -157,22 +162,13 @@ def fill(value: Any, batches: Sequence[Outcomes]) -> Any:
     return value
 
 
-def _packed(value: Any) -> bytes:
-    if type(value) in PLAIN:
-        return pickle.dumps(value, pickle.HIGHEST_PROTOCOL)
-    packed: bytes = dask_pickle.dumps(value)
-    return packed
-
-
-def _portable(error: BaseException, traceback: TracebackType | None) -> bytes:
-    """An exception as it can travel, without the frames of this module."""
-    while traceback is not None and traceback.tb_frame.f_code.co_filename == __file__:
-        traceback = traceback.tb_next
-    for one in (error, RuntimeError(repr(error))):
+def _packed(outcome: Outcome) -> tuple[bytes, bytes]:
+    """A value or an error, as it travels."""
+    if outcome.error is None:
+        if type(outcome.value) in PLAIN:
+            return pickle.dumps(outcome.value, pickle.HIGHEST_PROTOCOL), b""
         try:
-            packed: bytes = dask_pickle.dumps((one.with_traceback(None), traceback))
-            pickle.loads(packed)  # noqa: S301 - made a line above
-            return packed
-        except Exception:  # noqa: S112 - one of the user's that cannot travel: its words can
-            continue
-    return pickle.dumps((RuntimeError(repr(error)), None))
+            return dask_pickle.dumps(outcome.value), b""
+        except Exception as error:  # it is of those that Dask sends by means of its own
+            return b"", dask_pickle.dumps((error, None))
+    return b"", dask_pickle.dumps((outcome.error, outcome.error.__traceback__))

@@ -11,7 +11,7 @@ import signal
 import socket
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import psutil
 from cloudpickle import cloudpickle
@@ -28,7 +28,9 @@ from hpcnb.pilot.blame import check
 from hpcnb.pilot.isolation import Isolation, Verdict
 from hpcnb.pilot.pool import ForsakingThreadPoolExecutor
 from hpcnb.pilot.raised import portable
-from hpcnb.pilot.running import Job, Running
+from hpcnb.pilot.running import Interrupted, Job, Running
+
+T = TypeVar("T")
 
 __all__ = ["HISTORY", "POISON", "Call", "Outcome", "Stopper", "isolate_from_here", "stop"]
 
@@ -95,7 +97,7 @@ class Call:
         made: Callable[..., Any] = pickle.loads(self.payload)  # noqa: S301 - from the user's own client
         return made
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+    def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
         """Run it as a task of Dask's: gives its value, or raises."""
         outcome = self.outcome(args, kwargs)
         if outcome.error is not None:
@@ -121,6 +123,21 @@ class Call:
         except BaseException as error:
             return Outcome(error=task.portable(error))
 
+    def together(self, work: Callable[[Callable[[int, Sequence[Any]], Outcome]], T]) -> T:
+        """Run several calls as one task of Dask's, which is stopped as a whole.
+
+        Parameters
+        ----------
+        work : callable
+            Gets a function that runs one of them, by its number and its arguments, and raises nothing of the user's.
+        """
+        task = _Task(self, getattr(thread_state, "key", None))
+        if self.isolate or _history(task.key):  # one of them may have been to blame: each by itself
+            return work(lambda number, args: self.outcome(args, member=number))
+        function = self.function()
+        result: T = _running.run(task.key, lambda job: work(lambda _, args: task.outcome(job, function, args)))
+        return result
+
 
 class _Task:
     """A call in the task of Dask's by which it runs."""
@@ -136,11 +153,26 @@ class _Task:
         if self._call.isolate or history:
             result = self._apart(job, args, kwargs, history)
         else:
-            result = self._call.function()(*args, **kwargs)
-            if inspect.iscoroutine(result):
-                result = _finish(job, result)
-            check(result, f"what {self._name} returned", where=self._where)
+            result = self._here(job, self._call.function(), args, kwargs)
         self._weigh(result)
+        return result
+
+    def outcome(self, job: Job, function: Callable[..., Any], args: Sequence[Any]) -> Outcome:
+        """Run it here, as one of several that are stopped together."""
+        try:
+            result = self._here(job, function, args, {})
+            self._weigh(result)
+            return Outcome(value=result)
+        except (Interrupted, Reschedule):
+            raise
+        except BaseException as error:
+            return Outcome(error=self.portable(error))
+
+    def _here(self, job: Job, function: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+        result = function(*args, **kwargs)
+        if inspect.iscoroutine(result):
+            result = _finish(job, result)
+        check(result, f"what {self._name} returned", where=self._where)
         return result
 
     def _weigh(self, result: Any) -> None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 
@@ -79,3 +82,58 @@ def test_a_cluster_that_ends_instead_is_the_cause(cluster):
     for one in (future, after):
         assert isinstance(one.exception(START), hpc.HPCError)
     wait_for(lambda: hpc.clusters() == [])
+
+
+def note_and_crash(folder, number):
+    """One of these ends its process."""
+    note(folder / "ran", number)
+    if number == 3:
+        os.kill(os.getpid(), signal.SIGSEGV)
+    return number
+
+
+def forever(path, number):
+    """What only a cancellation ends."""
+    note(path, number)
+    while True:
+        number += 1
+
+
+def test_a_batch_is_no_more_than_its_calls(cluster, tmp_path):
+    """One that crashes is named, and the others have their results; cancelling all of them frees the core."""
+    futures = hpc.map(note_and_crash, [tmp_path] * 6, range(6), batch_size=6)
+    crashed = futures[3].exception(START)
+    assert isinstance(crashed, hpc.TaskFailed)
+    assert "SIGSEGV" in str(crashed)
+    assert [futures[number].result() for number in (0, 1, 2, 4, 5)] == [0, 1, 2, 4, 5]
+
+    futures = hpc.map(forever, [tmp_path / "begun"] * 4, range(4), batch_size=4)
+    wait_for((tmp_path / "begun").exists)
+    assert all(future.cancel() for future in futures)
+    start = time.monotonic()
+    assert hpc.submit(abs, -1).result(START) == 1
+    assert time.monotonic() - start < 10
+    assert (tmp_path / "begun").read_text() == "0\n"
+
+
+LEFT = """
+import sys
+import hpcnb as hpc
+cluster = hpc.Cluster(name="left", workers_per_node=1, cores_per_worker=1)
+executor = hpc.Executor(cluster)
+cluster.wait_until_ready()
+mine = [executor.submit(pow, 2, 5), executor.submit(divmod, 3, 2)]
+results = executor.map(abs, range(1000))
+"""
+
+
+def test_the_end_of_python_waits_for_nothing(isolated, tmp_path):
+    """An executor that is left without a word is no reason to hang; what it was given is done, and comes back."""
+    script = tmp_path / "script.py"
+    script.write_text(LEFT)
+    subprocess.run([sys.executable, script], check=True, timeout=START)
+    script.write_text(
+        "import hpcnb as hpc\ncluster = hpc.attach('left')\nprint(hpc.gather(hpc.futures()[:2]))\ncluster.close()"
+    )
+    said = subprocess.run([sys.executable, script], check=True, timeout=START, capture_output=True, text=True).stdout
+    assert said == "[32, (1, 1)]\n"
