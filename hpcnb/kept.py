@@ -29,6 +29,7 @@ from hpcnb.future.batches import Sent
 from hpcnb.future.future import Future
 from hpcnb.future.ledger import Ledger
 from hpcnb.handle import Handle
+from hpcnb.model import State
 from hpcnb.pilot.batch import executing, pick
 from hpcnb.pilot.keeper import SIZE, TAG, client_name
 
@@ -39,6 +40,8 @@ PATIENCE = 30.0
 """Seconds that the scheduler has to answer."""
 FAREWELL = 1.0
 """Seconds that the end of Python is held up for it."""
+CONNECTING = 10.0
+"""The same for what is submitted to a cluster that is ready, but not connected yet."""
 PAUSE = 1.0
 """Seconds between two attempts to reach the scheduler again."""
 PROMPT = 0.0005
@@ -344,6 +347,18 @@ class NotebookClient(Client):
             for question in asked:
                 self._send_to_scheduler(question)
 
+    def all_sent(self) -> bool:
+        """See to it that what was submitted has left this process, if the cluster is there; else say that it is lost."""
+        ready = self._handle is not None and self._handle.status.state is State.READY
+        if not self.connected and ready:
+            with contextlib.suppress(HPCError, OSError, TimeoutError):
+                self._connected.result(CONNECTING)
+        if not self.connected and (number := sum(len(batch.indices) for batch in self.ledger.known())):
+            sys.stderr.write(
+                f"hpcnb: {number} submitted calls are lost: their cluster was not ready when Python ended\n"
+            )
+        return self.connected
+
     async def farewell(self) -> None:
         """Say that this client leaves, behind all that it has said, and say nothing more."""
         await asyncio.sleep(0)  # what was dropped is said in two steps
@@ -360,9 +375,9 @@ class NotebookClient(Client):
 def _leave(known: weakref.ref[NotebookClient]) -> None:
     """Have a client leave before Python drops its futures one by one."""
     client = known()
-    if client is None or client.status != "running":
+    if client is None or client.status in ("closing", "closed"):
         return
     loop: Any = client.loop
-    if loop.asyncio_loop.is_running():
+    if loop.asyncio_loop.is_running() and client.all_sent():
         with contextlib.suppress(TimeoutError):  # then it is dropped without a word, which is as good
             asyncio.run_coroutine_threadsafe(client.farewell(), loop.asyncio_loop).result(FAREWELL)

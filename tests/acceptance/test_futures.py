@@ -132,8 +132,34 @@ def test_the_end_of_python_waits_for_nothing(isolated, tmp_path):
     script = tmp_path / "script.py"
     script.write_text(LEFT)
     subprocess.run([sys.executable, script], check=True, timeout=START)
-    script.write_text(
-        "import hpcnb as hpc\ncluster = hpc.attach('left')\nprint(hpc.gather(hpc.futures()[:2]))\ncluster.close()"
-    )
-    said = subprocess.run([sys.executable, script], check=True, timeout=START, capture_output=True, text=True).stdout
-    assert said == "[32, (1, 1)]\n"
+    script.write_text("import hpcnb as hpc\nhpc.use(hpc.Cluster(name='late'))\nlost = hpc.submit(abs, -1)")
+    said = subprocess.run([sys.executable, script], check=True, timeout=START, capture_output=True, text=True)
+    assert "1 submitted calls are lost" in said.stderr
+    script.write_text(BACK)
+    said = subprocess.run([sys.executable, script], check=True, timeout=START, capture_output=True, text=True)
+    assert said.stdout == "[32, (1, 1)]\n"
+
+
+BACK = """
+import hpcnb as hpc
+hpc.attach("late").close()
+cluster = hpc.attach("left")
+print(hpc.gather(hpc.futures()[:2]))
+cluster.close()
+"""
+
+
+def test_joblib_and_scikit_learn_use_the_cluster(isolated):
+    """By joblib's own backend for Dask: `n_jobs` are the workers'."""
+    import joblib
+    from sklearn.linear_model import Ridge
+    from sklearn.model_selection import GridSearchCV
+
+    cluster = hpc.Cluster("local", workers_per_node=2, cores_per_worker=1)
+    with cluster, joblib.parallel_config("dask", client=cluster.client):
+        cluster.client.wait_for_workers(2, START)
+        pids = joblib.Parallel(n_jobs=-1)(joblib.delayed(os.getpid)() for _ in range(20))
+        search = GridSearchCV(Ridge(), {"alpha": [0.1, 1.0, 10.0]}, cv=2, n_jobs=-1)
+        search.fit([[float(x)] for x in range(20)], [2.0 * x for x in range(20)])
+    assert os.getpid() not in pids
+    assert search.best_params_ == {"alpha": 0.1}
