@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from distributed.client import FutureCancelledError
 
 from hpcnb.future.batch import Batch
+from hpcnb.future.revealed import revealed
 
 if TYPE_CHECKING:
     from hpcnb.kept import NotebookClient
@@ -89,7 +90,7 @@ class Ledger:
         batch = self._open.get(key)
         if batch is not None and (state := self._state(batch)) is not None:
             del self._open[key]
-            batch.settle(error=state.exception.with_traceback(state.traceback))
+            batch.settle(error=revealed(state.exception.with_traceback(state.traceback)).with_traceback(None))
 
     def _state(self, batch: Batch) -> Any:
         # The client has forgotten what was cancelled, and the batch has no future of Dask's while it is being sent.

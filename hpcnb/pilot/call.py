@@ -9,6 +9,8 @@ import os
 import pickle
 import signal
 import socket
+import sys
+import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -23,11 +25,10 @@ from distributed.utils import thread_state  # type: ignore[attr-defined]
 from distributed.worker import get_worker
 
 from hpcnb.errors import TaskFailed, TaskLost, TaskTimeout
-from hpcnb.pilot import isolation, running
 from hpcnb.pilot.blame import check
 from hpcnb.pilot.isolation import Isolation, Verdict
 from hpcnb.pilot.pool import ForsakingThreadPoolExecutor
-from hpcnb.pilot.raised import portable
+from hpcnb.pilot.raised import is_ours, portable
 from hpcnb.pilot.running import Interrupted, Job, Running
 
 T = TypeVar("T")
@@ -40,6 +41,8 @@ POISON = 3
 """So often may a task's process be killed by nobody knows whom."""
 CURSED = 10
 """So many workers may die under it, by whatever hand."""
+FEW = 5
+"""Entries of a traceback that say where a call is whose time is over."""
 SHARE = 0.95
 """Of a worker's memory, which it and a call's own process may have together."""
 
@@ -226,20 +229,28 @@ class _Task:
         what += f"the limit is {_mib(limit)}, of which the worker itself uses {_mib(own)}"
         return TaskFailed(what, where=self._where, remedy=MORE)
 
-    def late(self) -> TaskTimeout:
-        """The error of a call that has used up its time."""
+    def late(self, job: Job) -> TaskTimeout:
+        """The error of a call that has used up its time, with what it is at."""
         return TaskTimeout(
             f"{self._name} took longer than its {self._call.timeout:g} s",
             where=self._where,
+            evidence="" if self._call.isolate else _at(job.thread),
             remedy="Give it more with timeout=, or look at what it was waiting for.",
         )
 
     def portable(self, error: BaseException) -> BaseException:
         """Return the error as it can leave the worker."""
-        return portable(error, name=self._name, where=self._where, ours=OURS)
+        return portable(error, name=self._name, where=self._where)
 
 
-OURS = frozenset(filter(None, (__file__, running.__file__, isolation.__file__)))
+def _at(thread: int) -> str:
+    """Where in the user's code a thread is."""
+    frames = []
+    frame = sys._current_frames().get(thread)  # noqa: SLF001 - there is no other way
+    while frame is not None and not is_ours(frame):
+        frames.append((frame, frame.f_lineno))
+        frame = frame.f_back
+    return "".join(traceback.StackSummary.extract(reversed(frames[:FEW])).format()).rstrip()
 
 
 def _finish(job: Job, coroutine: Any) -> Any:

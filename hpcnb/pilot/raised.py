@@ -5,18 +5,21 @@ from __future__ import annotations
 import linecache
 import pickle
 import traceback
+from collections.abc import Iterator
 from dataclasses import dataclass
-from types import TracebackType
+from types import FrameType, TracebackType
 from typing import Any
 
+import tblib.pickling_support
 from cloudpickle import cloudpickle
 
 from hpcnb.errors import TaskFailed
 
-__all__ = ["TRACE", "Line", "Trace", "portable"]
+__all__ = ["HEAD", "Line", "RemoteTraceback", "Trace", "between", "is_ours", "portable"]
 
-TRACE = "_hpcnb_trace"
-"""The attribute of an exception that holds its `Trace`."""
+CAUSE = "The above exception was the direct cause of the following exception:"
+CONTEXT = "During handling of the above exception, another exception occurred:"
+HEAD = "Traceback (most recent call last"
 LONGEST = 60
 """Entries of the traceback that Dask sends; it pickles them one inside the other, and gives up at some hundreds."""
 
@@ -69,8 +72,53 @@ class Trace:
     where: str = ""
 
 
-def portable(error: BaseException, *, name: str, where: str, ours: frozenset[str]) -> BaseException:
-    """Return the error with its `Trace`, or one that says the same where it cannot travel or would end the worker.
+class RemoteTraceback(Exception):
+    """The cause of an exception that was raised elsewhere: the lines at which it was.
+
+    Parameters
+    ----------
+    trace : Trace
+    """
+
+    def __init__(self, trace: Trace) -> None:
+        super().__init__(trace)
+        self.trace = trace
+
+    def __str__(self) -> str:
+        # Where this is shown there is the source of a notebook's cells, which a worker does not have.
+        return "\n" + "\n".join(_plain(self.trace))
+
+
+def between(trace: Trace) -> tuple[str, str, str]:
+    """What Python prints between an exception and the one that it led to."""
+    return "", CAUSE if trace.cause else CONTEXT, ""
+
+
+def _plain(trace: Trace) -> Iterator[str]:
+    if trace.earlier is not None:
+        yield from (*_plain(trace.earlier), *between(trace))
+    yield f"{HEAD}, in {trace.where}):" if trace.where else f"{HEAD}):"
+    stack = traceback.StackSummary.from_list([_summary(line) for line in trace.lines])
+    yield from "".join(stack.format()).splitlines()
+    yield trace.last
+
+
+def _summary(line: Line) -> traceback.FrameSummary:
+    make: Any = traceback.FrameSummary  # its stubs know nothing of columns
+    summary: traceback.FrameSummary = make(
+        line.file,
+        line.line,
+        line.function,
+        line=line.text or linecache.getline(line.file, line.line) or None,
+        end_lineno=line.end_line,
+        colno=line.column,
+        end_colno=line.end_column,
+    )
+    return summary
+
+
+def portable(error: BaseException, *, name: str, where: str) -> BaseException:
+    """Return the error with its `Trace` as its cause, or one that says the same where it cannot travel or would end the worker.
 
     Parameters
     ----------
@@ -79,41 +127,44 @@ def portable(error: BaseException, *, name: str, where: str, ours: frozenset[str
         The function's.
     where : str
         Task, host and batch job.
-    ours : frozenset of str
-        Files whose entries at the head of the traceback tell the user nothing.
     """
-    if hasattr(error, TRACE):  # from a process of the call's own, where this was done
+    if isinstance(error.__cause__, RemoteTraceback):  # from a process of the call's own, where this was done
         return error
-    user = _below(error.__traceback__, ours)
+    user = _below(error.__traceback__)
+    told = _ending(error, name, where) or error
+    trace = _trace(error, user, where)
+    _carry(told, trace, _short(user))
+    if _travels(told):
+        return told
+    told = TaskFailed(
+        f"{name} raised {type(error).__qualname__}, which cannot be pickled: {error}",
+        where=where,
+        evidence=trace.last,
+        remedy="Let its class have __reduce__, or leave out what cannot travel.",
+    )
+    _carry(told, trace, None)
+    return told
+
+
+def _ending(error: BaseException, name: str, where: str) -> TaskFailed | None:
+    """What is said of an exception that would end the worker."""
     if isinstance(error, SystemExit):
-        told: BaseException = TaskFailed(
-            f"{name} called sys.exit({'' if error.code is None else repr(error.code)})", where=where
-        )
-    elif isinstance(error, KeyboardInterrupt | GeneratorExit):
-        told = TaskFailed(f"{name} raised {type(error).__name__}", where=where)
-    else:
-        told = error
-    trace = _trace(error, user, ours, where)
-    _shorten(error, user)
-    if not _travels(told):
-        told = TaskFailed(
-            f"{name} raised {type(error).__qualname__}, which cannot be pickled: {error}",
-            where=where,
-            evidence=trace.last,
-            remedy="Its class needs __reduce__, or an __init__ that takes its args.",
-        )
-    _attach(told, trace)
-    return told.with_traceback(error.__traceback__)
+        code = "" if error.code is None else repr(error.code)
+        return TaskFailed(f"{name} called sys.exit({code})", where=where)
+    if isinstance(error, KeyboardInterrupt | GeneratorExit):
+        return TaskFailed(f"{name} raised {type(error).__name__}", where=where)
+    return None
 
 
-def _attach(error: Any, trace: Trace) -> None:
-    try:
-        setattr(error, TRACE, trace)
-    except (AttributeError, TypeError):
-        return  # it takes no attributes: what Dask sends of its traceback has to do
+def _carry(error: BaseException, trace: Trace, tb: TracebackType | None) -> None:
+    # As its cause, for so it comes along however its class is pickled; what led to it is in there.
+    error.__cause__, error.__context__ = RemoteTraceback(trace), None
+    error.__traceback__ = tb
 
 
 def _travels(error: BaseException) -> bool:
+    """Whether it is the same behind a journey, made as Dask will make it."""
+    tblib.pickling_support.install(error)
     try:
         back = pickle.loads(cloudpickle.dumps(error))  # noqa: S301 - it was made here
         return type(back) is type(error) and str(back) == str(error)
@@ -121,7 +172,7 @@ def _travels(error: BaseException) -> bool:
         return False
 
 
-def _trace(error: BaseException, tb: TracebackType | None, ours: frozenset[str], where: str = "") -> Trace:
+def _trace(error: BaseException, tb: TracebackType | None, where: str = "") -> Trace:
     earlier = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
     whole = traceback.TracebackException(type(error), error, tb, lookup_lines=False, max_group_width=15)
     last = "".join(whole.format_exception_only())
@@ -130,7 +181,7 @@ def _trace(error: BaseException, tb: TracebackType | None, ours: frozenset[str],
     return Trace(
         lines=tuple(_line(summary) for summary in whole.stack),
         last=last.rstrip("\n"),
-        earlier=None if earlier is None else _trace(earlier, _below(earlier.__traceback__, ours), ours),
+        earlier=None if earlier is None else _trace(earlier, _below(earlier.__traceback__)),
         cause=error.__cause__ is not None,
         where=where,
     )
@@ -150,20 +201,16 @@ def _line(summary: traceback.FrameSummary) -> Line:
     )
 
 
-def _below(tb: TracebackType | None, ours: frozenset[str]) -> TracebackType | None:
-    """A traceback without what is ours at its head."""
-    while tb is not None and tb.tb_frame.f_code.co_filename in ours:
+def _below(tb: TracebackType | None) -> TracebackType | None:
+    """A traceback without what is ours at its head, which tells the user nothing."""
+    while tb is not None and is_ours(tb.tb_frame):
         tb = tb.tb_next
     return tb
 
 
-def _shorten(error: BaseException, user: TracebackType | None) -> None:
-    """Let Dask be able to pickle the tracebacks of an error and of those that led to it."""
-    error.__traceback__ = _short(user)
-    seen = [error]
-    while (earlier := seen[-1].__cause__ or seen[-1].__context__) is not None and earlier not in seen:
-        earlier.__traceback__ = _short(earlier.__traceback__)
-        seen.append(earlier)
+def is_ours(frame: FrameType) -> bool:
+    """Whether code that runs is hpcnb's."""
+    return str(frame.f_globals.get("__name__")).startswith("hpcnb.")
 
 
 def _short(tb: TracebackType | None) -> TracebackType | None:

@@ -69,7 +69,7 @@ class Running:
         self._forsake = forsake
         self._jobs: dict[Any, Job] = {}
         self._lock = threading.Lock()
-        self._due: list[tuple[float, int, Job, Callable[[], Exception]]] = []
+        self._due: list[tuple[float, int, Job, Callable[[Job], Exception]]] = []
         self._ordinals = itertools.count()
         self._changed = threading.Condition()
         self._clock: threading.Thread | None = None
@@ -79,7 +79,7 @@ class Running:
         name: Any,
         work: Callable[[Job], Any],
         limit: float | None = None,
-        late: Callable[[], Exception] | None = None,
+        late: Callable[[Job], Exception] | None = None,
     ) -> Any:
         """Run something in this thread so that it can be stopped.
 
@@ -88,7 +88,7 @@ class Running:
         name : object
         work : callable
         limit : float, optional
-            Seconds after which it is stopped with what ``late()`` returns.
+            Seconds after which it is stopped with what ``late(job)`` returns.
         late : callable, optional
         """
         job = Job(name=name)
@@ -150,7 +150,7 @@ class Running:
 
     # -- limits of time ----------------------------------------------------------------------------------------------
 
-    def _expect(self, job: Job, limit: float, late: Callable[[], Exception]) -> None:
+    def _expect(self, job: Job, limit: float, late: Callable[[Job], Exception]) -> None:
         with self._changed:
             if len(self._due) > 2 * len(self._jobs) + MANY:  # most have kept their limits
                 self._due = [due for due in self._due if not due[2].over.is_set()]
@@ -168,7 +168,7 @@ class Running:
                     self._changed.wait(self._due[0][0] - time.monotonic() if self._due else None)
                 _, _, job, late = heapq.heappop(self._due)
             if not job.over.is_set():
-                threading.Thread(target=self.end, args=(job, late()), daemon=True).start()
+                threading.Thread(target=self.end, args=(job, late(job)), daemon=True).start()
 
 
 def _raise_in(thread: int, error: type[BaseException] | None) -> None:

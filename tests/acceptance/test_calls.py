@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import ctypes
 import os
+import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -164,10 +166,11 @@ class Holder:
 
 
 class Odd(Exception):
-    """It can be pickled, but not unpickled."""
+    """Its class makes pickle fail, and has more to say of it than its message."""
 
     def __init__(self, number, text):
         super().__init__(f"{number}: {text}")
+        self.guard = threading.Lock()
 
 
 def odd():
@@ -255,3 +258,19 @@ def test_isolated_arrays_come_back_whole_and_writable(run):
     back = run(lambda: numpy.negative(array), isolate=True).result(timeout=LONG)
     back[0] = 1.0
     assert back[-1] == -999_999.0
+
+
+def broken(value):
+    """It fails in the middle of a line."""
+    return 1 + (2 / value)
+
+
+@pytest.mark.parametrize("isolate", [False, True])
+def test_a_script_sees_the_line_that_failed(run, isolate):
+    """Without IPython, too, what is printed names the task, its host and the place in the line; nothing of ours is in it."""
+    error = run(broken, 0, isolate=isolate).exception(timeout=LONG)
+    shown = str(error.__cause__)
+    assert re.search(rf"in task broken-\S+, {socket.gethostname()}", shown)
+    assert "    return 1 + (2 / value)\n                ~~^~~~~~~\n" in shown
+    assert "hpcnb/" not in shown
+    assert "call.py" not in shown

@@ -41,6 +41,7 @@ THERE = {
     "ipykernel",
     "jupyter_client",
     "psutil",
+    "tblib",
     "tornado",
     "traitlets",
     "zmq",

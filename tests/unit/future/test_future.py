@@ -27,7 +27,7 @@ def test_a_result_an_error_and_their_words(submit):
     for _ in range(2):
         with pytest.raises(ValueError, match="as it should") as caught:
             failed.result(DEADLINE)
-        assert [frame.name for frame in caught.traceback[-1:]] == ["fails"]
+        assert ", in fails" in str(caught.value.__cause__)
         assert len(caught.traceback) < 6
     assert isinstance(failed.exception(), ValueError)
     assert (failed.state, failed.name, failed.done(), failed.cancelled()) == ("failed", "fails", True, False)
