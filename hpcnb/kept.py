@@ -181,10 +181,13 @@ class NotebookClient(Client):
         for size, some in itertools.groupby(tasks, lambda task: task.batch.size):
             sent = list(some)
             keys = [task.batch.key for task in sent]
+            nodes = {task.batch.key: _graph_node(task) for task in sent}
+            for task in sent:  # the scheduler reads a graph in a thread, and hears meanwhile what is released
+                task.batch.needs = [DaskFuture(key, self) for key in nodes[task.batch.key].dependencies]
             try:
                 with dask_annotate(**{TAG: tag, SIZE: size}):
                     made = self._graph_to_futures(
-                        LLGExpr({task.batch.key: _graph_node(task) for task in sent}, _determ_token=uuid.uuid4().hex),
+                        LLGExpr(nodes, _determ_token=uuid.uuid4().hex),
                         keys,
                         internal_priority={key: place for place, key in enumerate(keys)},
                         user_priority=priority,

@@ -50,6 +50,7 @@ class Batch:
         "error",
         "key",
         "ledger",
+        "needs",
         "pace",
         "settled",
         "size",
@@ -66,6 +67,9 @@ class Batch:
         self.size = size
         self.tag = tag
         self.pace = pace
+        self.needs: Sequence[
+            Any
+        ] = ()  # Dask's futures of what it depends on, which must not go before the scheduler knows of it
         self.dask: Any = None
         self.state = PENDING
         self.settled = False
@@ -85,7 +89,7 @@ class Batch:
         with _lock:
             if self.settled:
                 return
-            self.state = FINISHED
+            self.state, self.needs = FINISHED, ()
             wanted, listeners = self._wanted, tuple(self._listeners)
         if wanted:
             self.ledger.fetch(self)
@@ -97,7 +101,7 @@ class Batch:
         with _lock:
             if self.settled:
                 return
-            self.settled, self.value, self.error = True, value, error
+            self.settled, self.value, self.error, self.needs = True, value, error, ()
             self._traceback = error.__traceback__ if error else None
             cancelled = self.state is PENDING and isinstance(error, CancelledError)
             self.state = CANCELLED if cancelled else FINISHED

@@ -123,6 +123,7 @@ class Inside:
         if getattr(worker.thread_state, "execution_state", None) is None:
             raise TaskError("a task with isolate=True cannot call tasks: its process is no part of the cluster")
         self._client: Any = distributed.get_client()
+        self._arguments: dict[Any, Sequence[Any]] = {}
 
     def submit(
         self,
@@ -134,7 +135,11 @@ class Inside:
         **options: Any,
     ) -> Any:
         with _marked(same_first=same_first):
-            return self._client.submit(fn, *args, key=key or f"{funcname(fn)}-{uuid.uuid4()}", **options)
+            future = self._client.submit(fn, *args, key=key or f"{funcname(fn)}-{uuid.uuid4()}", **options)
+        # Until it ends: the scheduler may hear that an argument is released before it has read what needs it.
+        self._arguments[future.key] = args
+        future.add_done_callback(lambda done: self._arguments.pop(done.key, None))
+        return future
 
     def check(self, needed: Mapping[str, float]) -> None:
         check(needed, self._client, "this cluster")

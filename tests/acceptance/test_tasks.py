@@ -159,6 +159,21 @@ def test_readers_of_v1_overlap_the_writer_of_v2(tmp_path):
     assert hpc.wait_on(c) == ["v1", "v2"]
 
 
+def test_a_long_chain():
+    """Short tasks in a long chain: no version goes before the scheduler knows who needs it."""
+
+    @hpc.task
+    def add(c: hpc.InOut, number):
+        c.append(number)
+        return number
+
+    c: list[int] = []
+    for number in range(200):
+        add(c, number)
+    assert hpc.wait_on(c) == list(range(200))
+    hpc.barrier()
+
+
 def test_commutative_adders():
     """Eight COMMUTATIVE adders on one list: all eight effects, never two at a time."""
 
