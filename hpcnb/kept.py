@@ -100,6 +100,7 @@ class NotebookClient(Client):
         self.ledger = Ledger(self)
         self._handle = handle
         self._back: dict[Any, Batch] = {}
+        self._early: deque[Any] = deque()
         self._questions: deque[tuple[asyncio.Future[dict[str, Any]], dict[str, Any]]] = deque()
         # Everything goes through the scheduler: a worker's address means nothing on this machine.
         super().__init__(cluster, name=client_name(self.notebook), direct_to_workers=False, set_as_default=False)
@@ -149,6 +150,19 @@ class NotebookClient(Client):
         await super()._ensure_connected(timeout)
         if (comm := self.scheduler_comm) is not None:
             comm.interval = PROMPT
+        self._send_early()
+
+    def _send_to_scheduler_safe(self, msg: Any) -> None:
+        # By Dask's own, what is said in the moment of the connection overtakes what was kept until then.
+        if self.status in ("connecting", "newly-created"):
+            self._early.append(msg)
+        else:
+            self._send_early()
+            super()._send_to_scheduler_safe(msg)
+
+    def _send_early(self) -> None:
+        while self._early:
+            super()._send_to_scheduler_safe(self._early.popleft())
 
     async def _close(self, fast: bool = False) -> None:
         await super()._close(fast)
