@@ -6,6 +6,7 @@ import asyncio
 import concurrent.futures as cf
 import gc
 import pickle
+import queue
 import threading
 import weakref
 
@@ -71,8 +72,8 @@ def test_cancel(submit, client):
     runs, waits_too = submit(waits), submit(waits)
     queued = submit(abs, -1)
     after = submit(abs, runs)
-    done = []
-    queued.add_done_callback(done.append)
+    done = queue.Queue()
+    queued.add_done_callback(done.put)
     assert queued.cancel()
     assert queued.cancel()
     assert (queued.cancelled(), queued.done(), queued.state) == (True, True, "cancelled")
@@ -86,7 +87,8 @@ def test_cancel(submit, client):
     assert waits_too.result(DEADLINE) == 0
     assert not waits_too.cancel()
     assert submit(abs, -4).result(DEADLINE) == 4
-    assert done == [queued]
+    assert done.get(timeout=DEADLINE) is queued
+    assert done.empty()
 
 
 def test_dasks_own_cancel_is_heard(submit, client):
