@@ -89,7 +89,7 @@ class Host:
         options = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE} | options
         return subprocess.Popen(self.command(argv, user, environ or {}), text=True, **options)
 
-    def run(self, *argv: str, user: User = ROOT, timeout: float = 30, **options: Any) -> str:
+    def run(self, *argv: str, user: User = ROOT, timeout: float = 60, **options: Any) -> str:
         """Run a command that must succeed; returns what it printed.
 
         Raises

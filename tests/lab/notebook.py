@@ -42,15 +42,15 @@ class Notebook(Kernel):
         self.client = BlockingKernelClient()
         self.client.load_connection_info({**known, "ip": str(folder / "s")})
         self.client.start_channels()
-        self.client.wait_for_ready(timeout=30)
+        self.client.wait_for_ready(timeout=60)
         self._cells: dict[str, Executed] = {}
         self.run(START)
 
     def up(self, *options: str) -> None:
         """Start a cluster, and wait until it is ready."""
-        self.do(" ".join(["%hpc up centre --workers-per-node 1 --cores-per-worker 1", *options]), 60)
+        self.do(" ".join(["%hpc up centre --workers-per-node 1 --cores-per-worker 1", *options]), 120)
 
-    def do(self, code: str, timeout: float = 30) -> Executed:
+    def do(self, code: str, timeout: float = 60) -> Executed:
         """Run a cell that must succeed."""
         cell = self.wait(self.send(code), timeout)
         assert cell.reply["status"] == "ok", cell.outputs
@@ -69,6 +69,6 @@ class Notebook(Kernel):
         kill(self.kernels())
         self.process.wait()
 
-    def value(self, expression: str, timeout: float = 30) -> str:
+    def value(self, expression: str, timeout: float = 60) -> str:
         """What an expression is, printed."""
         return self.do(f"print({expression})", timeout).text.strip()

@@ -45,7 +45,7 @@ class Asked:
     def answer(self, *answers: str) -> None:
         """Answer the next questions."""
         for answer in answers:
-            message = self._notebook.client.get_stdin_msg(timeout=30)
+            message = self._notebook.client.get_stdin_msg(timeout=60)
             assert message["msg_type"] == "input_request"
             assert message["content"]["password"]
             self.questions.append(message["content"]["prompt"])
@@ -90,7 +90,7 @@ def up(notebook, asked):
     """Start a cluster; the user logs in."""
     cell = notebook.send(UP, allow_stdin=True)
     asked.answer(PASSWORD, code())
-    notebook.wait(cell, 60)
+    notebook.wait(cell, 120)
     assert cell.reply["status"] == "ok", cell.outputs
 
 
@@ -106,7 +106,7 @@ def test_one_login_serves_all_healings_and_a_lost_one_is_asked_for_once(gate, no
         pipes |= until(lambda known=pipes: faults.pipes(gate, NODES[0]) - known, why="the link has a new pipe")
         with faults.refused(gate, NODES[0]):
             seen = lines(counter)[-1]
-        notebook.hear_until(lambda seen=seen: lines(counter)[-1] > seen + 1, 30)
+        notebook.hear_until(lambda seen=seen: lines(counter)[-1] > seen + 1, 60)
     figure(f"{HEALINGS} healings of the link without a login: {(time.monotonic() - began) / HEALINGS:.2f} s each")
     assert asked.silent
     assert connected(gate) == before
@@ -119,9 +119,9 @@ def test_one_login_serves_all_healings_and_a_lost_one_is_asked_for_once(gate, no
     assert connected(gate) == waiting  # nobody has answered, so nobody has tried again
     seen = lines(counter)[-1]
     asked.answer(PASSWORD, code(time.time() + 30))  # the next one: no code is good for two logins
-    notebook.hear_until(lambda: lines(counter)[-1] > seen, 30)
+    notebook.hear_until(lambda: lines(counter)[-1] > seen, 60)
     gate.login.path("/home/ada/stop").touch()
-    notebook.wait(counter, 30)
+    notebook.wait(counter, 60)
     assert counter.reply["status"] == "ok", counter.outputs
     assert lines(counter) == list(range(len(lines(counter))))
     assert [question.partition(": ")[2].strip() for question in asked.questions] == QUESTIONS * 2
@@ -139,7 +139,7 @@ def test_wrong_codes_end_in_an_error(gate, notebook):
     before = connected(gate)
     cell = notebook.send(UP, allow_stdin=True)
     asked.answer(*[PASSWORD, "000000"] * 3)
-    notebook.wait(cell, 60)
+    notebook.wait(cell, 120)
     assert cell.error[0] == "AuthenticationFailed", cell.outputs
     assert "login-otp did not let ada in" in cell.error[1]
     notebook.hear_until(after(3), 10)

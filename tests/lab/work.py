@@ -85,7 +85,7 @@ class Work:
 
     def hears(self, text):
         """Wait for something in the counter's output."""
-        self._notebook.hear_until(lambda: text in self.counter.text, 30)
+        self._notebook.hear_until(lambda: text in self.counter.text, 60)
 
     def end(self):
         """Let all of it end."""
@@ -105,7 +105,7 @@ class Work:
     def check(self):
         """All that was asked for has happened once, and is here; nobody saw an error."""
         self.end()
-        self._notebook.wait(self.counter, 30)
+        self._notebook.wait(self.counter, 60)
         assert self.counter.reply["status"] == "ok", self.counter.outputs
         others = [content for kind, content in self.counter.outputs if kind != "stream" or content["name"] != "stdout"]
         assert others == []
