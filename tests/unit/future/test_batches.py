@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import concurrent.futures as cf
 import gc
+import queue
 import threading
 import time
 
@@ -158,8 +159,8 @@ def test_members_in_every_kind_of_waiting(send):
     assert cf.wait([*held, *quick], DEADLINE, cf.FIRST_EXCEPTION).done == set(quick)
     assert hpc.wait([*held, *quick], DEADLINE, "FIRST_COMPLETED").done == set(quick)
     assert hpc.wait([held[0]], 0).not_done == {held[0]}
-    called: list[Future] = []
-    held[1].add_done_callback(called.append)
+    called: queue.Queue[Future] = queue.Queue()
+    held[1].add_done_callback(called.put)
     assert held[1].cancel()
     assert [f.cancelled() for f in held] == [False, True, False]
     with pytest.raises(cf.CancelledError):
@@ -169,7 +170,8 @@ def test_members_in_every_kind_of_waiting(send):
     gate.set()
     assert list(ended) == [held[0], held[2]]
     assert [f.result() for f in cf.as_completed([held[0], held[2]], DEADLINE)]
-    assert called == [held[1]]
+    assert called.get(timeout=DEADLINE) is held[1]
+    assert called.empty()
     gate.clear()
     held = send(waits, range(2), batch_size=2)
     assert all(f.cancel() for f in held)
