@@ -102,6 +102,8 @@ class _Visit:
     def token(self, value: Any) -> str:
         if type(value) in ATOMS:
             return f"{type(value).__name__}:{value!r}"
+        if type(value) in (bytes, bytearray, memoryview):
+            return f"{type(value).__name__}:{hashlib.sha256(value).hexdigest()}"
         if id(value) in self._open:
             return f"within:{self._open[id(value)]}"
         if id(value) in self._known:
