@@ -75,6 +75,7 @@ class Handle:
         self._changed = asyncio.Event()
         self._heard: list[Heard] = []
         self._awaited = 0
+        self._counting = threading.Lock()
         self._asked = False
         # Weakly: a handle is made for each line of a listing, and none says when it is no longer needed.
         this = weakref.WeakMethod(self._hear)
@@ -129,16 +130,15 @@ class Handle:
     @contextlib.contextmanager
     def awaited(self) -> Iterator[None]:
         """While somebody waits here, he is asked for whatever a lost connection needs to be made again."""
-        on_loop = background().asyncio_loop.call_soon_threadsafe
-        on_loop(self._count_waiting, 1)
+        with self._counting:
+            self._awaited += 1
+        if self.status.notices:  # to wake the loop costs as much as a short call
+            background().asyncio_loop.call_soon_threadsafe(self._see_to_login)
         try:
             yield
         finally:
-            on_loop(self._count_waiting, -1)
-
-    def _count_waiting(self, more: int) -> None:
-        self._awaited += more
-        self._see_to_login()
+            with self._counting:
+                self._awaited -= 1
 
     def _see_to_login(self) -> None:
         if "login" not in self.status.notices:

@@ -31,6 +31,7 @@ from hpcnb.future.ledger import Ledger
 from hpcnb.handle import Handle
 from hpcnb.model import State
 from hpcnb.pilot.batch import executing, pick
+from hpcnb.pilot.early import VALUE
 from hpcnb.pilot.keeper import SIZE, TAG, client_name
 
 __all__ = ["NotebookClient", "notebook_name"]
@@ -105,6 +106,7 @@ class NotebookClient(Client):
         # Everything goes through the scheduler: a worker's address means nothing on this machine.
         super().__init__(cluster, name=client_name(self.notebook), direct_to_workers=False, set_as_default=False)
         self._stream_handlers["hpcnb-kept"] = self._answered
+        self._stream_handlers[VALUE] = self.ledger.told
         atexit.register(_leave, weakref.ref(self))
 
     # -- its beginning: what is submitted meanwhile waits in order -------------------------------------------------------

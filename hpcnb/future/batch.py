@@ -47,6 +47,7 @@ class Batch:
         "_traceback",
         "_wanted",
         "dask",
+        "early",
         "error",
         "key",
         "ledger",
@@ -71,6 +72,7 @@ class Batch:
             Any
         ] = ()  # Dask's futures of what it depends on, which must not go before the scheduler knows of it
         self.dask: Any = None
+        self.early: bytes | None = None
         self.state = PENDING
         self.settled = False
         self.value: Any = None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import pickle
 import threading
 import weakref
 from collections import deque
@@ -80,10 +81,20 @@ class Ledger:
 
     # -- what the scheduler says ---------------------------------------------------------------------------------------
 
+    def told(self, key: Any, value: bytes) -> None:
+        """A key is about to be in memory, and this is its value."""
+        if batch := self._open.get(key):
+            batch.early = value
+
     def finished(self, key: Any) -> None:
         """A key is in memory."""
-        if batch := self._open.pop(key, None):
+        batch = self._open.pop(key, None)
+        if batch is None:
+            return
+        if batch.early is None:
             batch.finish()
+        else:  # Python's own values, and of ours no more than the outcomes of a batch: see `hpcnb.pilot.early`
+            batch.settle(pickle.loads(batch.early))  # noqa: S301
 
     def erred(self, key: Any) -> None:
         """A key has failed, or was cancelled, as Dask's own state of it says."""

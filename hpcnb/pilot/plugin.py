@@ -14,6 +14,7 @@ from distributed.worker import Worker
 from tornado.ioloop import PeriodicCallback
 
 from hpcnb.pilot.call import Stopper
+from hpcnb.pilot.early import Early, pass_on
 from hpcnb.pilot.elsewhere import Elsewhere
 from hpcnb.pilot.events import emit
 from hpcnb.pilot.keeper import Keeper
@@ -76,6 +77,7 @@ async def dask_setup(server: Scheduler | Worker) -> None:
     if isinstance(server, Worker):
         server.batched_stream.interval = PROMPT
         await server.plugin_add(Stopper())
+        await server.plugin_add(Early())
         # Not earlier: what the worker itself has made by now is private.
         os.umask(dask.config.get("hpcnb.umask", 0o077))
         return
@@ -84,6 +86,7 @@ async def dask_setup(server: Scheduler | Worker) -> None:
     scheduler.add_plugin(plugin)
     scheduler.add_plugin(Keeper(scheduler))
     scheduler.add_plugin(Suspects(scheduler))
+    pass_on(scheduler)
     scheduler.add_plugin(Elsewhere(scheduler))
     scheduler.periodic_callbacks["hpcnb-load"] = PeriodicCallback(plugin.publish, INTERVAL)
     emit("scheduler", address=scheduler.address)
