@@ -152,6 +152,7 @@ def send(
     ----------
     client : NotebookClient
     fn : callable
+        Or a `Call` already, or what is around one.
     args, kwargs
         Its arguments, futures among them.
     key, tag : str, optional
@@ -165,7 +166,8 @@ def send(
     # A function is run each time it is submitted, as with any executor; Dask by itself takes equal calls for one.
     batch, new = client.ledger.batch(key or _new_key(fn), tag=tag)
     if new:
-        call = Call(fn, timeout=timeout, isolate=isolate)
+        is_call = getattr(fn, "isolates", False)
+        call: Any = fn if is_call else Call(fn, timeout=timeout, isolate=isolate)
         client.send([_sent(batch, call, args, kwargs)], tag=tag, **options)
     return Future(batch)
 

@@ -1,5 +1,6 @@
 """Tasks: functions that say what they do with their arguments, and run on the cluster in the order that follows from it."""
 
+from hpcnb.tasks.binary import binary, container
 from hpcnb.tasks.directions import (
     Collection,
     Commutative,
@@ -19,7 +20,9 @@ from hpcnb.tasks.directions import (
     Out,
 )
 from hpcnb.tasks.group import Group
-from hpcnb.tasks.task import Task, local, task
+from hpcnb.tasks.mpi import mpi
+from hpcnb.tasks.reduction import reduction
+from hpcnb.tasks.task import Task, io, local, task
 from hpcnb.tasks.verbs import barrier, delete, graph, group, wait_on, wait_on_file
 
 __all__ = [
@@ -42,10 +45,15 @@ __all__ = [
     "Out",
     "Task",
     "barrier",
+    "binary",
+    "container",
     "delete",
     "graph",
     "group",
+    "io",
     "local",
+    "mpi",
+    "reduction",
     "task",
     "wait_on",
     "wait_on_file",

@@ -10,8 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import distributed
+
 from hpcnb.tasks.directions import Direction
-from hpcnb.tasks.nesting import inner
+from hpcnb.tasks.nesting import inner, on_worker
 from hpcnb.tasks.staging import Content, Place
 
 __all__ = ["Argument", "Body", "leaves", "only"]
@@ -62,17 +64,24 @@ class Body:
     arguments : sequence of Argument
     returns : int
         How many values it returns.
+    waits : bool
+        It only waits, and so leaves its core to others.
 
     Notes
     -----
     It gives a single output bare, several as a tuple: what is returned first, then what was written, in the order of the arguments.
     """
 
-    def __init__(self, fn: Callable[..., Any], arguments: Sequence[Argument], *, returns: int) -> None:
+    def __init__(
+        self, fn: Callable[..., Any], arguments: Sequence[Argument], *, returns: int, waits: bool = False
+    ) -> None:
         self.fn, self.arguments, self.returns = fn, tuple(arguments), returns
+        self.waits = waits
         self.__name__ = fn.__name__
 
     def __call__(self, values: Sequence[Any]) -> Any:
+        if self.waits and on_worker():
+            distributed.secede()
         with contextlib.ExitStack() as stack:
             settled = stack.enter_context(inner())
             folder = self._folder(stack)

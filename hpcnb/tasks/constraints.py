@@ -43,7 +43,7 @@ class Constraints:
     where: str | Callable[[], str] | None = None
 
     def needed(self) -> dict[str, float]:
-        """The amounts of what workers offer; of a single core, which each has, nothing is said.
+        """The amounts of what workers offer; of a single core, which each has, nothing is said; a task without one only waits.
 
         Raises
         ------
@@ -57,7 +57,7 @@ class Constraints:
         for name in ("cores", "gpus"):
             if not isinstance(now[name], int) or isinstance(now[name], bool) or now[name] < 0:
                 raise TypeError(f"{name}={now[name]!r}: a task needs a whole number of {name}")
-            if now[name] > (name == "cores"):
+            if now[name] != int(name == "cores"):
                 needed[name] = now[name]
         needed |= {name: parse_memory(now[name]) for name in ("memory", "storage") if now[name] is not None}
         return needed if now["where"] is None else needed | {f"{NODE}{now['where']}": 0}

@@ -155,7 +155,7 @@ class Parameters:
                 )
             if name not in known and not open_ended:
                 raise TypeError(f"{fn.__name__}() has no parameter {name!r}; it has: {', '.join(known) or 'none'}")
-        self._directions = {name: _annotated(fn, parameter) for name, parameter in known.items()} | dict(said)
+        self.directions = {name: _annotated(fn, parameter) for name, parameter in known.items()} | dict(said)
 
     def of(
         self, args: tuple[Any, ...], kwargs: Mapping[str, Any], *, method: bool = False
@@ -171,10 +171,10 @@ class Parameters:
         names = [p for p in self._signature.parameters.values() if p.kind is not p.KEYWORD_ONLY]
         for index in range(len(args)):
             name = names[min(index, len(names) - 1)].name
-            yield "", self._target if method and index == 0 else self._directions[name]
+            yield "", self._target if method and index == 0 else self.directions[name]
         rest = next((n for n, p in self._signature.parameters.items() if p.kind is p.VAR_KEYWORD), "")
         for name in kwargs:
-            yield name, self._directions.get(name) or self._directions[rest]
+            yield name, self.directions.get(name) or self.directions[rest]
 
 
 def _annotated(fn: Callable[..., Any], parameter: inspect.Parameter) -> Direction:
@@ -189,6 +189,7 @@ def _annotated(fn: Callable[..., Any], parameter: inspect.Parameter) -> Directio
 
 
 def _evaluated(fn: Callable[..., Any], name: str, text: str) -> Any:
+    fn = inspect.unwrap(fn)  # what is around it may be of another module
     known = inspect.getclosurevars(fn)
     try:
         # As typing.get_type_hints does it, which however takes types only.

@@ -7,10 +7,14 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
+import distributed
+
 if TYPE_CHECKING:
     from hpcnb.tasks.program import Program
 
-__all__ = ["here", "inner"]
+__all__ = ["here", "inner", "on_worker"]
+
+worker: Any = distributed.worker
 
 
 class Here(threading.local):
@@ -21,6 +25,11 @@ class Here(threading.local):
 
 
 here = Here()
+
+
+def on_worker() -> bool:
+    """Whether this thread is one of a worker's own, and not of a process beside it."""
+    return getattr(worker.thread_state, "execution_state", None) is not None
 
 
 @contextlib.contextmanager

@@ -8,7 +8,7 @@ import operator
 import os
 import threading
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -65,8 +65,13 @@ class Program:
                 self._argument(name, direction, value, sources, written)
                 for (name, direction), value in zip(passed, values, strict=True)
             ]
-            body = Body(fn, [argument for argument, _ in given], returns=options.returns)
-            task = self._submit(body, [value for _, value in given], options)
+            needed = options.constraints.needed()
+            if waits := needed.get("cores") == 0:
+                del needed["cores"]
+            if needed:
+                self._where.check(needed)
+            body = Body(fn, [argument for argument, _ in given], returns=options.returns, waits=waits)
+            task = self._submit(body, [value for _, value in given], options, needed)
             spares = options.on_failure == CANCEL_SUCCESSORS
             node = self._nodes[task.key] = self.graph.add(body.__name__, task.key, sources, spares=spares)
             for group in [self._all, *self._groups]:
@@ -75,10 +80,7 @@ class Program:
         self._where.on_end(task, functools.partial(self._ended, node, options))
         return returned
 
-    def _submit(self, body: Body, values: list[Any], options: Options) -> Any:
-        needed = options.constraints.needed()
-        if needed:
-            self._where.check(needed)
+    def _submit(self, body: Body, values: list[Any], options: Options, needed: Mapping[str, float]) -> Any:
         return self._where.submit(
             called(body, options),
             [values],

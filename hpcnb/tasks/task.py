@@ -14,7 +14,7 @@ from hpcnb.tasks.directions import Direction, InOut, Parameters
 from hpcnb.tasks.failure import Options
 from hpcnb.tasks.programs import program
 
-__all__ = ["Task", "local", "task"]
+__all__ = ["Task", "io", "local", "task"]
 
 
 class Task:
@@ -35,6 +35,11 @@ class Task:
         functools.update_wrapper(self, fn)  # first: it copies whatever attributes the function has
         self.fn, self.options = fn, options
         self._parameters = Parameters(fn, directions, target)
+
+    @property
+    def directions(self) -> dict[str, Direction]:
+        """What it does with its parameters, by their names."""
+        return self._parameters.directions
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Submit a call; gives its future, or a tuple of futures where it returns several values."""
@@ -138,7 +143,7 @@ def task(
         How many values it returns; each has a future. By default 1, or none if it has no ``return`` with a value: then its future's
         value is None.
     cores : int
-        Of the worker that runs it; as the other needs it may be a function, which is asked at each call.
+        Of the worker that runs it; 0 for one that only waits (see `io`). As the other needs it may be a function, which is asked at each call.
     memory : str, optional
         ``"4GiB"``: how much of the worker's memory it is given; tasks that say nothing are given none.
     storage : str, optional
@@ -188,6 +193,19 @@ def task(
         )
         return Task(fn, options, directions, target_direction)
 
+    return made if fn is None else made(fn)
+
+
+def io(fn: Callable[..., Any] | None = None, /, **options: Any) -> Any:
+    """Make a function that waits for a disk or a network a task that keeps no core busy; the rest is as in `task`.
+
+    Examples
+    --------
+    >>> @io
+    ... def fetch(url):
+    ...     return 0
+    """
+    made: Any = task(cores=0, **options)
     return made if fn is None else made(fn)
 
 

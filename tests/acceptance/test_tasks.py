@@ -168,9 +168,9 @@ def test_a_long_chain():
         return number
 
     c: list[int] = []
-    for number in range(200):
+    for number in range(100):
         add(c, number)
-    assert hpc.wait_on(c) == list(range(200))
+    assert hpc.wait_on(c) == list(range(100))
     hpc.barrier()
 
 
@@ -479,6 +479,133 @@ def test_what_the_site_does_not_have(asked):
 
     with pytest.raises(hpc.TaskError, match="no worker has what the task needs: .*\n.* 4 cores, .* MiB of memory"):
         work()
+
+
+# -- programs, and tasks of other kinds -------------------------------------------------------------------------------------
+
+
+def test_binary(tmp_path):
+    """A program's arguments are a template, its output goes to files, and its exit status is returned."""
+
+    @hpc.binary("grep", args="-c -e {word} {path}", stdout="found", path=hpc.FileIn, found=hpc.FileOut)
+    def count(word, path, found):
+        """Never run."""
+
+    @hpc.binary("sort")
+    def order(option, path: hpc.FileIn):
+        """All arguments, in order."""
+
+    (tmp_path / "text").write_text("a b\nc\na b\n")
+    assert hpc.wait_on(count("a b", tmp_path / "text", tmp_path / "found")) == 0
+    hpc.wait_on_file(tmp_path / "found")
+    assert (tmp_path / "found").read_text() == "2\n"
+    assert order("-r", tmp_path / "text").result() == 0
+
+
+def test_exit_status(tmp_path):
+    """An exit status is an error that shows what the program said, or is returned; a signal and what is no program are named."""
+    script = "echo here; echo wrong >&2; pwd; exit 3"
+
+    @hpc.binary("sh", args="-c {script}")
+    def strict(script):
+        """Never run."""
+
+    @hpc.binary("sh", args="-c {script}", fail=False, working_dir="/", stdout="out", stderr="err")
+    def lenient(script, out: hpc.FileOut, err: hpc.FileOut):
+        """Never run."""
+
+    @hpc.binary("no-such-program")
+    def missing():
+        """Never run."""
+
+    with pytest.raises(hpc.TaskFailed, match="ended with exit status 3.*\n.*wrong"):
+        strict(script).result()
+    with pytest.raises(hpc.TaskFailed, match="was killed by signal 9"):
+        strict("kill -9 $$").result()
+    with pytest.raises(hpc.TaskFailed, match="no-such-program cannot be run: No such file"):
+        missing().result()
+    with pytest.raises(hpc.TaskFailed):
+        hpc.barrier()
+    assert lenient(script, tmp_path / "out", tmp_path / "err").result() == 3
+    hpc.wait_on_file(tmp_path / "out", tmp_path / "err")
+    assert ((tmp_path / "out").read_text(), (tmp_path / "err").read_text()) == ("here\n/\n", "wrong\n")
+
+
+def test_container(tmp_path, cluster):
+    """A program in a container is run by the engine that is there, with the places of its files; without one that is said."""
+
+    @hpc.container("image.sif", "cat", path=hpc.FileIn)
+    def missing(path):
+        """Never run."""
+
+    engine = tmp_path / "engine"
+    engine.write_text("#!/bin/sh\nfor word in $@; do echo $word; done > $(dirname $0)/words\n")
+    engine.chmod(0o755)
+
+    @hpc.container("image.sif", "cat", engine=str(engine), engine_options=("--nv",), path=hpc.FileIn)
+    def show(path):
+        """Never run."""
+
+    (tmp_path / "text").write_text("text")
+    assert show(tmp_path / "text").result() == 0
+    words = (tmp_path / "words").read_text().split()
+    assert words[:2] == ["exec", "--bind"]
+    assert words[3:6] == ["--nv", "image.sif", "cat"]
+    assert words[6] == f"{words[2]}/text"
+    with pytest.raises(hpc.TaskFailed, match="there is no apptainer and no singularity on the PATH"):
+        missing(tmp_path / "text").result()
+    with pytest.raises(hpc.TaskFailed):
+        hpc.barrier()
+
+
+@pytest.mark.parametrize("kind", [hpc.binary("cat"), hpc.container("i", "cat"), hpc.mpi(2), hpc.mpi(2, program="cat")])
+def test_what_runs_apart_changes_no_object(kind):
+    """Programs and ranks cannot change an object of the notebook: that is refused at once."""
+    with pytest.raises(TypeError, match=r"program\(\) runs in processes of its own, which cannot change c"):
+
+        @kind
+        def program(c: hpc.InOut):
+            """Never run."""
+
+
+def test_io_keeps_no_core_busy(tmp_path):
+    """More I/O tasks than there are cores run at the same time."""
+    names = [f"io-{number}" for number in range(12)]
+
+    @hpc.io
+    def wait(name):
+        return meet(tmp_path, name, names)
+
+    assert overlap(*hpc.wait_on([wait(name) for name in names]))
+
+
+def test_reduction():
+    """A reduction is a tree of tasks, of so many values each."""
+
+    @hpc.reduction(chunk=3)
+    def total(values):
+        return sum(values)
+
+    @hpc.task
+    def square(n):
+        return n * n
+
+    assert hpc.wait_on(total([square(n) for n in range(10)])) == sum(n * n for n in range(10))
+    assert [node.name for node in hpc.graph().nodes.values()].count("total") == 5
+    assert hpc.wait_on([total([]), total([7])]) == [0, 7]
+
+
+def test_a_mpi_task_without_mpi():
+    """Without a launcher the error says so."""
+
+    @hpc.mpi(ranks=2, launcher="no-mpirun")
+    def rank():
+        """Never run."""
+
+    with pytest.raises(hpc.TaskFailed, match="there is no no-mpirun on the PATH of the worker"):
+        rank().result()
+    with pytest.raises(hpc.TaskFailed):
+        hpc.barrier()
 
 
 # -- failures --------------------------------------------------------------------------------------------------------------

@@ -1,0 +1,84 @@
+"""Tasks that need a real Slurm: MPI over two nodes, started by srun beside the workers."""
+
+from __future__ import annotations
+
+import sys
+
+import cloudpickle
+import pytest
+
+import hpcnb as hpc
+from hpcnb.sandbox import Sandbox
+
+pytestmark = [pytest.mark.site, pytest.mark.slow]
+pytest.importorskip("mpi4py")
+cloudpickle.register_pickle_by_value(sys.modules[__name__])
+
+PMI = ("--mpi=pmi2",)
+"""What the MPI of the tests and the Slurm of the tests have in common."""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cluster(debian, short_path, account):
+    """Two nodes of a real Slurm."""
+    with Sandbox(short_path(), nodes=2, cores_per_node=2) as sandbox:
+        account.sites(box=sandbox.site_entry() | {"home": str(account.home)})
+        with hpc.Cluster("box", nodes=2, cores_per_node=2, workers_per_node=1) as cluster:
+            yield hpc.use(cluster)
+        account.end()
+
+
+def test_an_mpi_function_of_four_ranks():
+    """An MPI function of four ranks returns four values; the ranks are where the layout says."""
+
+    @hpc.mpi(ranks=4, ranks_per_node=2, launcher_options=PMI, returns=4)
+    def rank(offset):
+        import os
+
+        from mpi4py import MPI
+
+        world = MPI.COMM_WORLD
+        print("ranks may print")  # noqa: T201
+        return world.rank + offset, world.allreduce(world.rank), os.environ["SLURMD_NODENAME"]
+
+    values = hpc.wait_on(list(rank(10)))
+    assert [value[:2] for value in values] == [(10 + number, 6) for number in range(4)]
+    assert sorted(node for *_, node in values) == ["n1", "n1", "n2", "n2"]
+
+
+def test_an_mpi_function_that_raises():
+    """An error in one rank ends all of them, and is the task's."""
+
+    @hpc.mpi(ranks=2, launcher_options=PMI)
+    def rank():
+        from mpi4py import MPI
+
+        if MPI.COMM_WORLD.rank == 1:
+            raise KeyError("rank one")
+        MPI.COMM_WORLD.barrier()
+
+    with pytest.raises(KeyError, match="rank one"):
+        hpc.wait_on(rank())
+
+
+def test_an_mpi_program(tmp_path):
+    """An MPI program is started in so many ranks, and its exit status is the task's."""
+
+    @hpc.mpi(ranks=3, program="sh", args="-c {script}", stdout="out", launcher_options=PMI)
+    def program(script, out: hpc.FileOut):
+        """Never run."""
+
+    assert program("echo $PMI_RANK", tmp_path / "out").result() == 0
+    hpc.wait_on_file(tmp_path / "out")
+    assert sorted((tmp_path / "out").read_text().split()) == ["0", "1", "2"]
+
+
+def test_an_mpi_program_that_fails():
+    """The exit status of an MPI program is an error that shows the launcher's words."""
+
+    @hpc.mpi(ranks=1, program="sh", args="-c {script}", launcher_options=PMI)
+    def program(script):
+        """Never run."""
+
+    with pytest.raises(hpc.TaskFailed, match="^srun .* ended with exit status 5"):
+        program("exit 5").result()
