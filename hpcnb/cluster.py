@@ -20,8 +20,9 @@ from hpcnb.agent.loop import background
 from hpcnb.comm import SCHEME, ClusterSecurity
 from hpcnb.errors import NotReady
 from hpcnb.handle import Handle
-from hpcnb.kept import NotebookClient, notebook_name
+from hpcnb.kept import NotebookClient
 from hpcnb.model import ClusterStatus, Ending, JobStatus, State
+from hpcnb.notebook_name import notebook_name
 from hpcnb.site.authority import Identity
 
 if TYPE_CHECKING:

@@ -6,14 +6,11 @@ import asyncio
 import atexit
 import contextlib
 import itertools
-import os
-import re
 import sys
 import uuid
 import weakref
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import dask
@@ -30,11 +27,12 @@ from hpcnb.future.future import Future
 from hpcnb.future.ledger import Ledger
 from hpcnb.handle import Handle
 from hpcnb.model import State
+from hpcnb.notebook_name import notebook_name, shell
 from hpcnb.pilot.batch import executing, pick
 from hpcnb.pilot.early import VALUE
 from hpcnb.pilot.keeper import SIZE, TAG, client_name
 
-__all__ = ["NotebookClient", "notebook_name"]
+__all__ = ["NotebookClient"]
 
 ENDED = ("memory", "erred")
 PATIENCE = 30.0
@@ -47,30 +45,6 @@ PAUSE = 1.0
 """Seconds between two attempts to reach the scheduler again."""
 PROMPT = 0.0005
 """Seconds that a message to the scheduler waits for others to travel with (Dask: 10 ms)."""
-
-
-def notebook_name() -> str:
-    """The name under which this notebook is known: the same in each of its kernels.
-
-    It is the notebook's path where the front end tells it (Jupyter's servers and VS Code do), else the directory in which
-    the kernel started, else the script's path. There is no host in it: a cluster can be reached only from where its
-    agent has its records, and a pod on a JupyterHub is called otherwise each day.
-    """
-    shell = _shell()
-    space = shell.user_ns if shell is not None else {}
-    told = os.environ.get("JPY_SESSION_NAME") or space.get("__vsc_ipynb_file__")
-    if told:
-        # VS Code adds a mark of its own, another one each time.
-        return re.sub(r"-jvsc-[0-9a-f-]+(?=\.ipynb$|$)", "", str(told))
-    if history := space.get("_dh"):
-        return str(history[0])
-    script = getattr(sys.modules["__main__"], "__file__", None)
-    return str(Path(script).resolve()) if script else str(Path.cwd())
-
-
-def _shell() -> Any:
-    ipython = sys.modules.get("IPython")
-    return ipython.get_ipython() if ipython is not None else None
 
 
 def _graph_node(task: Sent) -> Task:
@@ -344,7 +318,7 @@ class NotebookClient(Client):
 
     def _release_key(self, key: Any) -> None:
         # IPython clears its variables when it ends: that drops nothing, for the user did not.
-        if not getattr(_shell(), "_atexit_once_called", False):
+        if not getattr(shell(), "_atexit_once_called", False):
             super()._release_key(key)
 
     async def _reconnect(self) -> None:

@@ -20,7 +20,21 @@ FLOORS = [
     {"link"},
     {"site"},
     {"agent"},
-    {"cell", "cluster", "compat", "kept", "objects", "session", "future", "tasks", "handle", "choice", "views", "comm"},
+    {
+        "cell",
+        "cluster",
+        "compat",
+        "kept",
+        "notebook_name",
+        "objects",
+        "session",
+        "future",
+        "tasks",
+        "handle",
+        "choice",
+        "views",
+        "comm",
+    },
     {"notebook", "cli"},
 ]
 FLOOR = {part: number for number, parts in enumerate(FLOORS) for part in parts}

@@ -10,7 +10,7 @@ import pytest
 from distributed import Future as DaskFuture
 from distributed import LocalCluster, Scheduler
 
-from hpcnb import kept
+from hpcnb import kept, notebook_name
 from hpcnb.kept import NotebookClient
 from hpcnb.pilot import keeper as keeper_module
 from hpcnb.pilot.keeper import TAG, Keeper, client_name, notebook_of
@@ -97,8 +97,8 @@ def test_a_notebook_is_known_by_the_id_of_its_client():
 def test_a_notebook_is_known_by_its_path(monkeypatch, told, space, name):
     """As the front end tells it, whichever that is; else by where its kernel started."""
     monkeypatch.setenv("JPY_SESSION_NAME", told)
-    monkeypatch.setattr(kept, "_shell", lambda: SimpleNamespace(user_ns=space))
-    assert kept.notebook_name() == name
+    monkeypatch.setattr(notebook_name, "shell", lambda: SimpleNamespace(user_ns=space))
+    assert notebook_name.notebook_name() == name
 
 
 @pytest.mark.parametrize("way", ["killed", "closed", "dropped and closed", "IPython ends"])
@@ -117,7 +117,7 @@ async def test_results_of_a_client_that_left_stay(place, way, monkeypatch):
             await client.farewell()
             del futures
         elif way == "IPython ends":  # it clears its variables while everything still works
-            monkeypatch.setattr(kept, "_shell", lambda: SimpleNamespace(_atexit_once_called=True))
+            monkeypatch.setattr(kept, "shell", lambda: SimpleNamespace(_atexit_once_called=True))
             del futures
             await client._kept()
             monkeypatch.undo()
