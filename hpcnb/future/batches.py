@@ -10,7 +10,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dask.utils import funcname
+from distributed import Future as DaskFuture
 
+from hpcnb import serializing
 from hpcnb.future.batch import Batch
 from hpcnb.future.future import Future
 from hpcnb.pilot.batch import Calls, Filled, Outcomes, Place
@@ -167,7 +169,7 @@ def send(
     batch, new = client.ledger.batch(key or _new_key(fn), tag=tag)
     if new:
         is_call = getattr(fn, "isolates", False)
-        call: Any = fn if is_call else Call(fn, timeout=timeout, isolate=isolate)
+        call: Any = fn if is_call else serializing.call(fn, timeout=timeout, isolate=isolate)
         client.send([_sent(batch, call, args, kwargs)], tag=tag, **options)
     return Future(batch)
 
@@ -229,7 +231,7 @@ class _Sender:
         _check(fn)
         self._client, self._fn, self._tag, self._retries = client, fn, tag, retries
         self._options: dict[str, Any] = {"tag": tag, "retries": retries, "priority": priority}
-        self._call = Call(fn)
+        self._call = serializing.call(fn)
         self.pace = pace_of(fn)
 
     def weigh(self, rows: Sequence[tuple[Any, ...]]) -> float:
@@ -260,7 +262,9 @@ class _Sender:
     def _calls(self, rows: Sequence[tuple[Any, ...]]) -> tuple[Calls, Arguments]:
         arguments = Arguments()
         taken = [arguments.take(row) for row in rows]
-        return Calls(self._call, taken if not arguments.alone else [], retries=self._retries or 0), arguments
+        with serializing.blaming(rows, f"arguments of {self._call}"):
+            calls = Calls(self._call, taken if not arguments.alone else [], retries=self._retries or 0)
+        return calls, arguments
 
     def _batch(self, calls: Calls, arguments: Arguments, size: int) -> Sent:
         batch, _ = self._client.ledger.batch(_new_key(self._fn), size=size, tag=self._tag, pace=self.pace)
@@ -273,10 +277,42 @@ class _Sender:
 
 def _sent(batch: Batch, call: Call, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Sent:
     arguments = Arguments()
-    args, kwargs = arguments.take(tuple(args)), arguments.take(dict(kwargs))
+    try:
+        given, named = _given(arguments, call, args, kwargs)
+    except BaseException as error:
+        batch.ledger.forget(batch, error)
+        raise
     if arguments.batches:
-        return Sent(batch, Filled(call), [[one.dask for one in arguments.batches], args, kwargs], {})
-    return Sent(batch, call, args, kwargs)
+        return Sent(batch, Filled(call), [[one.dask for one in arguments.batches], given, named], {})
+    return Sent(batch, call, given, named)
+
+
+def _given(
+    arguments: Arguments, call: Call, args: Sequence[Any], kwargs: Mapping[str, Any]
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    given = [_rest(one, arguments.take(one), f"argument {number} of {call}") for number, one in enumerate(args)]
+    named = {name: _rest(one, arguments.take(one), f"argument {name} of {call}") for name, one in kwargs.items()}
+    return tuple(given), named
+
+
+def _has_dasks(value: Any) -> bool:
+    """Whether Dask would find a future of its own in it."""
+    if type(value) in (list, tuple, set):
+        return any(map(_has_dasks, value))
+    if type(value) is dict:
+        return any(map(_has_dasks, value.values()))
+    return isinstance(value, DaskFuture)
+
+
+def _rest(value: Any, taken: Any, name: str) -> Any:
+    """What was taken of a value, with all packed that is no future and has none in it."""
+    if isinstance(taken, DaskFuture | Place):
+        return taken
+    if taken is value and not _has_dasks(value):
+        return serializing.packed(value, name)
+    if type(taken) is dict:
+        return {key: _rest(value[key], one, f"{name}[{key!r}]") for key, one in taken.items()}
+    return type(taken)(_rest(old, one, name) for old, one in zip(value, taken, strict=True))
 
 
 def _check(fn: Any) -> None:

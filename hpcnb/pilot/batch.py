@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from cloudpickle import cloudpickle
 from distributed.protocol import pickle as dask_pickle
 
 from hpcnb.pilot.call import Call, Outcome
@@ -78,7 +79,7 @@ class Calls:
         self._call = call
         self._retries = retries
         # The scheduler carries bytes, and needs nothing of the user's to read them.
-        self._rows: bytes = dask_pickle.dumps(rows)
+        self._rows: bytes = cloudpickle.dumps(rows, protocol=pickle.HIGHEST_PROTOCOL)
 
     @property
     def nbytes(self) -> int:

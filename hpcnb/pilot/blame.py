@@ -14,7 +14,7 @@ from distributed.protocol.serialize import serialize
 
 from hpcnb.errors import CannotSerialize
 
-__all__ = ["blame", "check", "kind"]
+__all__ = ["PLAIN", "blame", "check", "is_array", "kind"]
 
 DEEPEST = 12
 WIDEST = 10_000
@@ -54,7 +54,7 @@ def check(value: Any, name: str, *, where: str = "") -> None:
     CannotSerialize
         Names the part that cannot.
     """
-    if type(value) in PLAIN or _is_array(value) or _pickles(value):
+    if type(value) in PLAIN or is_array(value) or _pickles(value):
         return
     try:  # Dask knows some types that pickle does not
         serialize(value, serializers=("dask", "pickle"), on_error="raise")
@@ -135,7 +135,8 @@ def _of_object(value: Any) -> Iterator[tuple[str, Any]]:
                 yield f".{name}", getattr(value, name)
 
 
-def _is_array(value: Any) -> bool:
+def is_array(value: Any) -> bool:
+    """Whether a value is an array, or a number, of numpy's that refers to nothing else."""
     return type(value).__module__ == "numpy" and not getattr(getattr(value, "dtype", None), "hasobject", True)
 
 

@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+import dask
 import psutil
 from cloudpickle import cloudpickle
 from dask.sizeof import sizeof
@@ -27,6 +28,7 @@ from distributed.worker import get_worker
 from hpcnb.errors import TaskFailed, TaskLost, TaskTimeout
 from hpcnb.pilot.blame import check
 from hpcnb.pilot.isolation import Isolation, Verdict
+from hpcnb.pilot.packed import unpacked
 from hpcnb.pilot.pool import ForsakingThreadPoolExecutor
 from hpcnb.pilot.raised import is_ours, portable
 from hpcnb.pilot.running import Interrupted, Job, Running
@@ -172,7 +174,7 @@ class _Task:
             return Outcome(error=self.portable(error))
 
     def _here(self, job: Job, function: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
-        result = function(*args, **kwargs)
+        result = function(*unpacked(args), **unpacked(kwargs))
         if inspect.iscoroutine(result):
             result = _finish(job, result)
         check(result, f"what {self._name} returned", where=self._where)
@@ -190,7 +192,7 @@ class _Task:
     def within(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Outcome:
         """Run it in this process, which is its own."""
         try:
-            result = self._call.function()(*args, **kwargs)
+            result = self._call.function()(*unpacked(args), **unpacked(kwargs))
             if inspect.iscoroutine(result):
                 result = asyncio.run(result)
             check(result, f"what {self._name} returned", where=self._where)
@@ -314,6 +316,7 @@ class Stopper(WorkerPlugin):
     def setup(self, worker: Worker) -> None:
         """Dask calls this before the worker runs anything."""
         global _running, _largest
+        self._worked = dask.config.get("hpcnb.worked", None)
         pool = ForsakingThreadPoolExecutor(worker.state.nthreads, "Dask-Default-Threads")
         worker.executors["default"].shutdown(wait=False)
         worker.executors["default"] = pool
@@ -321,6 +324,8 @@ class Stopper(WorkerPlugin):
         _largest = SHARE * (worker.memory_manager.memory_limit or float("inf")) - psutil.Process().memory_info().rss
 
     def transition(self, key: Any, start: str, finish: str, **kwargs: Any) -> None:
+        if self._worked is not None:  # the node's supervisor takes a worker that has work for one that can work
+            self._worked[0], self._worked = 1, None
         if finish == "released" and start in ("executing", "long-running"):
             # Should it be wanted again by then, it runs again.
             stop(key, Reschedule())

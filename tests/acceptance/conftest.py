@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import queue
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import pytest
 from jupyter_client.manager import start_new_kernel
 
+from tests.isolation import isolation
 from tests.unit.pilot.host import HostProcess, environment, make_run_dir
 
 DEADLINE = 60.0
+START = 60.0
 
 
 @dataclass
@@ -88,6 +93,23 @@ class Kernel:
             cell.idle = content["execution_state"] == "idle"
         elif kind != "execute_input":
             cell.outputs.append((kind, content))
+
+
+@contextlib.contextmanager
+def notebook_at_work(folder: Path) -> Iterator[Kernel]:
+    """A notebook that lies in a folder, with a cluster of one worker on this machine."""
+    with pytest.MonkeyPatch.context() as monkeypatch, isolation(monkeypatch) as place:
+        notebook = Kernel.__new__(Kernel)
+        notebook._cells = {}
+        notebook.manager, notebook.client = start_new_kernel(
+            kernel_name="python3", env=environment() | place.environ, cwd=str(folder)
+        )
+        started = notebook.send(
+            "%load_ext hpcnb\nimport hpcnb as hpc\n%hpc up local --workers-per-node 1 --cores-per-worker 1"
+        )
+        assert notebook.wait(started, START).reply["status"] == "ok", started.outputs
+        yield notebook
+        notebook.close()
 
 
 @pytest.fixture(scope="module")

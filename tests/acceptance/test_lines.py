@@ -6,11 +6,8 @@ import re
 import socket
 
 import pytest
-from jupyter_client.manager import start_new_kernel
 
-from tests.acceptance.conftest import Kernel
-from tests.isolation import isolation
-from tests.unit.pilot.host import environment
+from tests.acceptance.conftest import notebook_at_work
 
 START = 60.0
 COLOURS = re.compile(r"\x1b\[[0-9;]*m")
@@ -93,20 +90,10 @@ def notebook(tmp_path_factory):
     """A notebook with a cluster on this machine."""
     folder = tmp_path_factory.mktemp("notebook")
     (folder / "beside.py").write_text(MODULE)
-    with pytest.MonkeyPatch.context() as monkeypatch, isolation(monkeypatch) as place:
-        notebook = Kernel.__new__(Kernel)
-        notebook._cells = {}
-        notebook.manager, notebook.client = start_new_kernel(
-            kernel_name="python3", env=environment() | place.environ, cwd=str(folder)
-        )
-        started = notebook.send(
-            "%load_ext hpcnb\nimport hpcnb as hpc\n%hpc up local --workers-per-node 1 --cores-per-worker 1"
-        )
-        assert notebook.wait(started, START).reply["status"] == "ok", started.outputs
+    with notebook_at_work(folder) as notebook:
         for cell in (EARLIER, DECORATOR):
             notebook.run(cell)
         yield notebook
-        notebook.close()
 
 
 @pytest.mark.parametrize("case", CASES)

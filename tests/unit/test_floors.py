@@ -27,6 +27,7 @@ FLOORS = [
         "kept",
         "notebook_name",
         "objects",
+        "serializing",
         "session",
         "future",
         "tasks",

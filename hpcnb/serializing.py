@@ -1,0 +1,151 @@
+"""What leaves a notebook with a call: its own code by value, everything else by name; what cannot travel is named."""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+import sys
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import FunctionType, ModuleType
+from typing import Any
+
+from cloudpickle import cloudpickle
+from dask.utils import funcname
+from distributed import Future as DaskFuture
+
+from hpcnb.pilot.blame import PLAIN, blame, is_array, kind
+from hpcnb.pilot.call import Call
+from hpcnb.pilot.packed import Packed
+from hpcnb.pilot.values import dump, size
+
+__all__ = ["blaming", "call", "packed"]
+
+LARGE = 10e6
+"""Bytes that a function may bring along without a word."""
+INSTALLED = ("site-packages", "dist-packages")
+
+_seen: set[str] = set()
+_warned: set[str] = set()
+
+
+def call(fn: Callable[..., Any], **options: Any) -> Call:
+    """Make a function ready for its journey.
+
+    Parameters
+    ----------
+    fn : callable
+    **options
+        Of `Call`.
+
+    Raises
+    ------
+    CannotSerialize
+        Names the variable, and the part of it, that cannot travel.
+    """
+    _send_own_modules_by_value()
+    with blaming(fn, funcname(fn)):
+        made = Call(fn, **options)
+    if len(made.payload) > LARGE:
+        _warn(fn, len(made.payload))
+    return made
+
+
+def packed(value: Any, name: str) -> Any:
+    """Make an argument ready for its journey.
+
+    Parameters
+    ----------
+    value : object
+        No future, and none in it.
+    name : str
+        Whose argument it is, for the error.
+
+    Raises
+    ------
+    CannotSerialize
+    """
+    if type(value) in PLAIN or is_array(value):
+        return value
+    if isinstance(value, DaskFuture):  # an argument that Dask knows
+        return value
+    with blaming(value, name):
+        return Packed(value)
+
+
+@contextlib.contextmanager
+def blaming(value: Any, name: str) -> Iterator[None]:
+    """Where a value is pickled: what goes wrong is said of the part that cannot be.
+
+    Parameters
+    ----------
+    value : object
+    name : str
+        As its user calls it.
+
+    Raises
+    ------
+    CannotSerialize
+    """
+    try:
+        yield
+    except Exception as error:
+        raise blame(value, name, error, where="on its way to a worker") from error
+
+
+def _warn(fn: Any, total: int) -> None:
+    """Say once which variable makes a function that large."""
+    name = funcname(fn)
+    if name in _warned:
+        return
+    _warned.add(name)
+    inner = inspect.unwrap(fn) if callable(fn) else fn
+    found = inspect.getclosurevars(inner) if isinstance(inner, FunctionType) else None
+    captured = {**found.nonlocals, **found.globals} if found else {}
+    sizes: dict[str, int] = {}
+    for variable, value in captured.items():
+        with contextlib.suppress(Exception):  # it has travelled with the function, so it is none of these
+            sizes[variable] = size(dump(value))
+    if sizes:
+        largest = max(sizes, key=lambda variable: sizes[variable])
+        what = (
+            f"{largest} ({kind(captured[largest])}, {sizes[largest] / 1e6:,.0f} MB) goes along with each call of {name}"
+        )
+    else:
+        largest, what = "data", f"{name} brings {total / 1e6:,.0f} MB along with each call"
+    warnings.warn(
+        f"{what}. Send it once, and pass it as an argument: {largest} = hpc.current().client.scatter({largest})",
+        stacklevel=5,
+    )
+
+
+def _send_own_modules_by_value() -> None:
+    """Have modules that lie beside the notebook, or the script, travel as they are now: the site may not have them, or older ones."""
+    new = sys.modules.keys() - _seen
+    if not new:
+        return
+    _seen.update(new)
+    beside = _beside()
+    for name in new:
+        module = sys.modules.get(name)
+        if isinstance(module, ModuleType) and name != "__main__" and _is_own(module, beside):
+            cloudpickle.register_pickle_by_value(module)
+
+
+def _beside() -> Path:
+    ipython: Any = sys.modules.get("IPython")
+    shell = ipython.get_ipython() if ipython is not None else None
+    if shell is not None and (history := shell.user_ns.get("_dh")):
+        return Path(history[0])
+    script = getattr(sys.modules["__main__"], "__file__", None)
+    return Path(script).resolve().parent if script else Path.cwd()
+
+
+def _is_own(module: ModuleType, beside: Path) -> bool:
+    file = getattr(module, "__file__", None)
+    if not file or module.__name__.partition(".")[0] == "hpcnb":
+        return False
+    path = Path(file)
+    inside = path.is_relative_to(beside) and not set(INSTALLED) & set(path.parts)
+    return inside and not path.is_relative_to(sys.prefix) and not path.is_relative_to(sys.base_prefix)
