@@ -26,8 +26,8 @@ test-fast: $(VENV)/.with-test ## run the unit tests only
 lab-shell: packages $(VENV)/.with-test ## as root: a shell on a laptop with a computing centre behind it
 	@$(BIN)/python -m tests.lab.shell
 
-lab-long: packages $(VENV)/.with-test ## as root: the lab's tests with long cuts, and many of them (an hour)
-	@HPCNB_LAB_LONG=1 $(BIN)/python -m pytest --timeout 3600 tests/lab
+lab-long: packages $(VENV)/.with-test ## as root: the lab's tests with long cuts, and many of them; many killed workers (an hour)
+	@HPCNB_LAB_LONG=1 $(BIN)/python -m pytest --timeout 3600 tests/lab tests/acceptance/test_kills.py
 
 packages:
 	@.ci/packages

@@ -14,6 +14,7 @@ import ctypes
 import fcntl
 import json
 import math
+import mmap
 import os
 import select
 import shutil
@@ -47,7 +48,7 @@ LIMIT = 0.95
 PATIENCE = 60
 """Seconds that a worker looks for its scheduler."""
 SHORT_LIFE = 1.5 * PATIENCE
-"""Seconds; a worker that fails sooner, `HOPELESS` times in a row, would fail for ever: its scheduler has gone, say."""
+"""Seconds; a worker that fails sooner and before its first task, `HOPELESS` times in a row, would fail for ever: its scheduler has gone, say."""
 PACE = 1.0
 """Seconds between two starts of a worker."""
 HOPELESS = 3
@@ -71,6 +72,7 @@ class Child:
     pid: int = 0
     started: float = -math.inf
     failures: int = 0
+    worked: mmap.mmap = field(default_factory=lambda: mmap.mmap(-1, 1))  # shared with it: whether it has got to work
     verdict: str = field(default="", compare=False)  # why we ended it ourselves
 
     def tail(self) -> str:
@@ -123,6 +125,7 @@ class NodeSupervisor:
 
     def _fork(self, child: Child) -> None:
         child.verdict = ""
+        child.worked[0] = 0
         child.started = time.monotonic()
         parent = os.getpid()
         child.pid = os.fork()
@@ -149,8 +152,9 @@ class NodeSupervisor:
             emit("failed", what=f"the {child.name} process {_ended(code)}", tail=child.tail())
             return False
         lived = time.monotonic() - child.started
-        # What ends by a signal was at work: a task that eats all memory must not end the cluster of the others.
-        child.failures = child.failures + 1 if code > 0 and lived < SHORT_LIFE else 0
+        # What ends by a signal, or had a task, was at work: what a task does must not end the cluster of the others.
+        hopeless = code > 0 and lived < SHORT_LIFE and not child.worked[0]
+        child.failures = child.failures + 1 if hopeless else 0
         emit("worker-exit", worker=child.name, how=child.verdict or _ended(code), tail=child.tail() if code else "")
         if child.failures >= HOPELESS:
             emit("failed", what=f"{child.name} {_ended(code)} {HOPELESS} times in a row", tail=child.tail())
@@ -268,9 +272,12 @@ def sessions_child(run: Run) -> Child:
 def worker_child(run: Run, worker: WorkerLayout, *, node: str, local_directory: str) -> Child:
     """A Dask worker, as ``dask worker --no-nanny`` runs it; it waits for the scheduler's address by itself."""
     name = f"{run.index}-{node}-{worker.index}"
+    worked = mmap.mmap(-1, 1)
 
     def main() -> None:
-        dask.config.set({"hpcnb.umask": run.umask, "hpcnb.home": str(run.file("../..").resolve())})
+        dask.config.set(
+            {"hpcnb.umask": run.umask, "hpcnb.home": str(run.file("../..").resolve()), "hpcnb.worked": worked}
+        )
         if worker.gpus:
             os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(worker.gpus)
         address = run.scheduler or _scheduler_address(run)
@@ -282,7 +289,9 @@ def worker_child(run: Run, worker: WorkerLayout, *, node: str, local_directory: 
         call.isolate_from_here()
         dask_worker.main(argv, standalone_mode=False)
 
-    return Child(name=f"worker-{name}", main=main, log=run.file(f"logs/worker-{name}.log"), memory=worker.memory)
+    return Child(
+        name=f"worker-{name}", main=main, log=run.file(f"logs/worker-{name}.log"), memory=worker.memory, worked=worked
+    )
 
 
 def _offered(worker: WorkerLayout, node: str, local_directory: str) -> str:

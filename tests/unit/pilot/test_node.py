@@ -85,6 +85,12 @@ def test_a_worker_that_lived_long_is_no_hopeless_case(node):
     assert [tiny.event()["event"] for _ in range(5)] == ["worker-exit"] * 5
 
 
+def test_a_worker_that_had_a_task_is_no_hopeless_case(node):
+    """A task that exits, again and again, does not end the cluster of the others."""
+    tiny = node({"worker-0": "worked[0] = 1; raise SystemExit(3)", "scheduler": STAY}, PACE=0.0)
+    assert [tiny.event()["event"] for _ in range(5)] == ["worker-exit"] * 5
+
+
 def test_a_worker_that_retires_is_replaced(node):
     """A worker that Dask has told to end did not fail; another takes its place."""
     tiny = node({"worker-0": "pass", "scheduler": STAY}, PACE=0.0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import mmap
 import os
 import queue
 import subprocess
@@ -92,11 +93,11 @@ class TinyNode:
             self.process.stdin.close()
 
 
-def wait_for(condition):
+def wait_for(condition, deadline=DEADLINE):
     """Wait until a condition holds, and return what it gave."""
-    deadline = time.monotonic() + DEADLINE
+    ends = time.monotonic() + deadline
     while not (found := condition()):
-        assert time.monotonic() < deadline, "it did not happen in time"
+        assert time.monotonic() < ends, "it did not happen in time"
         threading.Event().wait(0.01)
     return found
 
@@ -125,16 +126,18 @@ def _main(plan: dict) -> int:
 
     def child(name, wish):
         wish = {"code": wish} if isinstance(wish, str) else wish
+        worked = mmap.mmap(-1, 1)
 
         def main():
             aside = folder / f"{name}.new"
             aside.write_text(str(os.getpid()))
             aside.rename(folder / f"{name}.pid")
-            exec(wish["code"], {"folder": folder})
+            exec(wish["code"], {"folder": folder, "worked": worked})
 
         return node.Child(
             name=name,
             main=main,
+            worked=worked,
             log=Path(wish.get("log", folder / f"{name}.log")),
             memory=wish.get("memory", 0),
             last_words=signal.SIGTERM if wish.get("asked") else signal.SIGKILL,
