@@ -2,13 +2,26 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
+from cloudpickle import cloudpickle
 from distributed import LocalCluster
 
+from hpcnb import serializing
 from hpcnb.future import batches
 from hpcnb.kept import NotebookClient
 from hpcnb.pilot.keeper import Keeper
 from tests.unit.future.tasks import gate
+
+
+@pytest.fixture(autouse=True)
+def _one_process(monkeypatch):
+    """The worker is in this process: what it runs is the very function of the test, whose gate is no copy."""
+    monkeypatch.setattr(serializing, "_is_own", lambda *_: False)
+    for name in cloudpickle.list_registry_pickle_by_value():
+        if name.startswith("tests.unit.future"):  # another test of this process has sent one of its own
+            cloudpickle.unregister_pickle_by_value(sys.modules[name])
 
 
 @pytest.fixture(scope="module")
