@@ -13,9 +13,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-import dask
 from dask._expr import LLGExpr
-from dask._task_spec import Task, parse_input
 from distributed import Client
 from distributed import Future as DaskFuture
 from distributed.spans import SpanMetadata
@@ -24,6 +22,7 @@ from hpcnb.errors import HPCError, NotReady, Unreachable
 from hpcnb.future.batch import Batch
 from hpcnb.future.batches import Sent
 from hpcnb.future.future import Future
+from hpcnb.future.graph import annotated, node
 from hpcnb.future.ledger import Ledger
 from hpcnb.handle import Handle
 from hpcnb.model import State
@@ -45,19 +44,6 @@ PAUSE = 1.0
 """Seconds between two attempts to reach the scheduler again."""
 PROMPT = 0.0005
 """Seconds that a message to the scheduler waits for others to travel with (Dask: 10 ms)."""
-
-
-def _graph_node(task: Sent) -> Task:
-    named: dict[str, Any] = {name: parse_input(value) for name, value in task.kwargs.items()}
-    return Task(task.batch.key, task.fn, *(parse_input(value) for value in task.args), **named)
-
-
-def dask_annotate(**annotations: Any) -> contextlib.AbstractContextManager[Any]:
-    marked: Any = dask
-    context: contextlib.AbstractContextManager[Any] = marked.annotate(
-        **{name: value for name, value in annotations.items() if value not in {"", None}}
-    )
-    return context
 
 
 class NotebookClient(Client):
@@ -171,11 +157,11 @@ class NotebookClient(Client):
         for size, some in itertools.groupby(tasks, lambda task: task.batch.size):
             sent = list(some)
             keys = [task.batch.key for task in sent]
-            nodes = {task.batch.key: _graph_node(task) for task in sent}
+            nodes = {task.batch.key: node(task) for task in sent}
             for task in sent:  # the scheduler reads a graph in a thread, and hears meanwhile what is released
                 task.batch.needs = [DaskFuture(key, self) for key in nodes[task.batch.key].dependencies]
             try:
-                with dask_annotate(**{TAG: tag, SIZE: size}):
+                with annotated(**{TAG: tag, SIZE: size}):
                     made = self._graph_to_futures(
                         LLGExpr(nodes, _determ_token=uuid.uuid4().hex),
                         keys,
@@ -194,7 +180,7 @@ class NotebookClient(Client):
 
     def pick(self, batch: Batch, index: int) -> Any:
         """A future of Dask's for one call of a batch; no one of the notebook's own."""
-        with dask_annotate(**{SIZE: 0}):
+        with annotated(**{SIZE: 0}):
             return self.submit(pick, batch.dask, index, key=f"{batch.key}-{index}")
 
     def executing(self) -> set[Any]:
