@@ -68,9 +68,8 @@ class Batch:
         self.size = size
         self.tag = tag
         self.pace = pace
-        self.needs: Sequence[
-            Any
-        ] = ()  # Dask's futures of what it depends on, which must not go before the scheduler knows of it
+        # Dask's futures of what it depends on, which must not go before the scheduler knows of it.
+        self.needs: Sequence[Any] = ()
         self.dask: Any = None
         self.early: bytes | None = None
         self.state = PENDING
@@ -89,7 +88,7 @@ class Batch:
     def finish(self) -> None:
         """The scheduler says that its value is in memory."""
         with _lock:
-            if self.settled:
+            if self.settled or self.state is CANCELLED:
                 return
             self.state, self.needs = FINISHED, ()
             wanted, listeners = self._wanted, tuple(self._listeners)
@@ -103,10 +102,11 @@ class Batch:
         with _lock:
             if self.settled:
                 return
-            self.settled, self.value, self.error, self.needs = True, value, error, ()
+            self.settled, self.value, self.error = True, value, error
+            self.needs, self.early = (), None
             self._traceback = error.__traceback__ if error else None
-            cancelled = self.state is PENDING and isinstance(error, CancelledError)
-            self.state = CANCELLED if cancelled else FINISHED
+            if self.state is PENDING:
+                self.state = CANCELLED if isinstance(error, CancelledError) else FINISHED
             listeners, self._listeners = self._listeners, []
         if self.pace is not None and error is None:
             self.pace.learn(value)
@@ -120,7 +120,8 @@ class Batch:
                 return self.state is CANCELLED or index in self._dropped
             if index is not None:
                 self._dropped.add(index)
-            whole = index is None or len(self._dropped) == self.size
+            if whole := index is None or len(self._dropped) == self.size:
+                self.state = CANCELLED
             listeners = tuple(self._listeners)
         if whole:
             self.ledger.cancel(self)
