@@ -9,6 +9,7 @@ from concurrent.futures._base import CANCELLED_AND_NOTIFIED, FINISHED, PENDING
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
+from hpcnb.future.revealed import revealed
 from hpcnb.pilot.batch import Outcomes
 
 if TYPE_CHECKING:
@@ -78,7 +79,7 @@ class Batch:
         self.error: BaseException | None = None
         self._traceback: TracebackType | None = None
         self._wanted = False
-        self._errors: dict[int, tuple[BaseException, TracebackType | None]] = {}
+        self._errors: dict[int, BaseException] = {}
         self._dropped: set[int] = set()
         self._released: set[int] = set()
         self._listeners: list[Callable[[Batch], object]] = []
@@ -165,19 +166,19 @@ class Batch:
             return self.value, None
         if isinstance(self.value, Outcomes):
             self._open(self.value)
-        error, traceback = self._errors.get(index, (None, None))
-        return self.value[index], error and error.with_traceback(traceback)
+        member = self._errors.get(index)
+        return self.value[index], member and member.with_traceback(None)
 
     def _open(self, outcomes: Outcomes) -> None:
         """Read what came of its calls; not on the loop, which has other things to do."""
         values: list[Any] = []
-        errors = {}
+        errors: dict[int, BaseException] = {}
         for index in range(len(outcomes.values)):
             value = None
             try:
                 value = outcomes.get(index)
             except BaseException as error:
-                errors[index] = error, _remote(error.__traceback__)
+                errors[index] = revealed(error.with_traceback(None))
             values.append(value)
         with _lock:
             if self.value is outcomes:  # else another thread was faster, and its objects are those that are known
@@ -227,13 +228,3 @@ class Batch:
             return heard.wait(timeout)
         finally:
             self.unlisten(listener)
-
-
-def _remote(traceback: TracebackType | None) -> TracebackType | None:
-    """The part of a traceback that came from the worker."""
-    while traceback is not None and traceback.tb_frame.f_code in HERE:
-        traceback = traceback.tb_next
-    return traceback
-
-
-HERE = {Batch._open.__code__, Outcomes.get.__code__}  # noqa: SLF001 - its own

@@ -111,7 +111,8 @@ def test_each_member_has_its_own_outcome(send):
     for _ in range(2):
         with pytest.raises(KeyError, match="3") as caught:
             futures[3].result()
-        assert [entry.name for entry in caught.traceback[-2:]] == ["result", "picky"]
+        assert ", in picky" in str(caught.value.__cause__)
+        assert len(caught.traceback) < 6
     assert [f.result() for f in futures if f.state == "finished"] == [1, 2, 4, 5, 7, 8]
     with pytest.raises(KeyError):
         hpc.gather(futures)
