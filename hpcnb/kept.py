@@ -59,7 +59,7 @@ class NotebookClient(Client):
     def __init__(self, cluster: Any, handle: Handle | None = None) -> None:
         self.notebook = notebook_name()
         self.ledger = Ledger(self)
-        self._handle = handle
+        self.handle = handle
         self._back: dict[Any, Batch] = {}
         self._early: deque[Any] = deque()
         self._questions: deque[tuple[asyncio.Future[dict[str, Any]], dict[str, Any]]] = deque()
@@ -95,12 +95,12 @@ class NotebookClient(Client):
 
     def awaited(self) -> contextlib.AbstractContextManager[Any]:
         """While somebody waits for what the cluster has, he is asked for whatever a lost connection needs."""
-        return self._handle.awaited() if self._handle else contextlib.nullcontext()
+        return self.handle.awaited() if self.handle else contextlib.nullcontext()
 
     async def _start(self, timeout: Any = None, **more: Any) -> Any:
         cluster: Any = self.cluster
         try:
-            if self._handle is not None:  # Dask writes into the log why it cannot be had, and goes on
+            if self.handle is not None:  # Dask writes into the log why it cannot be had, and goes on
                 await cluster.become_ready()
             return await super()._start(timeout, **more)
         except (HPCError, OSError, ImportError) as error:
@@ -187,6 +187,12 @@ class NotebookClient(Client):
         """The keys that run at this moment, as the workers say."""
         found = self.run(executing, on_error="ignore") if self.connected else {}
         return {key for keys in found.values() for key in keys}
+
+    def known(self, key: Any) -> dict[str, Any]:
+        """How it stands with a key (see `hpcnb.pilot.known.Known.tell`)."""
+        scheduler: Any = self.scheduler
+        told: dict[str, Any] = self.sync(scheduler.hpcnb_known, key=key)
+        return told
 
     @property
     def connected(self) -> bool:
@@ -328,7 +334,7 @@ class NotebookClient(Client):
 
     def all_sent(self) -> bool:
         """See to it that what was submitted has left this process, if the cluster is there; else say that it is lost."""
-        ready = self._handle is not None and self._handle.status.state is State.READY
+        ready = self.handle is not None and self.handle.status.state is State.READY
         if not self.connected and ready:
             with contextlib.suppress(HPCError, OSError, TimeoutError):
                 self._connected.result(CONNECTING)

@@ -7,6 +7,7 @@ import concurrent.futures
 import logging
 import queue
 import threading
+import traceback
 from collections.abc import Callable, Generator
 from concurrent.futures import CancelledError
 from typing import Any
@@ -14,6 +15,7 @@ from typing import Any
 from dask.utils import key_split
 
 from hpcnb.future.batch import CANCELLED, FINISHED, PENDING, Batch
+from hpcnb.future.why import why
 
 __all__ = ["Future"]
 
@@ -166,6 +168,37 @@ class Future(concurrent.futures.Future[Any]):
         return "finished" if self.exception() is None else "failed"
 
     @property
+    def worker(self) -> str:
+        """The name of the worker that runs it, or has its result; empty: none."""
+        return str(self._known()["worker"])
+
+    @property
+    def job_id(self) -> str:
+        """The batch job of that worker; empty: none."""
+        return str(self._known()["job"])
+
+    @property
+    def attempts(self) -> int:
+        """How often it was begun; the calls of a batch are begun together."""
+        return int(self._known()["attempts"])
+
+    def why(self) -> str:
+        """Why it is not done yet, or how it ended, in words."""
+        if self.cancelled():
+            return f"{self.name} was cancelled"
+        if self.settled() and (error := self.exception()) is not None:
+            return f"{self.name} has failed: {type(error).__name__}: {error}"
+        if held_up := self.batch.ledger.held_up():
+            return f"{self.name} is not sent yet: {held_up}"
+        known = self._known()
+        return why(self.name, known, job=known["job"])
+
+    def traceback(self, timeout: float | None = None) -> str:
+        """What the task has raised, with the lines where, as text; empty: nothing. Waits for its end."""
+        error = self.exception(timeout)
+        return "" if error is None else "".join(traceback.format_exception(error))
+
+    @property
     def dask(self) -> Any:
         """A future of Dask's with its value."""
         return self.batch.dask if self.index is None else self.batch.ledger.pick(self.batch, self.index)
@@ -187,6 +220,11 @@ class Future(concurrent.futures.Future[Any]):
         return self.batch.settled_of(self.index)
 
     # -- within --------------------------------------------------------------------------------------------------------
+
+    def _known(self) -> dict[str, Any]:
+        if self.batch.ledger.held_up():
+            return {"worker": "", "job": "", "attempts": 0}
+        return self.batch.ledger.tell(self.batch)
 
     def _wait(self, ready: Callable[[], bool], timeout: float | None) -> None:
         if ready():

@@ -14,6 +14,7 @@ from distributed.client import FutureCancelledError
 
 from hpcnb.future.batch import Batch
 from hpcnb.future.revealed import revealed
+from hpcnb.future.why import node_of
 
 if TYPE_CHECKING:
     from hpcnb.kept import NotebookClient
@@ -141,6 +142,23 @@ class Ledger:
     def pick(self, batch: Batch, index: int) -> Any:
         """A future of Dask's for one of a batch's calls."""
         return self._client.pick(batch, index)
+
+    def tell(self, batch: Batch) -> dict[str, Any]:
+        """How it stands with a key at the scheduler, and in which job."""
+        known = self._client.known(batch.key)
+        return {**known, "job": self._job_of(node_of(known["worker"])) if known["worker"] else ""}
+
+    def _job_of(self, node: str) -> str:
+        jobs = self._client.handle.status.jobs if self._client.handle else ()
+        found = [job.job_id for job in jobs if node in job.nodes or len(jobs) == 1]
+        return found[0] if found else ""
+
+    def held_up(self) -> str:
+        """What holds up all that was submitted; empty: nothing."""
+        if self._client.connected:
+            return ""
+        handle = self._client.handle
+        return f"the cluster is {handle.status.state}: {handle.status.detail}" if handle else "nobody is connected"
 
     def fetch(self, batch: Batch) -> None:
         """Bring the value of a key that is in memory; with those that are asked for meanwhile."""

@@ -12,7 +12,7 @@ from typing import Any
 from distributed.diagnostics.plugin import SchedulerPlugin
 from distributed.scheduler import Scheduler, TaskState
 
-__all__ = ["SIZE", "TAG", "Keeper", "client_name", "notebook_of"]
+__all__ = ["SIZE", "TAG", "Keeper", "client_name", "notebook_of", "state_of"]
 
 TAG = "hpcnb_tag"
 """The annotation of a task that holds its tag."""
@@ -173,7 +173,7 @@ class Keeper(SchedulerPlugin):
         held = sorted(mine.items(), key=lambda item: item[1].ordinal)
         away = {name: _number(keys) for name, keys in self._kept.items() if keys and not self._lives(name)}
         return {
-            "futures": [(key, one.ordinal, one.tag, one.at, one.size, _state(tasks[key])) for key, one in held],
+            "futures": [(key, one.ordinal, one.tag, one.at, one.size, state_of(tasks[key])) for key, one in held],
             "others": {name: number for name, number in away.items() if name != notebook},
         }
 
@@ -210,7 +210,8 @@ class Keeper(SchedulerPlugin):
             self._scheduler.client_releases_keys(keys=keys, client=_holder(notebook))
 
 
-def _state(task: TaskState) -> str:
+def state_of(task: TaskState) -> str:
+    """The state of a task, in Dask's word, or ``executing``."""
     # To Dask a task that waits at its worker is "processing" as well; which of them run, workers tell with each heartbeat.
     worker = task.processing_on
     return "executing" if worker is not None and task in worker.executing else str(task.state)

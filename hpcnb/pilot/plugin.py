@@ -18,6 +18,7 @@ from hpcnb.pilot.early import Early, pass_on
 from hpcnb.pilot.elsewhere import Elsewhere
 from hpcnb.pilot.events import emit
 from hpcnb.pilot.keeper import Keeper
+from hpcnb.pilot.known import Known
 from hpcnb.pilot.suspects import Suspects
 
 PROMPT = 0.0005
@@ -86,6 +87,7 @@ async def dask_setup(server: Scheduler | Worker) -> None:
     scheduler.add_plugin(plugin)
     scheduler.add_plugin(Keeper(scheduler))
     scheduler.add_plugin(Suspects(scheduler))
+    scheduler.add_plugin(Known(scheduler))
     pass_on(scheduler)
     scheduler.add_plugin(Elsewhere(scheduler))
     scheduler.periodic_callbacks["hpcnb-load"] = PeriodicCallback(plugin.publish, INTERVAL)

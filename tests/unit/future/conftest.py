@@ -12,6 +12,7 @@ from hpcnb import serializing
 from hpcnb.future import batches
 from hpcnb.kept import NotebookClient
 from hpcnb.pilot.keeper import Keeper
+from hpcnb.pilot.known import Known
 from tests.unit.future.tasks import gate
 
 
@@ -31,7 +32,8 @@ def dask_cluster():
     anywhere = {"dashboard_address": "127.0.0.1:0"}
     options = {"processes": False, "protocol": "tcp://", "dashboard_address": None, "scheduler_kwargs": anywhere}
     with LocalCluster(n_workers=1, threads_per_worker=2, **options) as cluster:
-        cluster.scheduler.add_plugin(Keeper(cluster.scheduler))
+        for plugin in (Keeper, Known):
+            cluster.scheduler.add_plugin(plugin(cluster.scheduler))
         yield cluster
 
 
@@ -50,7 +52,7 @@ def client(dask_cluster):
 def submit(client):
     """`hpc.submit`, to that client."""
 
-    def submit(fn, *args, key=None, tag="", **kwargs):
-        return batches.send(client, fn, args, kwargs, key=key, tag=tag)
+    def submit(fn, *args, key=None, tag="", retries=None, **kwargs):
+        return batches.send(client, fn, args, kwargs, key=key, tag=tag, retries=retries)
 
     return submit
