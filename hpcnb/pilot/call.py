@@ -32,6 +32,7 @@ from hpcnb.pilot.packed import unpacked
 from hpcnb.pilot.pool import ForsakingThreadPoolExecutor
 from hpcnb.pilot.raised import is_ours, portable
 from hpcnb.pilot.running import Interrupted, Job, Running
+from hpcnb.pilot.standin import StandIn
 
 T = TypeVar("T")
 
@@ -189,8 +190,11 @@ class _Task:
                 remedy=MORE,
             )
 
-    def within(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Outcome:
+    def within(
+        self, args: Sequence[Any], kwargs: Mapping[str, Any], worker: StandIn, ask: Callable[[str], None]
+    ) -> Outcome:
         """Run it in this process, which is its own."""
+        worker.install(ask)
         try:
             result = self._call.function()(*unpacked(args), **unpacked(kwargs))
             if inspect.iscoroutine(result):
@@ -206,7 +210,9 @@ class _Task:
             raise RuntimeError("this process has not called isolate_from_here()")
         killed = 0
         while killed < POISON and len(history) < CURSED:
-            ended = _isolation.run(job, functools.partial(self.within, args, kwargs), _room)
+            ended = _isolation.run(
+                job, functools.partial(self.within, args, kwargs, StandIn.of_worker(self.key)), _room
+            )
             if isinstance(ended, Outcome):
                 if ended.error is not None:
                     raise ended.error

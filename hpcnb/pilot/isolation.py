@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import faulthandler
+import functools
 import os
 import select
 import signal
@@ -19,6 +20,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import distributed
 import psutil
 
 from hpcnb.pilot.running import Job, end_tree
@@ -29,6 +31,8 @@ __all__ = ["Isolation", "Verdict"]
 CHECK = 0.1
 """Seconds between two looks at the memory of a call."""
 PR_SET_PDEATHSIG = 1
+ASKED: dict[str, Callable[[], object]] = {"secede": distributed.secede, "rejoin": distributed.rejoin}
+"""What the worker's thread does in the place of the process for which it waits."""
 SMALL = 4096
 
 
@@ -70,7 +74,7 @@ class Isolation:
             _serve(theirs, parent)
         theirs.close()
 
-    def run(self, job: Job, work: Callable[[], Any], room: Callable[[], float]) -> Any:
+    def run(self, job: Job, work: Callable[[Callable[[str], None]], Any], room: Callable[[], float]) -> Any:
         """Run something in a process of its own; returns its value, or a `Verdict`.
 
         Parameters
@@ -78,7 +82,7 @@ class Isolation:
         job : Job
             Whoever stops it kills the process.
         work : callable
-            Is pickled, with all that it needs.
+            Is pickled, with all that it needs; gets what has the worker's thread ``secede`` or ``rejoin``.
         room : callable
             How many bytes the process may have now.
         """
@@ -123,6 +127,9 @@ class _Process:
                 self._pid = number
                 if self._stopped:
                     self._stop()
+            elif said in ASKED:
+                ASKED[said]()
+                _tell(self._channel, said, 0)
             elif said == "value":
                 values.append(received(descriptors[0]))
             elif said == "ended":
@@ -204,7 +211,7 @@ def _become(channel: socket.socket, server: int, descriptor: int, crash: int) ->
         faulthandler.enable(crash)
         with contextlib.suppress(OSError):  # of all on this node, it is the one to go when memory ends
             Path("/proc/self/oom_score_adj").write_text("1000")
-        value = shared(received(descriptor)())
+        value = shared(received(descriptor)(functools.partial(_ask, channel)))
         with contextlib.suppress(OSError):  # nobody waits any more
             socket.send_fds(channel, [b"value 0"], [value])
         code = 0
@@ -214,6 +221,12 @@ def _become(channel: socket.socket, server: int, descriptor: int, crash: int) ->
             sys.stderr.flush()
         finally:
             os._exit(code)
+
+
+def _ask(channel: socket.socket, what: str) -> None:
+    """In the process of a call: have the worker's thread do something, and wait until it has."""
+    _tell(channel, what, 0)
+    channel.recv(SMALL)
 
 
 def _tell(channel: socket.socket, said: str, number: int) -> None:

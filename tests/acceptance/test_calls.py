@@ -232,9 +232,10 @@ def family():
     return below, get_worker().address == get_worker().address, get_worker().get_current_task()
 
 
-def test_what_dask_offers_a_task_works(run):
+@pytest.mark.parametrize("isolate", [False, True])
+def test_what_dask_offers_a_task_works(run, isolate):
     """Nested tasks, locks, seceding and the worker itself are there as in any task of Dask's."""
-    tasks = [run(family) for _ in range(4)]
+    tasks = [run(family, isolate=isolate) for _ in range(4)]
     for task in tasks:
         assert task.result(timeout=LONG) == ([1, 2], True, task.key)
     assert tasks[0].key.startswith("family-")
