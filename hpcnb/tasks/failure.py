@@ -8,7 +8,8 @@ from typing import Any
 
 from distributed import Reschedule
 
-from hpcnb.pilot.call import Call
+from hpcnb import serializing
+from hpcnb.pilot.packed import unpacked
 from hpcnb.tasks.body import Argument, Body, leaves, only
 from hpcnb.tasks.constraints import Constraints
 from hpcnb.tasks.staging import Content
@@ -48,7 +49,7 @@ def called(body: Body, options: Options) -> Any:
     ignored = options.on_failure == IGNORE
     # A thread that is late may be stuck where nothing else than the end of its process helps.
     isolate = options.isolate or (ignored and options.timeout is not None)
-    call = Call(body, timeout=options.timeout, isolate=isolate)
+    call = serializing.call(body, timeout=options.timeout, isolate=isolate)
     if not ignored:
         return call
     return Attempts(call, options.again, Instead(body.arguments, options.returns, options.default))
@@ -79,7 +80,7 @@ class Attempts:
                 raise
             except Exception:  # noqa: S112 - which is what was asked for
                 continue
-        return self._instead(values)
+        return self._instead(unpacked(values))
 
 
 class Instead:

@@ -11,10 +11,8 @@ import dask
 import distributed
 from dask.utils import funcname
 
-from hpcnb.errors import TaskError
 from hpcnb.pilot.elsewhere import SAME_FIRST
 from hpcnb.tasks.constraints import refusal
-from hpcnb.tasks.nesting import on_worker
 
 __all__ = ["Inside", "Main", "Where"]
 
@@ -119,8 +117,6 @@ class Inside:
     """The cluster that runs a task, for the task's body."""
 
     def __init__(self) -> None:
-        if not on_worker():
-            raise TaskError("a task with isolate=True cannot call tasks: its process is no part of the cluster")
         self._client: Any = distributed.get_client()
         self._arguments: dict[Any, Sequence[Any]] = {}
 

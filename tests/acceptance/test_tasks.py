@@ -717,7 +717,7 @@ def test_ignore(tmp_path):
 
 
 def test_timeout_and_isolation():
-    """A task that takes too long is a TaskTimeout; one in a process of its own may crash, and cannot call tasks."""
+    """A task that takes too long is a TaskTimeout; one in a process of its own may crash, and call tasks as any other."""
 
     @hpc.task(timeout=0.2)
     def late():
@@ -744,11 +744,9 @@ def test_timeout_and_isolation():
     crash(c)
     with pytest.raises(hpc.TaskFailed, match="SIGABRT"):
         crash(c).result()
-    with pytest.raises(hpc.TaskError, match="cannot call tasks"):
-        hpc.wait_on(outer())
     with pytest.raises(hpc.TaskError):
         hpc.barrier()
-    assert hpc.wait_on(where())
+    assert hpc.wait_on(outer()) in hpc.wait_on([where() for _ in range(20)])
 
 
 def test_a_wrong_policy():
