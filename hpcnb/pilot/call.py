@@ -42,8 +42,6 @@ HISTORY = "hpcnb_history"
 """The annotation of a task that tells of the workers that died while it ran on them: one sentence each."""
 POISON = 3
 """So often may a task's process be killed by nobody knows whom."""
-CURSED = 10
-"""So many workers may die under it, by whatever hand."""
 FEW = 5
 """Entries of a traceback that say where a call is whose time is over."""
 SHARE = 0.95
@@ -209,7 +207,7 @@ class _Task:
         if _isolation is None:
             raise RuntimeError("this process has not called isolate_from_here()")
         killed = 0
-        while killed < POISON and len(history) < CURSED:
+        while killed < POISON:
             ended = _isolation.run(
                 job, functools.partial(self.within, args, kwargs, StandIn.of_worker(self.key)), _room
             )

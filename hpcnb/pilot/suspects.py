@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import heapq
-from collections import defaultdict
+from collections import deque
 from typing import Any
 
 from distributed.diagnostics.plugin import SchedulerPlugin
@@ -12,6 +12,10 @@ from distributed.scheduler import Scheduler, TaskState, WorkerState
 from hpcnb.pilot.call import HISTORY
 
 __all__ = ["Suspects"]
+
+
+REMEMBERED = 10
+"""Deaths that are told of a task; in a storm of them, most say nothing about it."""
 
 
 class Suspects(SchedulerPlugin):
@@ -30,7 +34,7 @@ class Suspects(SchedulerPlugin):
 
     def __init__(self, scheduler: Scheduler) -> None:
         self._scheduler: Any = scheduler
-        self._histories: defaultdict[Any, list[str]] = defaultdict(list)
+        self._histories: dict[Any, deque[str]] = {}
         # Dask tells plugins of it when it has already sent the tasks elsewhere.
         self._remove_worker = scheduler.remove_worker
         told: Any = scheduler
@@ -47,7 +51,9 @@ class Suspects(SchedulerPlugin):
         for task in ours:
             task.suspicious -= 1  # Dask adds one
         for task in _started(worker, ours):
-            self._histories[task.key].append(f"its worker {worker.name} on {worker.host} died")
+            self._histories.setdefault(task.key, deque(maxlen=REMEMBERED)).append(
+                f"its worker {worker.name} on {worker.host} died"
+            )
             task.annotations = {**(task.annotations or {}), HISTORY: tuple(self._histories[task.key])}
 
     def transition(self, key: Any, start: str, finish: str, *args: Any, **kwargs: Any) -> None:
