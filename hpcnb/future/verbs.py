@@ -29,6 +29,9 @@ def submit(
     priority: int = 0,
     key: str | None = None,
     tag: str = "",
+    cores: int = 1,
+    memory: str | None = None,
+    gpus: int = 0,
     **kwargs: Any,
 ) -> Future:
     """Run ``fn(*args, **kwargs)`` on a worker of the cluster in use; without one, the default site is started.
@@ -47,6 +50,12 @@ def submit(
         The task's name; the same key is the same result.
     tag : str
         By which `futures` finds it.
+    cores : int
+        Of the worker that runs it.
+    memory : str, optional
+        ``"4GiB"``, of the worker that runs it.
+    gpus : int
+        Which it has for itself, in a process of its own.
 
     Returns
     -------
@@ -57,8 +66,12 @@ def submit(
     >>> submit(pow, 2, 10).result()                 # doctest: +SKIP
     1024
     """
-    client = current().early_client
-    return send(client, fn, args, kwargs, key=key, tag=tag, retries=retries, priority=priority)
+    options: dict[str, Any] = {"key": key, "tag": tag, "retries": retries, "priority": priority}
+    if (cores, memory, gpus) != (1, None, 0):
+        from hpcnb.tasks.where import constrained
+
+        fn, options["resources"] = constrained(fn, cores=cores, memory=memory, gpus=gpus)
+    return send(current().early_client, fn, args, kwargs, **options)
 
 
 def map(

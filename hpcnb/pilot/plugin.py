@@ -14,6 +14,7 @@ from distributed.worker import Worker
 from tornado.ioloop import PeriodicCallback
 
 from hpcnb.pilot.call import Stopper
+from hpcnb.pilot.cores import Cores
 from hpcnb.pilot.early import Early, pass_on
 from hpcnb.pilot.elsewhere import Elsewhere
 from hpcnb.pilot.events import emit
@@ -79,6 +80,7 @@ async def dask_setup(server: Scheduler | Worker) -> None:
         server.batched_stream.interval = PROMPT
         await server.plugin_add(Stopper())
         await server.plugin_add(Early())
+        await server.plugin_add(Cores())
         # Not earlier: what the worker itself has made by now is private.
         os.umask(dask.config.get("hpcnb.umask", 0o077))
         return

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,6 +12,7 @@ from hpcnb import serializing
 from hpcnb.pilot.packed import unpacked
 from hpcnb.tasks.body import Argument, Body, leaves, only
 from hpcnb.tasks.constraints import Constraints
+from hpcnb.tasks.gpus import Pinned
 from hpcnb.tasks.staging import Content
 
 __all__ = ["CANCEL_SUCCESSORS", "FAIL", "IGNORE", "POLICIES", "RETRY", "Options", "called"]
@@ -44,15 +45,17 @@ class Options:
         return (TWICE if self.on_failure == RETRY else 0) if self.retries is None else self.retries
 
 
-def called(body: Body, options: Options) -> Any:
+def called(body: Body, options: Options, needed: Mapping[str, float]) -> Any:
     """What one worker does: call, and where the policy says so call again and at last give what a failure is worth."""
     ignored = options.on_failure == IGNORE
     # A thread that is late may be stuck where nothing else than the end of its process helps.
     isolate = options.isolate or (ignored and options.timeout is not None)
-    call = serializing.call(body, timeout=options.timeout, isolate=isolate)
-    if not ignored:
-        return call
-    return Attempts(call, options.again, Instead(body.arguments, options.returns, options.default))
+    call: Any
+    if gpus := int(needed.get("gpus", 0)):
+        call = Pinned(body, gpus, options.timeout)
+    else:
+        call = serializing.call(body, timeout=options.timeout, isolate=isolate)
+    return Attempts(call, options.again, Instead(body.arguments, options.returns, options.default)) if ignored else call
 
 
 class Attempts:

@@ -66,8 +66,7 @@ class Program:
                 for (name, direction), value in zip(passed, values, strict=True)
             ]
             needed = options.constraints.needed()
-            if waits := needed.get("cores") == 0:
-                del needed["cores"]
+            waits = needed.get("cores") == 0
             if needed:
                 self._where.check(needed)
             body = Body(fn, [argument for argument, _ in given], returns=options.returns, waits=waits)
@@ -82,7 +81,7 @@ class Program:
 
     def _submit(self, body: Body, values: list[Any], options: Options, needed: Mapping[str, float]) -> Any:
         return self._where.submit(
-            called(body, options),
+            called(body, options, needed),
             [values],
             key=f"{body.__name__}-{uuid.uuid4()}",
             retries=0 if options.on_failure == IGNORE else options.again,

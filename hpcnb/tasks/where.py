@@ -12,7 +12,8 @@ import distributed
 from dask.utils import funcname
 
 from hpcnb.pilot.elsewhere import SAME_FIRST
-from hpcnb.tasks.constraints import refusal
+from hpcnb.tasks.constraints import Constraints, refusal
+from hpcnb.tasks.gpus import Pinned
 
 __all__ = ["Inside", "Main", "Where"]
 
@@ -166,6 +167,19 @@ class Inside:
 
     def cancel(self, futures: Sequence[Any]) -> None:
         self._client.cancel(list(futures))
+
+
+def constrained(fn: Callable[..., Any], **said: Any) -> tuple[Any, dict[str, float]]:
+    """For `hpcnb.submit`: a function with constraints, and what it needs of a worker.
+
+    Raises
+    ------
+    TaskError
+        None has it.
+    """
+    needed = Constraints(**said).needed()
+    Main().check(needed)
+    return (Pinned(fn, said["gpus"]) if said["gpus"] else fn), needed
 
 
 def _marked(*, same_first: bool) -> contextlib.AbstractContextManager[Any]:

@@ -29,9 +29,11 @@ def cluster():
     with (
         tempfile.TemporaryDirectory(prefix="hpcnb-", dir="/tmp", ignore_cleanup_errors=True) as folder,
         Account(Path(folder)).entered(),
-        hpc.Cluster("local", workers_per_node=2, cores_per_worker=4) as cluster,
+        pytest.MonkeyPatch.context() as patch,
     ):
-        yield hpc.use(cluster)
+        patch.setenv("CUDA_VISIBLE_DEVICES", "4,5,6,7")  # as a batch system gives them
+        with hpc.Cluster("local", workers_per_node=2, cores_per_worker=4, gpus_per_worker=2) as cluster:
+            yield hpc.use(cluster)
 
 
 @pytest.fixture(autouse=True)
@@ -451,6 +453,51 @@ def test_tasks_that_need_all_cores(tmp_path):
         assert not any(overlap(*pair) for pair in itertools.pairwise(spans))
 
 
+def test_cores_are_not_overcommitted(tmp_path):
+    """Tasks of one core and of several never have more cores of a worker together than it has; none waits for ever."""
+
+    @hpc.task
+    def one():
+        start = time.time()
+        time.sleep(0.02)
+        return start, time.time(), os.getpid(), 1
+
+    @hpc.task(cores=3)
+    def three():
+        start = time.time()
+        time.sleep(0.02)
+        return start, time.time(), os.getpid(), 3
+
+    ran = hpc.wait_on([three() if number % 4 == 1 else one() for number in range(40)])
+    for worker in {pid for _, _, pid, _ in ran}:
+        mine = [span for span in ran if span[2] == worker]
+        for moment, *_ in mine:
+            assert sum(cores for start, end, _, cores in mine if start <= moment < end) <= 4
+
+
+def test_each_gpu_is_one_task_s(tmp_path):
+    """Tasks at the same time see different GPUs, so many as they have asked for, of those of their worker."""
+
+    @hpc.task(gpus=1)
+    def work(name, others):
+        return meet(tmp_path, name, others), os.environ["CUDA_VISIBLE_DEVICES"]
+
+    @hpc.task(gpus=2)
+    def both(c: hpc.InOut):
+        c.append(os.environ["CUDA_VISIBLE_DEVICES"])
+
+    names = ["a", "b", "c", "d"]
+    ran = hpc.wait_on([work(name, names) for name in names])
+    assert sorted(gpu for _, gpu in ran) == ["4", "5", "6", "7"]
+    seen: list[str] = []
+    both(seen)
+    assert set(hpc.wait_on(seen)[0].split(",")) in ({"4", "5"}, {"6", "7"})
+    assert hpc.submit(os.getenv, "CUDA_VISIBLE_DEVICES", gpus=1).result() in {"4", "5", "6", "7"}
+    assert hpc.submit(sum, [1, 2], cores=4, memory="1MB").result() == 3
+    with pytest.raises(hpc.TaskError, match="no worker has what the task needs: 64 cores"):
+        hpc.submit(sum, [1, 2], cores=64)
+
+
 def test_memory_is_divided(tmp_path):
     """A task that needs most of a worker's memory waits for another that has it."""
     (offered, *_) = hpc.current().client.scheduler_info(n_workers=-1)["workers"].values()
@@ -468,7 +515,7 @@ def test_memory_is_divided(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "asked", [{"cores": 64}, {"memory": "1PiB"}, {"storage": "1PiB"}, {"gpus": 1}, {"where": "nowhere"}], ids=str
+    "asked", [{"cores": 64}, {"memory": "1PiB"}, {"storage": "1PiB"}, {"gpus": 3}, {"where": "nowhere"}], ids=str
 )
 def test_what_the_site_does_not_have(asked):
     """An unsatisfiable constraint is an error at once, which names what the site offers."""
