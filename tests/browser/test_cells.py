@@ -47,9 +47,11 @@ def test_the_stop_button(notebook):
         page[busy + 1].run().wait().shows("kept")
 
 
-def test_output_lands_in_its_own_cell(notebook):
+def test_output_lands_in_its_own_cell(notebook, tmp_path):
     """Three detached cells and a local one print in turns, each into its own output."""
-    code = "import time\nfor i in range(20):\n    print('{0}', i, flush=True)\n    time.sleep(0.1)"
+    go = tmp_path / "go"
+    code = "import os, time\nfor i in range(20):\n    print('{0}', i, flush=True)\n    time.sleep(0.1)\n"
+    code += f"    while i == 10 and not os.path.exists({str(go)!r}): time.sleep(0.05)"
     names = ("a", "b", "c", "local")
     detached = [f"%%hpc --detach -s {name}\n" + code.format(name) for name in names[:3]]
     page = notebook(LOAD, *detached, code.format("local"))
@@ -57,6 +59,9 @@ def test_output_lands_in_its_own_cell(notebook):
     for i in range(1, 5):
         page[i].record()
         page[i].run()
+    for i, name in enumerate(names, 1):
+        page[i].wait_for(f"{name} 10")
+    go.touch()
     for i, name in enumerate(names, 1):
         page[i].wait_for(f"{name} 19").wait()
         printed = page[i].outputs('[data-mime-type="application/vnd.jupyter.stdout"]')
