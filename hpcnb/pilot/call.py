@@ -44,6 +44,8 @@ POISON = 3
 """So often may a task's process be killed by nobody knows whom."""
 FEW = 5
 """Entries of a traceback that say where a call is whose time is over."""
+SMALL = frozenset({bool, complex, float, int, type(None)})
+"""Types whose values need not be weighed."""
 SHARE = 0.95
 """Of a worker's memory, which it and a call's own process may have together."""
 
@@ -181,7 +183,7 @@ class _Task:
 
     def _weigh(self, result: Any) -> None:
         """Refuse what would break the worker when it is sent: memory that nothing was written to does not count before."""
-        if (size := sizeof(result)) > _largest:
+        if type(result) not in SMALL and (size := sizeof(result)) > _largest:
             raise TaskFailed(
                 f"{self._name} returned {_mib(size)}, more than its worker can hold; its limit is {_mib(_memory()[0])}",
                 where=self._where,
@@ -273,6 +275,8 @@ def _history(key: Any) -> list[str]:
         task = get_worker().state.tasks[key]
     except (ValueError, KeyError):
         return []
+    if task.state == "cancelled":  # before it was known here, where `stop` would have found it
+        raise Reschedule
     return list((task.annotations or {}).get(HISTORY, ()))
 
 
