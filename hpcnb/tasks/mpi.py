@@ -150,7 +150,7 @@ def _before(launch: Launch, _: dict[str, Any]) -> list[str]:
 
 
 def _run_function(launch: Launch, fn: Callable[..., Any], arguments: dict[str, Any]) -> list[Any]:
-    words = [*launch.words(), sys.executable, "-m", "hpcnb.tasks.rank"]
+    words = [*launch.words(), sys.executable, "-c", "from hpcnb.tasks.rank import main; main()"]
     with tempfile.TemporaryFile() as said:
         done = subprocess.run(
             words,

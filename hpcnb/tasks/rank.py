@@ -1,4 +1,4 @@
-"""One rank of an MPI task (``python -m hpcnb.tasks.rank``): the function comes on the first one's stdin, what came of it leaves on stdout."""
+"""One rank of an MPI task: the function comes on the first one's stdin, what came of it leaves on stdout."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 import cloudpickle
 
-__all__ = ["MARK"]
+__all__ = ["MARK", "main"]
 
 MARK = b"\0hpcnb\0"
 """What comes before the answer; the ranks' own output is on stderr."""
@@ -38,7 +38,3 @@ def main() -> None:
 def _write(descriptor: int, content: bytes) -> None:
     with os.fdopen(descriptor, "wb") as file:
         file.write(MARK + content)
-
-
-if __name__ == "__main__":
-    main()
