@@ -44,10 +44,13 @@ class Cached:
     fn : callable
     code : str
         Its fingerprint, taken where it was defined.
+    content : callable, optional
+        Gives what the arguments are known by, for arguments that are not known by themselves.
     """
 
     fn: Callable[..., Any]
     code: str
+    content: Callable[..., Any] | None = None
 
     @classmethod
     def of(cls, fn: Callable[..., Any]) -> Cached:
@@ -59,7 +62,8 @@ class Cached:
         return getattr(self.fn, "__name__", type(self.fn).__name__)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        key = fingerprint(self.code, environment(), args, sorted(kwargs.items()))
+        known = (args, sorted(kwargs.items())) if self.content is None else self.content(*args, **kwargs)
+        key = fingerprint(self.code, environment(), known)
         return Cache.of_site().result(key, lambda: self.fn(*args, **kwargs))
 
 

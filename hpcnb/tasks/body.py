@@ -5,13 +5,14 @@ from __future__ import annotations
 import contextlib
 import copy
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import distributed
 
+from hpcnb.pilot.fingerprint import fingerprint
 from hpcnb.tasks.directions import Direction
 from hpcnb.tasks.nesting import inner, on_worker
 from hpcnb.tasks.staging import Content, Place
@@ -55,6 +56,12 @@ def shaped(value: Any, depth: int, made: Iterator[Any]) -> Any:
     return [shaped(element, depth - 1, made) for element in value]
 
 
+def _placed(value: Any, argument: Argument) -> Iterator[tuple[Content | None, Place]]:
+    """Each file or directory of an argument: what it holds, if that has come, and its place."""
+    depth = argument.direction.depth
+    return zip(leaves(value, depth), leaves(argument.places, depth), strict=True)
+
+
 class Body:
     """The function of a task with what is known of its arguments and results; called with the arguments' values.
 
@@ -92,6 +99,17 @@ class Body:
             outputs = [*self._returned(returned), *self._written(laid_out)]
         return only(outputs)
 
+    def code(self) -> str:
+        """What it does, as a fingerprint; where the files of the main program lie is no part of it."""
+        return fingerprint(self.fn, [(a.name, a.direction) for a in self.arguments], self.returns)
+
+    def content(self, values: Sequence[Any]) -> list[Any]:
+        """What the arguments are known by: files and directories by what they hold."""
+        return [
+            [place.content(held, a.direction) for held, place in _placed(value, a)] if a.direction.is_path else value
+            for value, a in zip(values, self.arguments, strict=True)
+        ]
+
     def _folder(self, stack: contextlib.ExitStack) -> Path:
         if not any(argument.direction.is_path for argument in self.arguments):
             return Path()
@@ -109,14 +127,12 @@ class Body:
         ]
 
     def _staged(self, value: Any, argument: Argument, folder: Path) -> Any:
-        depth = argument.direction.depth
-        places: Iterable[Place] = leaves(argument.places, depth)
         made = []
-        for number, (content, place) in enumerate(zip(leaves(value, depth), places, strict=True)):
+        for number, (content, place) in enumerate(_placed(value, argument)):
             own = folder / str(number)
             own.mkdir(parents=True)
             made.append(place.stage(content, argument.direction, own))
-        return shaped(value, depth, iter(made))
+        return shaped(value, argument.direction.depth, iter(made))
 
     def _returned(self, value: Any) -> Sequence[Any]:
         if self.returns == 0:

@@ -9,6 +9,7 @@ from typing import Any
 from distributed import Reschedule
 
 from hpcnb import serializing
+from hpcnb.pilot.cache import Cached
 from hpcnb.pilot.packed import unpacked
 from hpcnb.tasks.body import Argument, Body, leaves, only
 from hpcnb.tasks.constraints import Constraints
@@ -33,6 +34,7 @@ class Options:
     isolate: bool = False
     on_failure: str | None = None
     default: Any = None
+    cache: bool = False
     constraints: Constraints = field(default_factory=Constraints)
 
     def __post_init__(self) -> None:
@@ -50,11 +52,12 @@ def called(body: Body, options: Options, needed: Mapping[str, float]) -> Any:
     ignored = options.on_failure == IGNORE
     # A thread that is late may be stuck where nothing else than the end of its process helps.
     isolate = options.isolate or (ignored and options.timeout is not None)
+    work: Any = Cached(fn=body, code=body.code(), content=body.content) if options.cache else body
     call: Any
     if gpus := int(needed.get("gpus", 0)):
-        call = Pinned(body, gpus, options.timeout)
+        call = Pinned(work, gpus, options.timeout)
     else:
-        call = serializing.call(body, timeout=options.timeout, isolate=isolate)
+        call = serializing.call(work, timeout=options.timeout, isolate=isolate)
     return Attempts(call, options.again, Instead(body.arguments, options.returns, options.default)) if ignored else call
 
 

@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from hpcnb.pilot.call import Call
+from hpcnb import serializing
 
 __all__ = ["Pinned"]
 
@@ -62,7 +62,7 @@ class Pinned:
     isolates = True
 
     def __init__(self, fn: Callable[..., Any], gpus: int, timeout: float | None = None) -> None:
-        self._call = Call(_Told(fn), timeout=timeout, isolate=True)
+        self._call = serializing.call(_Told(fn), timeout=timeout, isolate=True)
         self._gpus = gpus
         self.__name__ = self._call.__name__
 

@@ -93,6 +93,12 @@ class Place:
 
     path: str
 
+    def content(self, content: Content | None, direction: Direction) -> tuple[bytes, ...] | None:
+        """What is in it before the task runs; None where the task makes it."""
+        if not direction.reads:
+            return None
+        return (content or Content.read(self.path, direction.kind)).pieces
+
     def stage(self, content: Content | None, direction: Direction, folder: Path) -> str:
         """Have it where a task runs; gives the path there.
 

@@ -107,6 +107,7 @@ def task(
     retries: int | None = None,
     priority: int = 0,
     isolate: bool = False,
+    cache: bool = False,
     on_failure: str | None = None,
     default: Any = None,
     target_direction: Direction = InOut,
@@ -126,6 +127,7 @@ def task(
     retries: int | None = None,
     priority: int = 0,
     isolate: bool = False,
+    cache: bool = False,
     on_failure: str | None = None,
     default: Any = None,
     target_direction: Direction = InOut,
@@ -157,6 +159,9 @@ def task(
         How often a call that fails is tried again, on another worker where there is one; by default not at all. The death of a worker costs none.
     priority : int
         Higher goes first.
+    cache : bool
+        Keep what it gives at the site, by content: a call with the same code, arguments and packages, of whichever notebook, is not run
+        again, and of several at one time only one runs. Files count by their bytes.
     isolate : bool
         Run it in a process of its own.
     on_failure : str, optional
@@ -187,6 +192,7 @@ def task(
             retries=retries,
             priority=priority,
             isolate=isolate,
+            cache=cache,
             on_failure=on_failure,
             default=default,
             constraints=Constraints(cores=cores, memory=memory, storage=storage, gpus=gpus, where=where),

@@ -113,6 +113,42 @@ def test_equal_calls_of_two_notebooks_run_once(place: Isolation, tmp_path: Path)
         assert hpc.submit(Cached.of(plus), 1).result() == hpc.submit(Cached.of(plus), 1).result() == 2
 
 
+def test_a_task_is_not_run_again(place: Isolation, tmp_path: Path) -> None:
+    """The same content at another path is a hit; one byte of an argument or of the code changed is a miss."""
+    ran = str(tmp_path / "ran")  # a path itself would count by what the file holds
+
+    @hpc.task(cache=True)
+    def double(text: hpc.FileIn, by: int, out: hpc.FileOut) -> int:
+        with Path(ran).open("a") as file:
+            file.write("x")
+        Path(out).write_text(Path(text).read_text() * by)
+        return by
+
+    @hpc.task(cache=True)
+    def other(text: hpc.FileIn, by: int, out: hpc.FileOut) -> int:
+        with Path(ran).open("a") as file:
+            file.write("x")
+        Path(out).write_text(Path(text).read_text() * by + "!")
+        return by
+
+    def runs(task: hpc.Task, content: str, by: int) -> tuple[str, int]:
+        """What comes of it, and how often it has run by then; at a path of its own each time."""
+        folder = tmp_path / str(len(list(tmp_path.iterdir())))
+        folder.mkdir()
+        (folder / f"text{by}").write_text(content)
+        assert hpc.wait_on(task(folder / f"text{by}", by, folder / "out")) == by
+        hpc.wait_on_file(folder / "out")
+        return (folder / "out").read_text(), len(Path(ran).read_text())
+
+    with cluster("cached"):
+        assert runs(double, "ab", 2) == ("abab", 1)
+        assert runs(double, "ab", 2) == ("abab", 1)
+        assert runs(double, "ac", 2) == ("acac", 2)
+        assert runs(double, "ab", 3) == ("ababab", 3)
+        assert runs(other, "ab", 2) == ("abab!", 4)
+        assert runs(double, "ab", 2) == ("abab", 4)
+
+
 def plus(x: int) -> int:
     """One more."""
     return x + 1
