@@ -106,7 +106,9 @@ def map(
     """
     client = current().early_client
     rows = list(zip(*iterables, strict=False))
-    size = None if batch_size == "auto" else int(batch_size)
+    size = None if batch_size == "auto" else batch_size
+    if size is not None and (not isinstance(size, int) or size < 1):
+        raise ValueError(f'batch_size is "auto" or a number of calls from 1, not {batch_size!r}')
     return send_all(client, fn, rows, batch_size=size, tag=tag, retries=retries, priority=priority)
 
 

@@ -7,11 +7,12 @@ import gc
 import queue
 import threading
 import time
+from types import SimpleNamespace
 
 import pytest
 
 import hpcnb as hpc
-from hpcnb.future import batches
+from hpcnb.future import batches, verbs
 from hpcnb.future.batches import size_for
 from hpcnb.future.future import Future
 from hpcnb.kept import NotebookClient
@@ -251,3 +252,11 @@ def test_a_function_that_cannot_be_remembered(send):
 
     assert hpc.gather(send(Odd(), range(20))) == list(range(20))
     assert hpc.gather(send(fails, [])) == []
+
+
+@pytest.mark.parametrize("size", [0, -1, 2.5, "many"])
+def test_a_batch_size_that_is_none(client, monkeypatch, size):
+    """It is refused before anything is sent, in words."""
+    monkeypatch.setattr(verbs, "current", lambda: SimpleNamespace(early_client=client))
+    with pytest.raises(ValueError, match='batch_size is "auto" or a number of calls from 1'):
+        hpc.map(abs, [1, 2], batch_size=size)
