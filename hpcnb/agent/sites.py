@@ -135,6 +135,18 @@ class Site:
         self._news.set()
         if self._asker is None or self._asker.done():
             self._asker = asyncio.create_task(self._ask_batch(), name=f"batch system of {self.name}")
+            self._asker.add_done_callback(self._asked)
+
+    def _asked(self, asker: asyncio.Task[None]) -> None:
+        """See to it that somebody asks as long as a job is watched: else its end would never be heard of."""
+        if self._watched:
+            failed = None if asker.cancelled() else asker.exception()
+            log.error("site %s: the batch system is no longer asked; it is asked again", self.name, exc_info=failed)
+            asyncio.get_running_loop().call_later(SLOWEST, self._go_on)
+
+    def _go_on(self) -> None:
+        for job_id, heard in list(self._watched.items()):
+            self.watch(job_id, heard)
 
     def hurry(self) -> None:
         """Ask soon: something is about to change."""

@@ -97,7 +97,7 @@ class Files:
         sftp.enter()  # at once: a session that nobody uses may be given up
         future = self._transport.submit(_named, sftp, function, path, *args)
         future.add_done_callback(lambda _: sftp.leave())
-        return await asyncio.wrap_future(future)
+        return await self._transport.outcome(future)
 
     def _missing(self, error: Exception) -> ConnectionFailed:
         return ConnectionFailed(

@@ -135,19 +135,31 @@ class Transport(paramiko.Transport):
 
     async def call(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run a blocking call in a thread of this connection; paramiko's errors come out as they are."""
-        future = self.submit(function, *args, **kwargs)
-        return await asyncio.wrap_future(future)
+        return await self.outcome(self.submit(function, *args, **kwargs))
+
+    async def outcome(self, future: Future[T]) -> T:
+        """What comes of a call that was started by `submit`."""
+        try:
+            return await asyncio.wrap_future(future)
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if future.cancelled() and task is not None and not task.cancelling():
+                # Not we were cancelled, but what had not begun when the connection was closed.
+                raise self._closed() from None
+            raise
 
     def submit(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> Future[T]:
         """Start a blocking call in a thread of this connection."""
         try:
             future = self._threads.submit(function, *args, **kwargs)
         except RuntimeError:
-            closed = ConnectionFailed("this connection was closed", where=self.where)
-            raise (self.failure() if self.farewell else closed) from None
+            raise self._closed() from None
         self._calls.add(future)
         future.add_done_callback(self._calls.discard)
         return future
+
+    def _closed(self) -> ConnectionFailed:
+        return self.failure() if self.farewell else ConnectionFailed("this connection was closed", where=self.where)
 
     @property
     def busy(self) -> bool:
@@ -205,7 +217,7 @@ class Transport(paramiko.Transport):
         future = self.submit(self.open_blocking, kind, to, timeout)
         try:
             with self.translated():
-                return await asyncio.wrap_future(future)
+                return await self.outcome(future)
         except asyncio.CancelledError:
             future.add_done_callback(_discard)
             raise

@@ -14,7 +14,7 @@ import paramiko
 import pytest
 
 from hpcnb.errors import ConfigError, ConnectionFailed
-from hpcnb.site import ssh_watch
+from hpcnb.site import ssh_transport, ssh_watch
 from hpcnb.site.ssh import SSHShell
 from tests.site import sshd as sshd_module
 from tests.site.sshd import User, public, until
@@ -358,6 +358,28 @@ async def test_nothing_is_left_after_closing(sshd):
             thread for thread in set(threading.enumerate()) - before if not thread.name.startswith("asyncio")
         ]:
             await asyncio.to_thread(left[0].join, 5)
+
+
+async def test_what_had_not_begun_when_it_was_closed(sshd, connect, monkeypatch):
+    """A call that waited for a thread fails with its connection: as if its caller were cancelled, that would go unheard."""
+    monkeypatch.setattr(ssh_transport, "_THREADS", 1)
+    shell = await connect(sshd)
+    busy, held = threading.Event(), threading.Event()
+    transport = shell._transport
+    first = asyncio.create_task(transport.call(lambda: busy.set() or held.wait(30)))
+    await asyncio.to_thread(busy.wait, 30)
+    waiting = [shell.run(["true"]), shell.read("/etc/hostname"), shell.dial("127.0.0.1", 9), transport.call(len, "")]
+    waiting = [asyncio.create_task(one) for one in waiting]
+    given_up = asyncio.create_task(transport.call(len, ""))
+    await asyncio.sleep(0)
+    given_up.cancel()
+    await shell.close()
+    held.set()
+    ended = await asyncio.gather(*waiting, return_exceptions=True)
+    assert [type(error) for error in ended] == [ConnectionFailed] * 4
+    assert await first
+    with pytest.raises(asyncio.CancelledError):
+        await given_up
 
 
 async def test_giving_up_a_connection_leaves_nothing(sshd):

@@ -9,6 +9,7 @@ What of them is left out, and why:
   `concurrent.futures`. How ours behaves at the end of Python is tested in `tests/acceptance/test_futures.py`.
 * `test_map_submits_without_iteration`, `test_pending_calls_race`, `test_executor_map_current_future_cancel`: they share a list,
   or an event, with what they run, which takes threads of one process; the first two have counterparts here.
+* `test_cancel_futures`: it believes that one of fifty calls runs as soon as they are submitted. Its counterpart is here.
 * `test_traceback`: `concurrent.futures` puts the remote traceback into a cause; ours is the exception's own (see
   `test_future.py`).
 * `ExecutorDeadlockTest`: crashes while arguments or results travel, and a pool that is broken by them. One worker's end
@@ -32,6 +33,7 @@ import test
 import hpcnb as hpc
 from hpcnb.future import executor as executor_module
 from tests.unit.future.tasks import DEADLINE, fails, gate, waits
+from tests.unit.pilot.host import wait_for
 
 pytestmark = pytest.mark.slow
 
@@ -96,6 +98,18 @@ class TestShutdown(Ours, cpython(":ExecutorShutdownTest", ".test_shutdown:Execut
     test_interpreter_shutdown = None
     test_submit_after_interpreter_shutdown = None
     test_hang_gh83386 = None
+    test_cancel_futures = None
+
+
+def test_what_runs_is_not_cancelled(executor, client):
+    """At the end of an executor what runs comes to its end, and what waits is cancelled."""
+    running = [executor.submit(waits) for _ in range(2)]
+    wait_for(lambda: client.executing() == {one.key for one in running})
+    waiting = [executor.submit(abs, -number) for number in range(50)]
+    executor.shutdown(wait=False, cancel_futures=True)
+    gate.set()
+    assert [future.result(DEADLINE) for future in running] == [0, 0]
+    assert all(future.cancelled() for future in waiting)
 
 
 def test_a_map_is_sent_without_being_read(executor, client):
