@@ -15,7 +15,7 @@ from hpcnb.agent.client import nobody_to_ask
 from hpcnb.agent.clusters import LiveCluster
 from hpcnb.agent.sites import Site
 from hpcnb.errors import AuthenticationFailed, EnvironmentMismatch
-from hpcnb.model import ClusterSpec, Resources, State
+from hpcnb.model import ClusterSpec, JobState, JobStatus, Resources, State
 from hpcnb.site import environment
 from hpcnb.site.local import LocalShell
 from hpcnb.site.shell import Prompt
@@ -81,6 +81,24 @@ async def test_an_expiring_certificate_is_announced(site, monkeypatch):
     monkeypatch.setattr(Certified, "ends", None)
     await site.connect(answer)
     assert [*map(len, site.noticed)] == [1, 0]
+
+
+async def test_the_batch_system_is_asked_whatever_happens(site, monkeypatch):
+    """If what asks it ends while a job is watched, in whichever way, it begins anew; else nobody would hear of the job's end."""
+    monkeypatch.setattr(sites, "SLOWEST", 0.05)
+    heard, ways = [], [asyncio.CancelledError(), MemoryError("no room")]
+
+    async def answers(job_ids):
+        if ways:
+            raise ways.pop()
+        return {job_id: JobStatus(job_id=job_id, state=JobState.ENDED) for job_id in job_ids}
+
+    monkeypatch.setattr(site, "_answers", answers)
+    site.watch("7", heard.append)
+    await until(lambda: heard)
+    assert [status.job_id for status in heard] == ["7"]
+    await asyncio.wait([site._asker])
+    assert not ways
 
 
 async def test_what_a_site_wants_stands_at_each_of_its_clusters(isolated, monkeypatch):
