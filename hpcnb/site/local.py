@@ -11,6 +11,7 @@ import socket
 import weakref
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from hpcnb.errors import ConnectionFailed
 from hpcnb.site import command, tcp
@@ -29,6 +30,7 @@ class LocalShell:
     def __init__(self) -> None:
         self._dialled: weakref.WeakSet[socket.socket] = weakref.WeakSet()
         self._piped: set[asyncio.Task[int]] = set()  # to be waited for, or they would stay as zombies
+        self._starting: set[asyncio.Task[Any]] = set()
         self._closed = False
 
     @property
@@ -43,7 +45,7 @@ class LocalShell:
         words = command.words(argv)
         self._check_open()
         try:
-            child = await _start(words)
+            child = await self._start(words)
         except OSError as error:
             # As over SSH, where only the remote shell can tell.
             missing = isinstance(error, FileNotFoundError)
@@ -109,24 +111,25 @@ class LocalShell:
         for sock in list(self._dialled):
             with contextlib.suppress(OSError):  # its owner, or the other end, closed it before us
                 sock.shutdown(socket.SHUT_RDWR)
-        if self._piped:
-            await asyncio.wait(self._piped, timeout=_PARTING)
+        if leaving := self._piped | self._starting:  # the end of the loop would cancel what starts, half-way
+            await asyncio.wait(leaving, timeout=_PARTING)
+
+    async def _start(self, words: Sequence[str]) -> _Child:
+        loop = asyncio.get_running_loop()
+        starting = loop.create_task(loop.subprocess_exec(_Child, *words, start_new_session=True, umask=0o077))
+        self._starting.add(starting)
+        starting.add_done_callback(self._starting.discard)
+        try:
+            _, child = await asyncio.shield(starting)
+        except asyncio.CancelledError:
+            # Cancelled half-way, asyncio would wait for ever for pipes that it never opened.
+            starting.add_done_callback(_abandon)
+            raise
+        return child
 
     def _check_open(self) -> None:
         if self._closed:
             raise ConnectionFailed("this connection was closed", where=self.name)
-
-
-async def _start(words: Sequence[str]) -> _Child:
-    loop = asyncio.get_running_loop()
-    starting = loop.create_task(loop.subprocess_exec(_Child, *words, start_new_session=True, umask=0o077))
-    try:
-        _, child = await asyncio.shield(starting)
-    except asyncio.CancelledError:
-        # Cancelled half-way, asyncio would wait for ever for pipes that it never opened.
-        starting.add_done_callback(_abandon)
-        raise
-    return child
 
 
 def _abandon(starting: asyncio.Task[tuple[asyncio.SubprocessTransport, _Child]]) -> None:
