@@ -244,7 +244,10 @@ def test_each_cell_is_a_block_in_order(begun, notebook, tmp_path):
     for name in "abc":  # a session for each, so that they run at the same time
         begun.run(f"%%hpc -s {name}\n1")
     begun.run("seen = get_ipython().run_cell_magic('hpc', '', \"print('seen to its end')\")")
-    cells = [begun.send(code.format(name, tmp_path)) for name in "abc"]
+    cells = []
+    for name in "abc":  # the blocks are in the order in which the cells have begun
+        cells.append(begun.send(code.format(name, tmp_path)))
+        begun.hear_until(lambda name=name: f"{name} 0" in cells[-1].text)
     begun.hear_until(lambda: all(f"{name} 9" in cell.text for name, cell in zip("abc", cells, strict=True)))
     begun.kill()
     (tmp_path / "go").touch()
