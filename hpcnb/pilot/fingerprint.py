@@ -7,10 +7,13 @@ line a function begins, and the name of the notebook cell that defined it are no
 from __future__ import annotations
 
 import builtins
+import contextlib
 import dis
 import functools
 import hashlib
+import importlib
 import importlib.metadata
+import importlib.util
 import os
 import platform
 import sys
@@ -81,8 +84,17 @@ def is_installed(module: str) -> bool:
         return True
     if module == "__main__":
         return False
-    file = getattr(sys.modules.get(module), "__file__", None)
+    file = getattr(sys.modules.get(module), "__file__", None) or _origin(module)
     return file is not None and any(Path(file).resolve().is_relative_to(root) for root in _installed_roots())
+
+
+def _origin(module: str) -> str | None:
+    """Where a module that was not imported yet would come from; it is not imported for that, which may be dear."""
+    try:
+        found = importlib.util.find_spec(module.partition(".")[0])
+    except (ImportError, ValueError):
+        return None
+    return found.origin if found else None
 
 
 @functools.cache
@@ -151,13 +163,15 @@ def _kind(value: Any) -> Kind | None:
 
 
 def _function(visit: _Visit, function: types.FunctionType) -> Iterator[Any]:
+    # What a package's decorator has made holds the user's function, whatever its own name.
+    yield visit.tokens(_content(cell) for cell in function.__closure__ or ())
+    yield visit.token(function.__defaults__)
+    yield visit.token(function.__kwdefaults__)
     if is_installed(function.__module__ or ""):
         yield from (function.__module__, function.__qualname__)
         return
     yield visit.token(function.__code__)
-    yield visit.token(function.__defaults__)
-    yield visit.token(function.__kwdefaults__)
-    yield visit.tokens(_content(cell) for cell in function.__closure__ or ())
+    yield visit.tokens(_own_modules(_imports_of(function.__code__)))
     for name in sorted(_globals_of(function.__code__)):
         if name in function.__globals__:
             yield name
@@ -186,6 +200,22 @@ def _globals_of(code: types.CodeType) -> frozenset[str]:
     return frozenset(names.union(*(_globals_of(c) for c in code.co_consts if isinstance(c, types.CodeType))))
 
 
+@functools.lru_cache(4096)
+def _imports_of(code: types.CodeType) -> frozenset[str]:
+    names = {str(step.argval) for step in dis.get_instructions(code) if step.opname == "IMPORT_NAME"}
+    return frozenset(names.union(*(_imports_of(c) for c in code.co_consts if isinstance(c, types.CodeType))))
+
+
+def _own_modules(names: Iterable[str]) -> Iterator[types.ModuleType]:
+    """The user's own among modules; what cannot be imported is the call's affair."""
+    for name in sorted(names):
+        if name and name != "__main__" and not is_installed(name):
+            with contextlib.suppress(ImportError):
+                module = importlib.import_module(name)
+                if not is_installed(name):  # where it lies is known since it was imported
+                    yield module
+
+
 def _class(visit: _Visit, cls: type) -> Iterator[Any]:
     yield from (cls.__module__, cls.__qualname__) if is_installed(cls.__module__) else (cls.__qualname__,)
     if not is_installed(cls.__module__):
@@ -196,11 +226,14 @@ def _class(visit: _Visit, cls: type) -> Iterator[Any]:
                 yield visit.token(value)
 
 
-def _module(_: _Visit, module: types.ModuleType) -> Iterator[Any]:
+def _module(visit: _Visit, module: types.ModuleType) -> Iterator[Any]:
     yield module.__name__
     file = getattr(module, "__file__", None)
     if file is not None and not is_installed(module.__name__):
         yield file_digest(file)
+        inside = [value for value in vars(module).values() if not isinstance(value, str | int | float)]
+        from_where = {getattr(v, "__name__" if isinstance(v, types.ModuleType) else "__module__", None) for v in inside}
+        yield visit.tokens(_own_modules({n for n in from_where if isinstance(n, str)} - {module.__name__}))
 
 
 def _method(visit: _Visit, method: types.MethodType) -> Iterator[Any]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import importlib
+import importlib.metadata
 import subprocess
 import sys
 import textwrap
@@ -57,6 +59,46 @@ def test_what_a_closure_holds_counts() -> None:
     make = defined("def f(k):\n    def inner(x):\n        return x + k\n    return inner")
     assert fingerprint(make(1)) == fingerprint(make(1))
     assert fingerprint(make(1)) != fingerprint(make(2))
+
+
+def test_what_an_installed_decorator_holds_counts() -> None:
+    """Two functions that one decorator of a package wraps, without saying so, are two functions."""
+    decorator = defined("def f(fn):\n    def inner(x):\n        return fn(x)\n    return inner\nf.__module__ = 'json'")
+    one, other = decorator(defined("def f(x):\n    return x + 1")), decorator(defined("def f(x):\n    return x + 2"))
+    one.__module__ = other.__module__ = "json"
+    assert fingerprint(one) != fingerprint(other)
+    assert fingerprint(one) == fingerprint(one)
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "def f(x):\n    import far_from_it\n    return far_from_it.g(x)",
+        "def f(x):\n    from near_it import h\n    return h(x)",
+        "import near_it\ndef f(x):\n    return near_it.h(x)",
+    ],
+    ids=["import", "from-import", "module"],
+)
+def test_a_module_that_is_imported_on_the_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: str) -> None:
+    """What a function imports when it runs, and what the user's module imports in turn, count by their bytes, too."""
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    (tmp_path / "near_it.py").write_text("from far_from_it import g\ndef h(x):\n    return g(x)\n")
+    prints = []
+    for factor in (2, 2, 3):
+        (tmp_path / "far_from_it.py").write_text(f"def g(x):\n    return x * {factor}\n")
+        for name in ("near_it", "far_from_it"):
+            monkeypatch.delitem(sys.modules, name, raising=False)
+        importlib.invalidate_caches()
+        prints.append(fingerprint(defined(source)))
+    assert prints[0] == prints[1] != prints[2]
+
+
+def test_no_package_is_imported_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a function imports from a package counts by the package's version, and nobody waits for its import."""
+    monkeypatch.delitem(sys.modules, "playwright", raising=False)
+    fingerprint(defined("def f():\n    import playwright\n    return playwright"))
+    assert "playwright" not in sys.modules
 
 
 def test_recursion_ends() -> None:
@@ -175,8 +217,6 @@ def test_the_environment_is_python_and_the_packages(monkeypatch: pytest.MonkeyPa
     environment.cache_clear()
     assert environment() == before
     environment.cache_clear()
-    import importlib.metadata
-
     found = [*importlib.metadata.distributions()]
     monkeypatch.setattr(importlib.metadata, "distributions", lambda: found[1:])
     assert environment() != before
