@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import logging
 import os
 import threading
 import time
@@ -26,6 +27,8 @@ from hpcnb.pilot import pickled
 from hpcnb.pilot.fingerprint import environment, fingerprint
 
 __all__ = ["Cache", "Cached"]
+
+log = logging.getLogger(__name__)
 
 BEAT = 1.0
 """Seconds between two signs of life of who computes."""
@@ -105,14 +108,29 @@ class Cache:
             The result cannot be written to a file.
         """
         place = self._directory / key[:2] / key[2:]
-        while not (found := pickled.read(place)):
+        while not (found := _read(place)):
             with _claim(place) as mine:
-                if mine and not (found := pickled.read(place)):  # it may have come between the two looks
+                if mine and not (found := _read(place)):  # it may have come between the two looks
                     found = (compute(),)
-                    pickled.write(place, found[0])
+                    _write(place, found[0])
             if found:
                 break
         return found[0]
+
+
+def _read(place: Path) -> tuple[Any, ...]:
+    try:
+        return pickled.read(place)
+    except Exception as exc:  # its classes may have gone since: then it is computed again
+        log.warning("the result kept as %s cannot be read: %r", place.name, exc)
+        return ()
+
+
+def _write(place: Path, value: Any) -> None:
+    try:
+        pickled.write(place, value)
+    except OSError as exc:  # a full disk must not cost what took hours
+        log.warning("a result could not be kept: %s", exc)
 
 
 # -- who computes ------------------------------------------------------------------------------------------------------
@@ -121,7 +139,12 @@ class Cache:
 @contextlib.contextmanager
 def _claim(place: Path) -> Iterator[bool]:
     """Be the one who computes; False: somebody else was, and has ended, in whatever way."""
-    place.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    try:
+        pickled.make_folder(place.parent)
+    except OSError as exc:
+        log.warning("nothing can be kept: %s", exc)
+        yield True
+        return
     before = _last_claim(place)
     if before is not None and not _dead(before):
         yield False
@@ -131,6 +154,10 @@ def _claim(place: Path) -> Iterator[bool]:
         file = os.open(mine, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     except FileExistsError:  # somebody was quicker
         yield False
+        return
+    except OSError as exc:
+        log.warning("nobody can be told that this is computed: %s", exc)
+        yield True
         return
     try:
         with _beating(file):
@@ -188,6 +215,7 @@ def _beat(file: int, stop: threading.Event) -> None:
     count = 0
     while True:
         count += 1
-        os.pwrite(file, b"%d\n" % count, 0)
+        with contextlib.suppress(OSError):  # who is taken for dead is computed for twice, no more
+            os.pwrite(file, b"%d\n" % count, 0)
         if stop.wait(BEAT):
             return

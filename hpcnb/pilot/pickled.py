@@ -14,7 +14,7 @@ import dask
 
 from hpcnb.errors import CannotSerialize, NotReady
 
-__all__ = ["digest", "home", "read", "write"]
+__all__ = ["digest", "home", "make_folder", "read", "write"]
 
 SIZE = hashlib.sha256().digest_size
 
@@ -34,6 +34,13 @@ def home() -> Path:
     return Path(found)
 
 
+def make_folder(folder: Path) -> None:
+    """Have a folder in `home`, private on each level, whatever the user's umask is."""
+    if not folder.is_dir():
+        make_folder(folder.parent)
+        folder.mkdir(mode=0o700, exist_ok=True)
+
+
 def write(place: Path, value: Any) -> str:
     """Write a value, private, in the place of what may be there; returns its digest, 64 hexadecimal digits.
 
@@ -50,7 +57,7 @@ def write(place: Path, value: Any) -> str:
             evidence=f"{type(exc).__name__}: {exc}",
             remedy="Keep plain values: arrays, frames, dictionaries, objects of classes that can be pickled.",
         ) from exc
-    place.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    make_folder(place.parent)
     aside = place.with_name(f".{place.name}.{secrets.token_hex(8)}")
     head = hashlib.sha256(body).digest()
     try:

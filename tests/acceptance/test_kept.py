@@ -15,6 +15,7 @@ import pytest
 import hpcnb as hpc
 from hpcnb.pilot.cache import Cached
 from tests.isolation import Isolation
+from tests.unit.pilot.host import wait_for
 
 pytestmark = pytest.mark.slow
 
@@ -167,8 +168,7 @@ def test_a_killed_owner_does_not_block_the_others(place: Isolation, tmp_path: Pa
 
     with cluster("shared"):
         asked = [hpc.submit(Cached.of(slow), str(tmp_path)) for _ in range(4)]
-        while not (first := list((tmp_path / "pids").iterdir())):
-            threading.Event().wait(0.02)
-        os.kill(int(first[0].name), 9)
+        wait_for(lambda: list((tmp_path / "pids").iterdir()), 60)
+        os.kill(int(next((tmp_path / "pids").iterdir()).name), 9)
         (tmp_path / "go").touch()
         assert hpc.gather(asked) == [7] * 4

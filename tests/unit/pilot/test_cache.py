@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import subprocess
@@ -45,7 +46,7 @@ def test_the_second_time_nothing_runs(cache: Cache, tmp_path: Path) -> None:
     assert len(runs) == 1
     (kept,) = (path for path in (tmp_path / "cache").rglob("*") if path.is_file())
     assert kept.stat().st_mode & 0o777 == 0o600
-    assert {path.stat().st_mode & 0o777 for path in kept.parents[0:2]} <= {0o700, 0o755}
+    assert {path.stat().st_mode & 0o777 for path in (kept.parent, tmp_path / "cache")} == {0o700}
     assert cache.result("cd" * 32, counted(runs)) == 42
     assert len(runs) == 2
 
@@ -94,6 +95,41 @@ def test_what_cannot_be_kept_is_said(cache: Cache, tmp_path: Path) -> None:
     with pytest.raises(CannotSerialize, match="cannot be written"):
         cache.result(KEY, threading.Lock)
     assert [path for path in (tmp_path / "cache").rglob("*") if path.is_file()] == []
+
+
+@pytest.mark.parametrize("step", ["make_folder", "write"])
+def test_a_disk_that_is_full_costs_no_result(
+    cache: Cache, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, step: str
+) -> None:
+    """What was computed is given, whether it can be kept or not; the log says that it was not."""
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(cache_module.pickled, step, full)
+    runs: list[int] = []
+    assert [cache.result(KEY, counted(runs)) for _ in range(2)] == [42, 42]
+    assert len(runs) == 2
+    assert "No space left" in caplog.text
+
+
+class Gone:
+    """Something whose class cannot be found when it is read."""
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return gone, ()
+
+
+def gone() -> None:
+    """As pickle says it."""
+    raise AttributeError("Can't get attribute 'Gone'")
+
+
+def test_a_result_that_cannot_be_read_any_more_is_computed(cache: Cache) -> None:
+    """Its class was renamed, say: no reason to fail for ever."""
+    assert isinstance(cache.result(KEY, Gone), Gone)
+    assert cache.result(KEY, lambda: 42) == 42
+    assert cache.result(KEY, lambda: 43) == 42
 
 
 OWNER = f"""
