@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import io
 import os
-import shutil
 import tarfile
+import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,14 +25,14 @@ class Content:
     Parameters
     ----------
     kind : Kind
-    mode : int
-        The file's permissions.
+    mode : int, optional
+        The file's permissions; by default those of any new file.
     pieces : tuple of bytes
         Of a directory: an archive of it.
     """
 
     kind: Kind
-    mode: int = 0o666
+    mode: int | None = None
     pieces: tuple[bytes, ...] = ()
 
     @classmethod
@@ -50,20 +50,28 @@ class Content:
             return cls(kind=kind, mode=mode, pieces=tuple(_pieces(file)))
 
     def write(self, path: str | os.PathLike[str]) -> None:
-        """Have it at a path, whole or not at all."""
-        aside = Path(f"{path}.hpcnb-{os.getpid()}")
-        if self.kind is Kind.DIRECTORY:
-            aside.mkdir()
-            if self.pieces:
-                with tarfile.open(fileobj=io.BytesIO(b"".join(self.pieces))) as tar:
-                    tar.extractall(aside, filter="tar")
-            if Path(path).is_dir():
-                shutil.rmtree(path)
-        else:
-            with open(os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666), "wb") as file:
-                file.writelines(self.pieces)
-            aside.chmod(self.mode)
-        aside.rename(path)
+        """Have it at a path, whole or not at all; until it is there, what was there before stays."""
+        place = Path(path)
+        with tempfile.TemporaryDirectory(prefix=f".{place.name}.", dir=place.parent) as folder:
+            aside, old = Path(folder) / "new", Path(folder) / "old"
+            if self.kind is Kind.DIRECTORY:
+                aside.mkdir()
+                if self.pieces:
+                    with tarfile.open(fileobj=io.BytesIO(b"".join(self.pieces))) as tar:
+                        tar.extractall(aside, filter="tar")
+                if place.is_dir():
+                    place.rename(old)
+            else:
+                with aside.open("wb") as file:  # in a private folder: nobody sees it before it has its own permissions
+                    file.writelines(self.pieces)
+                if self.mode is not None:
+                    aside.chmod(self.mode)
+            try:
+                aside.rename(place)
+            except OSError:
+                if old.exists():
+                    old.rename(place)
+                raise
 
 
 def _pieces(file: io.BufferedIOBase) -> Iterator[bytes]:
