@@ -177,6 +177,8 @@ class Batch:
             value = None
             try:
                 value = outcomes.get(index)
+            except KeyboardInterrupt:  # the user's own: what a call raises of this kind comes as `TaskFailed`
+                raise
             except BaseException as error:
                 errors[index] = revealed(error.with_traceback(None))
             values.append(value)

@@ -16,6 +16,7 @@ from hpcnb.future import batches, verbs
 from hpcnb.future.batches import size_for
 from hpcnb.future.future import Future
 from hpcnb.kept import NotebookClient
+from hpcnb.pilot.batch import Outcomes
 from tests.unit.future.tasks import DEADLINE, CannotBeRead, fails, gate, waits
 
 
@@ -260,3 +261,21 @@ def test_a_batch_size_that_is_none(client, monkeypatch, size):
     monkeypatch.setattr(verbs, "current", lambda: SimpleNamespace(early_client=client))
     with pytest.raises(ValueError, match='batch_size is "auto" or a number of calls from 1'):
         hpc.map(abs, [1, 2], batch_size=size)
+
+
+def test_an_interrupt_is_no_result(send, monkeypatch):
+    """Ctrl-C while the outcomes of a batch are read is raised, and takes nothing away from them."""
+    futures = send(abs, [-1, -2], batch_size=2)
+    hpc.wait(futures, DEADLINE)
+    interrupts = [KeyboardInterrupt()]
+    get = Outcomes.get
+
+    def interrupted(outcomes, index):
+        if interrupts:
+            raise interrupts.pop()
+        return get(outcomes, index)
+
+    monkeypatch.setattr(Outcomes, "get", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        futures[0].result(DEADLINE)
+    assert [future.result(DEADLINE) for future in futures] == [1, 2]
