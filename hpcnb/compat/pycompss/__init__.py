@@ -58,10 +58,11 @@ def activate() -> None:
     present = sys.modules.get("pycompss")
     if getattr(present, "__hpcnb__", False):
         return
-    if present is not None or importlib.util.find_spec("pycompss") is not None:
+    found = None if present else importlib.util.find_spec("pycompss")
+    if present is not None or (found is not None and found.origin):  # a mere folder of that name has no origin
         raise ConfigError(
             "PyCOMPSs itself is installed in this Python",
-            evidence=str(getattr(present, "__file__", "")),
+            evidence=str(getattr(present, "__file__", "") if present else found and found.origin),
             remedy="Use an environment without it, or leave out activate() to use it.",
         )
     for name, names in MODULES.items():

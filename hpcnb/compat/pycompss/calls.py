@@ -127,8 +127,8 @@ def compss_free_resources(num_resources: int, group_name: str | None = None) -> 
 
 
 def _nodes() -> int:
-    first, *others = current().jobs
-    return int(current().snapshot.spec.resources.nodes) + len(others) if first else 0
+    seen = current().snapshot
+    return seen.spec.resources.nodes + max(0, len(seen.jobs) - 1)  # each further job is one node
 
 
 def compss_set_wall_clock(wall_clock_limit: int) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import sys
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -38,6 +39,14 @@ def test_the_real_one_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pycompss", ModuleType("pycompss"))
     with pytest.raises(hpc.ConfigError, match="PyCOMPSs itself is installed"):
         pycompss.activate()
+
+
+def test_a_folder_of_that_name_is_not_the_real_one(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A directory with programs, beside which a program runs, is no reason to refuse."""
+    (tmp_path / "pycompss").mkdir()
+    monkeypatch.syspath_prepend(tmp_path)
+    pycompss.activate()
+    assert importlib.import_module("pycompss.api.task").task is decorators.task
 
 
 @pytest.mark.parametrize(
