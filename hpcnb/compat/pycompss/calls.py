@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import IO, Any
 
 from hpcnb import tasks
-from hpcnb.choice import current
 
 __all__ = [
     "COMPSsException",
@@ -118,17 +117,23 @@ def compss_get_number_of_resources() -> int:
 
 def compss_request_resources(num_resources: int, group_name: str | None = None) -> None:  # noqa: ARG001 - their signature
     """Ask for so many nodes more."""
-    current().scale(nodes=_nodes() + num_resources)
+    _cluster().scale(nodes=_nodes() + num_resources)
 
 
 def compss_free_resources(num_resources: int, group_name: str | None = None) -> None:  # noqa: ARG001 - their signature
     """Give so many nodes back."""
-    current().scale(nodes=max(1, _nodes() - num_resources))
+    _cluster().scale(nodes=max(1, _nodes() - num_resources))
+
+
+def _cluster() -> Any:
+    from hpcnb.choice import current  # not at a site, where its tasks import this module and there is no client
+
+    return current()
 
 
 def _nodes() -> int:
-    seen = current().snapshot
-    return seen.spec.resources.nodes + max(0, len(seen.jobs) - 1)  # each further job is one node
+    seen = _cluster().snapshot
+    return int(seen.spec.resources.nodes) + max(0, len(seen.jobs) - 1)  # each further job is one node
 
 
 def compss_set_wall_clock(wall_clock_limit: int) -> None:
@@ -137,7 +142,7 @@ def compss_set_wall_clock(wall_clock_limit: int) -> None:
 
 def compss_start(*_: Any, **__: Any) -> None:
     """Have a cluster."""
-    current()
+    _cluster()
 
 
 def compss_stop(*_: Any, **__: Any) -> None:

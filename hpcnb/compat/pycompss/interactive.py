@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from hpcnb import choice, tasks
-from hpcnb.cluster import Cluster
+from hpcnb import tasks
+
+if TYPE_CHECKING:
+    from hpcnb.cluster import Cluster
 
 __all__ = ["start", "stop"]
 
@@ -21,6 +23,8 @@ def start(**_: Any) -> None:
         It cannot be started.
     """
     global _started
+    from hpcnb import choice  # not at a site, as in `calls`
+
     had = choice.in_use() or choice.default_running()
     cluster = choice.current()
     _started = None if had else cluster

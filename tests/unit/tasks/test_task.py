@@ -45,8 +45,9 @@ def test_a_task_can_be_sent():
     assert (there.options, there.fn(1, 2), repr(there)) == (step.options, (1, 2), repr(step))
 
 
-def test_tasks_need_little_at_a_site():
-    """What a task's body needs brings in neither pydantic nor paramiko, which a site does not have."""
-    code = "import sys, hpcnb.tasks.body; print(*{'paramiko', 'pydantic', 'cryptography'} & {*sys.modules})"
+@pytest.mark.parametrize("module", ["hpcnb.tasks.body", "hpcnb.tasks.rank", "hpcnb.compat.pycompss"])
+def test_tasks_need_little_at_a_site(module):
+    """What a task's body needs brings in nothing of what only we depend on, which a site does not have."""
+    code = f"import sys, {module}; print(*{{'paramiko', 'pydantic', 'cryptography', 'platformdirs', 'rich'}} & {{*sys.modules}})"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == []
