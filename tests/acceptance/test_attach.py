@@ -223,6 +223,7 @@ def test_a_kernel_that_stays_does_not_notice_the_agents_death(begun, place, tmp_
     assert counted(counter.text) == list(range(len(counted(counter.text))))
     assert counter.reply["status"] == "ok"
     assert begun.value("hpc.gather(rest[:5])") == [10, 20, 30, 40, 50]
+    assert begun.value("len(hpc.wait(rest).done)") == 6
     assert begun.value("[f.state for f in hpc.futures()]") == [*["finished"] * 6, "failed"]
     assert begun.value("done.result()") == 0
     assert ran(tmp_path) == [*range(7)]
