@@ -24,6 +24,9 @@ AGAIN = 0.2
 """Seconds after which code that has caught the exception gets it once more."""
 MANY = 100
 """Limits of calls that are over, which may wait to be forgotten."""
+LAUNCHER = "srun"
+TOLD = 0.5
+"""Seconds that launchers get to pass a signal on."""
 TICKS = 0.02
 """Seconds by which the kernel's time of a process's birth may be too early."""
 
@@ -202,6 +205,19 @@ def end_tree(pids: list[int]) -> None:
             process = psutil.Process(pid)
             process.suspend()  # it starts nothing more while we look
             found += [process, *process.children(recursive=True)]
+    _tell_launchers(found)
     for process in found:
         with contextlib.suppress(psutil.NoSuchProcess):
             process.kill()
+
+
+def _tell_launchers(found: list[psutil.Process]) -> None:
+    """Have Slurm's launchers end what they have started on other nodes: killed without a word, they would let it run on."""
+    launchers = []
+    for process in found:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            if process.name() == LAUNCHER:
+                process.terminate()
+                process.resume()
+                launchers.append(process)
+    psutil.wait_procs(launchers, timeout=TOLD)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 
 import cloudpickle
@@ -9,6 +10,7 @@ import pytest
 
 import hpcnb as hpc
 from hpcnb.sandbox import Sandbox
+from tests.unit.pilot.host import wait_for
 
 pytestmark = [pytest.mark.site, pytest.mark.slow]
 pytest.importorskip("mpi4py")
@@ -84,3 +86,20 @@ def test_an_mpi_program_that_fails():
 
     with pytest.raises(hpc.TaskFailed, match="^srun .* ended with exit status 5"):
         program("exit 5").result()
+
+
+def test_a_cancelled_mpi_program_leaves_no_rank():
+    """The ranks are Slurm's children, not the launcher's: they end with the task nevertheless, on both nodes."""
+
+    @hpc.mpi(ranks=2, ranks_per_node=1, program="sleep", args="{seconds}")
+    def nap(seconds):
+        """Never run."""
+
+    def ranks():
+        lines = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True).stdout.splitlines()
+        return [line for line in lines if line.endswith("sleep 98765") and "srun" not in line]
+
+    future = nap("98765")
+    wait_for(lambda: len(ranks()) == 2, 60)
+    assert future.cancel()
+    wait_for(lambda: ranks() == [])
