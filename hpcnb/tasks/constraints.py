@@ -84,7 +84,7 @@ def refusal(needed: Mapping[str, float], offers: Iterable[Mapping[str, float]], 
     >>> print(refusal({"cores": 4}, [{"cores": 2, "node:n1": 1}, {"cores": 1, "node:n2": 1}], "site local"))
     no worker has what the task needs: 4 cores (site local)
       | node n1: 2 cores
-      | node n2: 1 cores
+      | node n2: 1 core
     → Ask for less, or for a cluster whose workers have more (cores_per_worker=, memory_per_worker=, gpus_per_worker=).
     """
     known = [offer for offer in offers if offer]
@@ -105,7 +105,8 @@ def _said(amounts: Mapping[str, float]) -> str:
         if name in ("memory", "storage"):
             words.append(f"{amount / 2**20:.0f} MiB of {name}")
         elif name in ("cores", "gpus") and amount:
-            words.append(f"{amount:g} {name}")
+            one = {"cores": "core", "gpus": "GPU"}[name]
+            words.append(f"{amount:g} {one}{'s' * (amount != 1)}")
         elif name.startswith(NODE) and not amount:
             words.append(f"node {name.removeprefix(NODE)}")
     return ", ".join(words)

@@ -112,7 +112,8 @@ class Graph:
         rings = [_ring(self.nodes[number], at[number], colours) for number in shown]
         width, height = WIDE * max(column.values(), default=1), HIGH * (len(column) or 1)
         head = (
-            f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" height="{height}">'
+            f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" height="{height}" '
+            'style="max-width: 100%; height: auto">'  # all of it, however narrow the page is
         )
         return "\n".join([head, *lines, *rings, "</svg>"])
 

@@ -57,7 +57,7 @@ def test_what_a_worker_has(asked):
     ("asked", "said"),
     [
         ({"cores": 8}, "8 cores"),
-        ({"cores": 4, "gpus": 1}, "4 cores, 1 gpus"),
+        ({"cores": 4, "gpus": 1}, "4 cores, 1 GPU"),
         ({"memory": 2**33}, "8192 MiB of memory"),
         ({"storage": 2**31}, "2048 MiB of storage"),
         ({"node:n3": 0}, "node n3"),
@@ -68,4 +68,4 @@ def test_what_no_worker_has(asked, said):
     message = str(refusal(asked, OFFERS, "site x"))
     assert message.startswith(f"no worker has what the task needs: {said} (site x)\n")
     assert "node n1: 4 cores, 1024 MiB of memory, 1024 MiB of storage\n" in message
-    assert "node n2: 2 cores, 4096 MiB of memory, 1024 MiB of storage, 1 gpus\n" in message
+    assert "node n2: 2 cores, 4096 MiB of memory, 1024 MiB of storage, 1 GPU\n" in message
