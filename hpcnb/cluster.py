@@ -369,7 +369,7 @@ class Cluster(DaskCluster):
     """Not Dask's widget, which knows neither the queue nor the link: `_repr_html_` shows our own view."""
 
     def _repr_html_(self, cluster_status: Any = None) -> str:
-        from hpcnb.views import status_html
+        from hpcnb.views.cluster import status_html
 
         return status_html(self._handle.status, time.time())
 

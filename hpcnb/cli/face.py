@@ -21,7 +21,7 @@ from hpcnb.agent.client import nobody_to_ask
 from hpcnb.handle import Handle, ask_with, run
 from hpcnb.model import ClusterStatus
 from hpcnb.site.shell import Prompt
-from hpcnb.views import status_line, table_text
+from hpcnb.views.cluster import status_line, table_text
 
 TICK = 1.0
 """Seconds between two redraws while only the clock moves."""

@@ -8,7 +8,7 @@ import click
 
 from hpcnb import handle
 from hpcnb.cli.face import as_json
-from hpcnb.views import sites_text
+from hpcnb.views.cluster import sites_text
 
 
 @click.command()

@@ -23,7 +23,7 @@ from hpcnb.handle import Handle, ask_with
 from hpcnb.model import ClusterStatus, State
 from hpcnb.notebook.remote_error import shown
 from hpcnb.site.shell import Prompt
-from hpcnb.views import status_html, status_line, table_html, table_text
+from hpcnb.views.cluster import status_html, status_line, table_html, table_text
 
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell

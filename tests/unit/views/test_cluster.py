@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hpcnb import views
+from hpcnb.views import cluster as views
 from hpcnb.model import (
     ClusterSpec,
     ClusterStatus,
