@@ -10,7 +10,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hpcnb.views import cluster as views
 from hpcnb.model import (
     ClusterSpec,
     ClusterStatus,
@@ -22,6 +21,7 @@ from hpcnb.model import (
     State,
     WorkerCounts,
 )
+from hpcnb.views import cluster as views
 
 NOW = 1_800_000_000.0  # Friday 15 January 2027, 08:00 UTC
 COUNTS = WorkerCounts(workers=16, cores=64, tasks={"processing": 64, "queued": 12_000, "memory": 7, "erred": 0})
