@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from hpcnb import config
-from hpcnb.agent import allocation, clusters, record
+from hpcnb.agent import allocation, closing, record
 from hpcnb.agent import sites as sites_module
 from hpcnb.agent.client import nobody_to_ask
 from hpcnb.agent.clusters import LiveCluster
@@ -244,7 +244,7 @@ async def test_a_lost_answer_is_waited_for(life, looks_often):
     requesting = asyncio.create_task(cluster.request(nobody_to_ask))
     await until(lambda: "has not said whether" in cluster.status.detail)
     assert cluster.status.state is State.REQUESTED
-    (job,) = cluster._record.jobs
+    (job,) = cluster._book.record.jobs
     life.batch.requests["117"] = JobRequest(
         token=job.token, name="fit", script="", directory="", log="", resources=Resources()
     )
@@ -264,7 +264,7 @@ async def test_a_submission_that_was_never_heard(life, looks_often):
         await cluster.request(nobody_to_ask)
     assert cluster.status.ending.reason is Reason.FAILED
     assert re.search("[0-9a-f]{32}", caught.value.remedy)
-    assert not Path(cluster._record.jobs[0].path).exists()
+    assert not Path(cluster._book.record.jobs[0].path).exists()
 
 
 async def test_a_cluster_closed_while_its_answer_is_lost(life, looks_often):
@@ -277,7 +277,7 @@ async def test_a_cluster_closed_while_its_answer_is_lost(life, looks_often):
     with pytest.raises(NotReady, match="closed before it was submitted"):
         await requesting
     assert cluster.status.state is State.ENDED
-    assert not Path(cluster._record.jobs[0].path).exists()
+    assert not Path(cluster._book.record.jobs[0].path).exists()
 
 
 async def test_a_full_disk_submits_nothing(life, isolated):
@@ -396,7 +396,7 @@ async def test_closing_twice_is_closing_once(life):
 
 async def test_a_batch_system_that_is_down_is_asked_again(life, monkeypatch):
     """A cluster that cannot be cancelled now is said to be so, and is cancelled as soon as that is possible."""
-    monkeypatch.setattr(clusters, "CANCELLING", 0.1)
+    monkeypatch.setattr(closing, "CANCELLING", 0.1)
     cluster = await life.requested()
     life.batch.deaf = True
     with pytest.raises(ClusterError, match="has not ended yet: ending; jobs cannot be cancelled now"):
@@ -609,7 +609,7 @@ async def test_no_secret_in_the_log(life, isolated, caplog):
     """What the agent logs of a whole life holds neither key nor secret."""
     with caplog.at_level(logging.DEBUG):
         cluster = await life.requested()
-        kept = cluster._record
+        kept = cluster._book.record
         async with asyncio.timeout(DEADLINE):
             await cluster.close()
     for secret in (kept.secret, *kept.authority_key.splitlines()[1:-1]):
