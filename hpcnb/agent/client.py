@@ -208,7 +208,7 @@ class AgentClient:
                 answer.set_result(message.get("result"))
 
     def _tell(self, status: ClusterStatus) -> None:
-        for heard in list(self._listeners.get(status.id, ())):
+        for heard in [*self._listeners.get(status.id, ()), *self._listeners.get("", ())]:
             try:
                 heard(status)
             except Exception:  # a view that fails must not keep the others, and the answers, from being heard
@@ -227,7 +227,7 @@ class AgentClient:
                 await self._socket.write_message(json.dumps({"answer": message["prompt"], **reply}))
 
     def listen(self, cluster: str, heard: Callable[[ClusterStatus], None]) -> Callable[[], None]:
-        """Call `heard` with every new status of a cluster; returns what ends that."""
+        """Call `heard` with every new status of a cluster, or (an empty id) of all; returns what ends that."""
         self._listeners.setdefault(cluster, set()).add(heard)
         return lambda: self._listeners[cluster].discard(heard)
 

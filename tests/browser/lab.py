@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-import json
-import os
 import re
-import secrets
-import subprocess
-import sys
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import nbformat
 from playwright.sync_api import ConsoleMessage, Locator, Page, expect
 
-from tests.isolation import Isolation
+from tests.server.jupyter import START, Jupyter
 from tests.site.account import until
 
-START = 60.0
-"""Seconds that a server, a page or a kernel may take to come up on a busy machine."""
+OPTIONS = (
+    "--LabApp.expose_app_in_browser=True",
+    # What would ask the network, which tests do not have.
+    "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate",
+    "--LabApp.extension_manager=readonly",
+)
 
 CONNECTED = """status => {
     const kernel = window.jupyterapp?.shell.currentWidget?.sessionContext?.session?.kernel;
@@ -36,77 +35,16 @@ RECORD = """cell => {
 }"""
 
 
-class Lab(Isolation):
-    """A JupyterLab server on a loopback port that the kernel chooses, for a user without any settings.
+class Lab(Jupyter):
+    """JupyterLab; see `Jupyter`.
 
     Parameters
     ----------
     folder : Path
-        Short, since it holds sockets; made and removed by the caller.
     """
 
-    def __init__(self, folder: Path) -> None:
-        super().__init__(folder)
-        self.notebooks = folder / "notebooks"
-        places = {name: folder / name.lower() for name in ("JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "IPYTHONDIR")}
-        places["JUPYTER_RUNTIME_DIR"] = runtime = folder / "run" / "jupyter"
-        settings = places["JUPYTER_CONFIG_DIR"] / "lab/user-settings/@jupyterlab/apputils-extension"
-        for path in (self.notebooks, runtime, settings):
-            path.mkdir(parents=True)
-        (settings / "notification.jupyterlab-settings").write_text('{"fetchNews": "false"}')
-        self._token = secrets.token_hex(16)
-        self._log = folder / "lab.log"
-        with self._log.open("wb") as log:
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "jupyterlab", *self._options()],
-                env=os.environ | self.environ | {k: str(v) for k, v in places.items()} | {"JUPYTER_TOKEN": self._token},
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-            )
-        known = runtime / f"jpserver-{self._process.pid}.json"
-        until(lambda: known.exists() or self._process.poll() is not None, within=START)
-        assert self._process.poll() is None, self._log.read_text()
-        self.url = json.loads(until(known.read_text))["url"]
-
-    def _options(self) -> list[str]:
-        return [
-            "--no-browser",
-            *["--allow-root"] * (os.getuid() == 0),
-            "--ServerApp.port=0",
-            f"--ServerApp.root_dir={self.notebooks}",
-            "--LabApp.expose_app_in_browser=True",
-            # What would ask the network, which tests do not have.
-            "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate",
-            "--LabApp.extension_manager=readonly",
-        ]
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        """Stop the server and hpcnb; nothing may be left of them."""
-        try:
-            self._process.terminate()
-            self._process.wait(START)
-            self.command("down", "--all")
-            self.command("agent", "stop")
-            until(lambda: self.processes() == [])
-        finally:
-            self.end()
-
-    def command(self, *words: str) -> str:
-        """Run the command `hpcnb`; what it says."""
-        code = "from hpcnb.cli import main; main()"
-        done = subprocess.run(
-            [sys.executable, "-c", code, *words],
-            env=os.environ | self.environ,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            check=True,
-        )
-        return done.stdout
+    def __init__(self, folder: Path, *options: str) -> None:
+        super().__init__(folder, "jupyterlab", [*OPTIONS, *options])
 
     def write(self, name: str, cells: tuple[str, ...]) -> Path:
         """Make a notebook with these cells."""
@@ -123,7 +61,7 @@ class Lab(Isolation):
 
     def visit(self, page: Page, path: Path) -> None:
         """Go to one of its notebooks."""
-        page.goto(f"{self.url}lab/workspaces/{path.stem}/tree/{path.name}?token={self._token}")
+        page.goto(f"{self.url}lab/workspaces/{path.stem}/tree/{path.name}?token={self.token}")
 
 
 class Notebook:

@@ -36,7 +36,7 @@ FLOORS = [
         "views",
         "comm",
     },
-    {"notebook", "cli"},
+    {"notebook", "cli", "server"},
 ]
 FLOOR = {part: number for number, parts in enumerate(FLOORS) for part in parts}
 

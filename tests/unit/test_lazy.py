@@ -54,7 +54,9 @@ def test_the_magics_are_there():
     assert {"line", "cell"} <= printed(code)
 
 
-@pytest.mark.parametrize("module", ["hpcnb.handle", "hpcnb.agent.client", "hpcnb.cli", "hpcnb.cli.clusters"])
+@pytest.mark.parametrize(
+    "module", ["hpcnb.handle", "hpcnb.agent.client", "hpcnb.cli", "hpcnb.cli.clusters", "hpcnb.server.app"]
+)
 def test_the_command_line_needs_no_dask(module):
     """A command that only speaks to the agent imports neither Dask's engine nor SSH."""
     found = {name.split(".")[0] for name in printed(f"import sys, {module}; print(*sys.modules)")}

@@ -1,0 +1,45 @@
+"""The extension of the Jupyter server: its routes, and its connection to the user's agent."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from jupyter_server.extension.application import ExtensionApp
+from jupyter_server.utils import url_path_join
+
+from hpcnb.server.clusters import Cluster, Clusters, Keep, Logs, Scale
+from hpcnb.server.description import Description
+from hpcnb.server.news import News
+from hpcnb.server.panels import Panels
+from hpcnb.server.sites import Login, Sites
+
+__all__ = ["HPCApp"]
+
+CLUSTER = r"clusters/(?P<id>[0-9a-f]{16})"
+ROUTES: tuple[tuple[str, type[Any]], ...] = (
+    ("openapi.yaml", Description),
+    ("clusters", Clusters),
+    (CLUSTER, Cluster),
+    (f"{CLUSTER}/scale", Scale),
+    (f"{CLUSTER}/keep", Keep),
+    (f"{CLUSTER}/logs", Logs),
+    ("sites", Sites),
+    (r"sites/(?P<name>[^/]+)/login", Login),
+    ("news", News),
+)
+
+
+class HPCApp(ExtensionApp):
+    """Nothing of ours runs before somebody asks for it: an agent is started by the first panel or request."""
+
+    name = "hpcnb"
+    open_browser = False
+
+    def initialize_settings(self) -> None:
+        self.settings["hpcnb_panels"] = Panels()
+
+    def initialize_handlers(self) -> None:
+        self.handlers.extend((url_path_join("hpcnb", "api", route), handler) for route, handler in ROUTES)
+
+    async def stop_extension(self) -> None:
+        await self.settings["hpcnb_panels"].close()

@@ -1,0 +1,90 @@
+r"""The websocket by which a page hears of its user's clusters, and answers questions.
+
+Messages, a JSON object each::
+
+    ← {"type": "clusters", "clusters": […]}              first of all, and again after the agent was away
+    ← {"type": "cluster", "cluster": {…}}                a new status
+    ← {"type": "question", "number": 3, "kind": "secret", "title": …, "text": …}
+    → {"type": "answer", "number": 3, "text": …}         text null: the user would not answer
+    ← {"type": "answered", "number": 3}                  here or on another page
+    ← {"type": "error", "message": …}                    the agent cannot be asked
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable
+from typing import Any
+
+from jupyter_server.auth.decorator import ws_authenticated
+from jupyter_server.base.handlers import JupyterHandler
+from jupyter_server.base.websocket import WebSocketMixin
+from jupyter_server.utils import ensure_async
+from tornado import web, websocket
+
+from hpcnb.errors import HPCError
+from hpcnb.server.panels import Panels
+
+__all__ = ["News"]
+
+PACE = 0.25
+"""Seconds between two messages about the same cluster; what is older by then is left out."""
+
+
+class News(WebSocketMixin, websocket.WebSocketHandler, JupyterHandler):
+    """One page."""
+
+    auth_resource = "hpcnb"
+
+    @ws_authenticated
+    async def get(self, *args: Any, **kwargs: Any) -> None:
+        user = self.current_user
+        if not await ensure_async(self.authorizer.is_authorized(self, user, "execute", self.auth_resource)):
+            raise web.HTTPError(403)
+        await super().get(*args, **kwargs)
+
+    def open(self, *args: Any, **kwargs: Any) -> None:
+        super().open(*args, **kwargs)
+        panels: Panels = self.settings["hpcnb_panels"]
+        self._panels = panels
+        self._waiting: dict[str, dict[str, Any]] = {}
+        self._news = asyncio.Event()
+        self._leave: Callable[[], None] = panels.join(self._hear)
+        self._sending = asyncio.create_task(self._send())
+
+    def _hear(self, subject: str, message: dict[str, Any]) -> None:
+        self._waiting[subject] = message
+        self._news.set()
+
+    async def _send(self) -> None:
+        """Send what is new: of each subject only the last, so that a page that reads slowly costs no memory."""
+        try:
+            await self.write_message(json.dumps(await self._all()))
+            while True:
+                await self._news.wait()
+                self._news.clear()
+                waiting, self._waiting = self._waiting, {}
+                for message in waiting.values():
+                    await self.write_message(json.dumps(message))
+                await asyncio.sleep(PACE)
+        except websocket.WebSocketClosedError:
+            pass  # `on_close` follows
+
+    async def _all(self) -> dict[str, Any]:
+        try:
+            return {"type": "clusters", "clusters": await self._panels.agent.call("list")}
+        except HPCError as exc:
+            return {"type": "error", "message": str(exc)}
+
+    def on_message(self, message: str | bytes) -> None:
+        said = json.loads(message)
+        match said:
+            case {"type": "answer", "number": int(number), "text": str() | None as text}:
+                self._panels.answer(number, text)
+            case _:
+                self.close(1003, "not understood")
+
+    def on_close(self) -> None:
+        self._leave()
+        self._sending.cancel()
