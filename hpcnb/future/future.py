@@ -223,7 +223,7 @@ class Future(concurrent.futures.Future[Any]):
 
     def _known(self) -> dict[str, Any]:
         if self.batch.ledger.held_up():
-            return {"worker": "", "job": "", "attempts": 0}
+            return {"worker": "", "job": "", "attempts": 0, "deaths": []}
         return self.batch.ledger.tell(self.batch)
 
     def _wait(self, ready: Callable[[], bool], timeout: float | None) -> None:

@@ -22,9 +22,14 @@ def why(name: str, known: Mapping[str, Any], *, job: str = "") -> str:
 
     Examples
     --------
-    >>> why("fit", {"state": "executing", "worker": "0-node1-2", "attempts": 2})
+    >>> why("fit", {"state": "executing", "worker": "0-node1-2", "attempts": 2, "deaths": []})
     'fit runs on worker 0-node1-2, attempt 2'
     """
+    before = "".join(f"; {death}" for death in known["deaths"][-1:])
+    return _stands(name, known, job) + before
+
+
+def _stands(name: str, known: Mapping[str, Any], job: str) -> str:
     at = f"worker {known['worker']}" + (f" of job {job}" if job else "")
     attempt = f", attempt {known['attempts']}" if known["attempts"] > 1 else ""
     match known["state"]:

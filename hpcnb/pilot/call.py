@@ -33,13 +33,12 @@ from hpcnb.pilot.pool import ForsakingThreadPoolExecutor
 from hpcnb.pilot.raised import is_ours, portable
 from hpcnb.pilot.running import Interrupted, Job, Running
 from hpcnb.pilot.standin import StandIn
+from hpcnb.pilot.suspects import SUSPECT
 
 T = TypeVar("T")
 
-__all__ = ["HISTORY", "POISON", "Call", "Outcome", "Stopper", "isolate_from_here", "stop"]
+__all__ = ["POISON", "Call", "Outcome", "Stopper", "isolate_from_here", "stop"]
 
-HISTORY = "hpcnb_history"
-"""The annotation of a task that tells of the workers that died while it ran on them: one sentence each."""
 POISON = 3
 """So often may a task's process be killed by nobody knows whom."""
 FEW = 5
@@ -119,7 +118,7 @@ class Call:
         member : object, optional
             For one of several calls of a batch, which is one task of Dask's: by what `stop` knows it.
         """
-        task = _Task(self, getattr(thread_state, "key", None))
+        task = _Task(self, getattr(thread_state, "key", None), member)
         name = task.key if member is None else (task.key, member)
         run = functools.partial(task.run, args=args, kwargs=kwargs or {})
         try:
@@ -138,7 +137,7 @@ class Call:
             Gets a function that runs one of them, by its number and its arguments, and raises nothing of the user's.
         """
         task = _Task(self, getattr(thread_state, "key", None))
-        if self.isolate or _history(task.key):  # one of them may have been to blame: each by itself
+        if self.isolate or _is_suspect(task.key):  # one of them may have been to blame: each by itself
             return work(lambda number, args: self.outcome(args, member=number))
         function = self.function()
         result: T = _running.run(task.key, lambda job: work(lambda _, args: task.outcome(job, function, args)))
@@ -148,16 +147,17 @@ class Call:
 class _Task:
     """A call in the task of Dask's by which it runs."""
 
-    def __init__(self, call: Call, key: Any) -> None:
+    def __init__(self, call: Call, key: Any, member: Any = None) -> None:
         self._call, self.key, self._name = call, key, call.__name__
+        self._member = member
         job = os.environ.get("SLURM_JOB_ID")
         self._where = ", ".join([f"task {key}", socket.gethostname(), *([f"job {job}"] if job else [])])
 
     def run(self, job: Job, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
         """Run it here, or in a process of its own; the value, or what it raises."""
-        history = _history(self.key)
-        if self._call.isolate or history:
-            result = self._apart(job, args, kwargs, history)
+        suspect = _is_suspect(self.key)
+        if self._call.isolate or suspect:
+            result = self._apart(job, args, kwargs, self._begin(job) if suspect else [])
         else:
             result = self._here(job, self._call.function(), args, kwargs)
         self._weigh(result)
@@ -177,7 +177,7 @@ class _Task:
     def _here(self, job: Job, function: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
         result = function(*unpacked(args), **unpacked(kwargs))
         if inspect.iscoroutine(result):
-            result = _finish(job, result)
+            result = _wait(job, result)
         check(result, f"what {self._name} returned", where=self._where)
         return result
 
@@ -204,6 +204,24 @@ class _Task:
         except BaseException as error:
             return Outcome(error=self.portable(error).with_traceback(None))
 
+    def _begin(self, job: Job) -> list[str]:
+        """Tell the scheduler that a suspect is about to run; of the workers that have died while it ran on them."""
+        worker = get_worker()
+        asked: dict[str, Any] = _wait(
+            job, worker.scheduler.hpcnb_begin(key=self.key, member=self._member, worker=worker.address)
+        )
+        if asked["poison"]:
+            raise self._poison("the workers that run it die of it, from a process of its own, too", asked["history"])
+        return list(asked["history"])
+
+    def _poison(self, why: str, history: list[str]) -> TaskLost:
+        return TaskLost(
+            f"{self._name} is poison: {why}",
+            where=self._where,
+            evidence="\n".join(history),
+            remedy="Look at what it does to its process. It is not tried again.",
+        )
+
     def _apart(self, job: Job, args: Sequence[Any], kwargs: Mapping[str, Any], history: list[str]) -> Any:
         """Run it in a process of its own, again if that is killed by nobody knows whom."""
         if _isolation is None:
@@ -222,12 +240,7 @@ class _Task:
             if ended.over or ended.code != -signal.SIGKILL:
                 raise self._crashed(ended)
             history, killed = [*history, f"its process on {socket.gethostname()} {ended}"], killed + 1
-        raise TaskLost(
-            f"{self._name} is poison: whatever runs it is killed",
-            where=self._where,
-            evidence="\n".join(history),
-            remedy="Look at what it does to its process. It is not tried again.",
-        )
+        raise self._poison("whatever runs it is killed", history)
 
     def _crashed(self, ended: Verdict) -> TaskFailed:
         if not ended.over:
@@ -261,7 +274,7 @@ def _at(thread: int) -> str:
     return "".join(traceback.StackSummary.extract(reversed(frames[:FEW])).format()).rstrip()
 
 
-def _finish(job: Job, coroutine: Any) -> Any:
+def _wait(job: Job, coroutine: Any) -> Any:
     """Run a coroutine on the worker's event loop, where Dask runs them, too."""
     loop: Any = get_worker().loop
     future = asyncio.run_coroutine_threadsafe(coroutine, loop.asyncio_loop)
@@ -269,15 +282,15 @@ def _finish(job: Job, coroutine: Any) -> Any:
     return future.result()
 
 
-def _history(key: Any) -> list[str]:
-    """Of the workers that have died while a task ran on them."""
+def _is_suspect(key: Any) -> bool:
+    """Whether a worker has died while a task ran on it."""
     try:
         task = get_worker().state.tasks[key]
     except (ValueError, KeyError):
-        return []
+        return False
     if task.state == "cancelled":  # before it was known here, where `stop` would have found it
         raise Reschedule
-    return list((task.annotations or {}).get(HISTORY, ()))
+    return SUSPECT in (task.annotations or {})
 
 
 def _memory() -> tuple[float, float]:

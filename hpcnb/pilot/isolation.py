@@ -90,7 +90,10 @@ class Isolation:
         with ours:
             with theirs:
                 descriptor, crash = shared(work), os.memfd_create("hpcnb-crash")
-                socket.send_fds(self._server, [b"."], [theirs.fileno(), descriptor, crash])
+                try:
+                    socket.send_fds(self._server, [b"."], [theirs.fileno(), descriptor, crash])
+                except OSError:
+                    _give_up()
                 os.close(descriptor)
             with open(crash, errors="replace") as words:
                 ended = _Process(ours, job, room).end()
@@ -98,6 +101,12 @@ class Isolation:
                     words.seek(0)
                     return replace(ended, last_words=words.read(SMALL))
                 return ended
+
+
+def _give_up() -> None:
+    """End this worker: what forks for it was killed, and it has threads by now."""
+    sys.stderr.write("hpcnb: the process that forks for isolated calls is gone, and its worker goes with it\n")
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
 class _Process:

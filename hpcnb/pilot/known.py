@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from typing import Any
 
 from distributed.diagnostics.plugin import SchedulerPlugin
@@ -23,11 +24,14 @@ class Known(SchedulerPlugin):
     Parameters
     ----------
     scheduler : Scheduler
+    deaths : callable, optional
+        Tells of the workers that have died while a task ran on them (see `hpcnb.pilot.suspects`).
     """
 
     name = "hpcnb-known"
 
-    def __init__(self, scheduler: Scheduler) -> None:
+    def __init__(self, scheduler: Scheduler, deaths: Callable[[Any], list[str]] = lambda _: []) -> None:
+        self._deaths = deaths
         self._scheduler: Any = scheduler
         self._again: Counter[Any] = Counter()
         self._scheduler.handlers["hpcnb_known"] = self.tell
@@ -45,11 +49,19 @@ class Known(SchedulerPlugin):
         -------
         dict
             ``state`` (Dask's word, ``executing`` or ``forgotten``), ``attempts``, ``worker`` (its name; empty: none), ``needs`` and
-            ``first``: how many tasks it waits for, and some of their keys, ``asks``: resources.
+            ``first``: how many tasks it waits for, and some of their keys, ``asks``: resources, ``deaths``: of its workers.
         """
         task: TaskState | None = self._scheduler.tasks.get(key)
         if task is None:
-            return {"state": "forgotten", "attempts": 0, "worker": "", "needs": 0, "first": [], "asks": {}}
+            return {
+                "state": "forgotten",
+                "attempts": 0,
+                "worker": "",
+                "needs": 0,
+                "first": [],
+                "asks": {},
+                "deaths": [],
+            }
         needs = [other.key for other in task.waiting_on or ()]
         state = state_of(task)
         return {
@@ -59,6 +71,7 @@ class Known(SchedulerPlugin):
             "needs": len(needs),
             "first": [str(other) for other in needs[:FEW]],
             "asks": dict(task.resource_restrictions or {}),
+            "deaths": self._deaths(key),
         }
 
     def _worker(self, task: TaskState) -> str:

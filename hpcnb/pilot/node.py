@@ -38,6 +38,7 @@ from hpcnb.pilot.address import own_address
 from hpcnb.pilot.events import emit, fall_silent, take_stdout
 from hpcnb.pilot.layout import WorkerLayout, layout, node_from_environment
 from hpcnb.pilot.run import Run
+from hpcnb.pilot.suspects import tell_of_death
 
 ENDS = {signal.SIGTERM, signal.SIGINT}
 SIGNALS = {signal.SIGCHLD, signal.SIGIO, *ENDS}
@@ -74,6 +75,7 @@ class Child:
     failures: int = 0
     worked: mmap.mmap = field(default_factory=lambda: mmap.mmap(-1, 1))  # shared with it: whether it has got to work
     verdict: str = field(default="", compare=False)  # why we ended it ourselves
+    died: str = field(default="", compare=False)  # how the one before it did, for it to tell
 
     def tail(self) -> str:
         """The end of its log; nothing where the disk was too full for one."""
@@ -134,6 +136,7 @@ class NodeSupervisor:
         with contextlib.suppress(PermissionError, ProcessLookupError):
             os.setpgid(child.pid, child.pid)  # both do it, so that it is done whoever comes first
         self._alive[child.pid] = child
+        child.died = ""
 
     def _reap(self) -> list[tuple[Child, int]]:
         ended = []
@@ -155,7 +158,8 @@ class NodeSupervisor:
         # What ends by a signal, or had a task, was at work: what a task does must not end the cluster of the others.
         hopeless = code > 0 and lived < SHORT_LIFE and not child.worked[0]
         child.failures = child.failures + 1 if hopeless else 0
-        emit("worker-exit", worker=child.name, how=child.verdict or _ended(code), tail=child.tail() if code else "")
+        child.died = child.verdict or _ended(code)
+        emit("worker-exit", worker=child.name, how=child.died, tail=child.tail() if code else "")
         if child.failures >= HOPELESS:
             emit("failed", what=f"{child.name} {_ended(code)} {HOPELESS} times in a row", tail=child.tail())
             return False
@@ -287,11 +291,13 @@ def worker_child(run: Run, worker: WorkerLayout, *, node: str, local_directory: 
         argv += ["--death-timeout", str(PATIENCE), "--preload", "hpcnb.pilot.plugin"]
         argv += ["--resources", _offered(worker, node, local_directory)]
         call.isolate_from_here()
+        if child.died:
+            tell_of_death(address, name, child.died)
         dask_worker.main(argv, standalone_mode=False)
 
-    return Child(
-        name=f"worker-{name}", main=main, log=run.file(f"logs/worker-{name}.log"), memory=worker.memory, worked=worked
-    )
+    log = run.file(f"logs/worker-{name}.log")
+    child = Child(name=f"worker-{name}", main=main, log=log, memory=worker.memory, worked=worked)
+    return child
 
 
 def _offered(worker: WorkerLayout, node: str, local_directory: str) -> str:

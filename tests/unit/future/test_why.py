@@ -11,7 +11,7 @@ from hpcnb.kept import NotebookClient
 from tests.isolation import until
 from tests.unit.future.tasks import DEADLINE, fails, gate, waits
 
-KNOWN = {"state": "", "worker": "0-node1-2", "attempts": 1, "needs": 0, "first": [], "asks": {}}
+KNOWN = {"state": "", "worker": "0-node1-2", "attempts": 1, "needs": 0, "first": [], "asks": {}, "deaths": []}
 
 
 @pytest.mark.parametrize(
@@ -25,6 +25,10 @@ KNOWN = {"state": "", "worker": "0-node1-2", "attempts": 1, "needs": 0, "first":
         ({"state": "no-worker", "asks": {"gpus": 2.0}}, "no worker that there is may run fit: it asks for 2 gpus"),
         ({"state": "memory"}, "fit has finished on worker 0-node1-2 of job 17"),
         ({"state": "erred"}, "fit has failed on worker 0-node1-2 of job 17"),
+        (
+            {"state": "executing", "deaths": ["its worker a died", "its worker b was killed by SIGKILL"]},
+            "fit runs on worker 0-node1-2 of job 17; its worker b was killed by SIGKILL",
+        ),
         ({"state": "forgotten"}, "the cluster knows nothing of fit (any more)"),
     ],
 )
