@@ -292,7 +292,8 @@ class Cluster(DaskCluster):
     @property
     def walltime_left(self) -> int | None:
         """Seconds."""
-        return self._handle.status.walltime_left
+        left = self._handle.status.left(time.time())
+        return None if left is None else int(left)
 
     @property
     def jobs(self) -> tuple[JobStatus, ...]:

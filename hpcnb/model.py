@@ -231,12 +231,21 @@ class JobStatus(Record):
     reason : str
         Why it is pending, in the batch system's own word (``Resources``, ``Priority``).
     nodes : tuple of str
+    partition : str
+    cores : int or None
+        Of all its nodes together.
     time_left : int or None
         Seconds of walltime left.
-    estimated_start : float or None
+    started : float or None
         POSIX time.
+    estimated_start, first_estimate : float or None
+        POSIX time at which it may start, as the batch system has it now and had it first.
     position : int or None
         Place among the pending jobs of its partition, from 1.
+    smaller : int
+        How many of those before it ask for fewer cores.
+    hidden : bool
+        The site does not let its users see each other's jobs, so that a place in the queue cannot be told.
     ending : Ending or None
         Only when `state` is ENDED.
     """
@@ -246,19 +255,54 @@ class JobStatus(Record):
     raw: str = ""
     reason: str = ""
     nodes: tuple[str, ...] = ()
+    partition: str = ""
+    cores: int | None = None
     time_left: int | None = None
+    started: float | None = None
     estimated_start: float | None = None
+    first_estimate: float | None = None
     position: int | None = None
+    smaller: int = 0
+    hidden: bool = False
     ending: Ending | None = None
+
+    def core_seconds(self, now: float) -> float:
+        """What it has used by now, as far as that is known."""
+        return (self.cores or 0) * max(0.0, now - self.started) if self.started else 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class NodeLoad(Record):
+    """What the workers of one node do at one moment.
+
+    Parameters
+    ----------
+    name : str
+        Empty: what many more nodes do together.
+    nodes, workers, cores : int
+    busy : float
+        Cores at work.
+    memory, limit : int
+        Bytes that its workers have in use, and may have; a limit of 0 is none.
+    """
+
+    name: str
+    nodes: int = 1
+    workers: int = 0
+    cores: int = 0
+    busy: float = 0.0
+    memory: int = 0
+    limit: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
 class WorkerCounts(Record):
-    """How many workers, cores and tasks a cluster has at one moment."""
+    """How many workers, cores and tasks a cluster has at one moment, and what its nodes do."""
 
     workers: int = 0
     cores: int = 0
     tasks: dict[str, int] = field(default_factory=dict)
+    nodes: tuple[NodeLoad, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -276,7 +320,9 @@ class ClusterStatus(Record):
     jobs : tuple of JobStatus
         The first is the one that runs the scheduler.
     walltime_left : int or None
-        Seconds, of the first job.
+        Seconds, of the first job, when the batch system was `heard`.
+    heard : float
+        POSIX time of the batch system's last answer.
     unknown_since : float or None
         POSIX time since which the batch system has not answered.
     link : str
@@ -284,6 +330,8 @@ class ClusterStatus(Record):
     route : str
         The route that it takes or took last.
     counts : WorkerCounts
+    spent : float
+        Core-seconds of the jobs that are over.
     ending : Ending or None
     error : dict or None
         The error (`HPCError.to_json`) that ended it, when one did.
@@ -299,12 +347,24 @@ class ClusterStatus(Record):
     detail: str = ""
     jobs: tuple[JobStatus, ...] = ()
     walltime_left: int | None = None
+    heard: float = 0.0
     unknown_since: float | None = None
     link: str = ""
     route: str = ""
     counts: WorkerCounts = field(default_factory=WorkerCounts)
+    spent: float = 0.0
     ending: Ending | None = None
     error: dict[str, str] | None = None
     notices: dict[str, str] = field(default_factory=dict)
     created: float = 0.0
     changed: float = 0.0
+
+    def left(self, now: float) -> float | None:
+        """Seconds of walltime left by now."""
+        if self.walltime_left is None:
+            return None
+        return max(0.0, self.walltime_left - (max(0.0, now - self.heard) if self.heard else 0.0))
+
+    def core_seconds(self, now: float) -> float:
+        """What its jobs have used by now."""
+        return self.spent + sum(job.core_seconds(now) for job in self.jobs if job.state is JobState.RUNNING)

@@ -135,7 +135,10 @@ class LiveCluster:
     def _on_link(self, route: str) -> None:
         self._book.enter(reactor.on_link(self.status, route))
         if route:
+            self.site.stir()
             self._later(self._tell_attached())
+        else:
+            self.site.hurry()  # the job may be over
 
     def _on_trouble(self, what: str) -> None:
         self._book.enter(reactor.on_trouble(self.status, what))
@@ -143,6 +146,8 @@ class LiveCluster:
     def _on_event(self, event: dict[str, Any]) -> None:
         if event["event"] == "ended":
             self.site.hurry()
+        elif event["event"] == "load" and event["workers"] != self.status.counts.workers:
+            self.site.stir()  # with its workers a further job may have begun, or ended
         self._book.enter(reactor.on_pilot(self.status, event))
 
     async def attached(self, clients: int) -> None:

@@ -19,7 +19,7 @@ from hpcnb.errors import (
     JobTimeout,
     NodeFailed,
 )
-from hpcnb.model import ClusterStatus, Ending, JobState, JobStatus, Reason, State, WorkerCounts, move
+from hpcnb.model import ClusterStatus, Ending, JobState, JobStatus, NodeLoad, Reason, State, WorkerCounts, move
 
 ERRORS: Mapping[Reason, type[BatchError]] = {
     Reason.TIMEOUT: JobTimeout,
@@ -59,14 +59,22 @@ def on_job(status: ClusterStatus, job: JobStatus, *, leads: bool, explanation: s
         return status
     if job.state is JobState.UNKNOWN:
         return replace(status, unknown_since=status.unknown_since or time.time())
-    status = replace(status, jobs=_with(status.jobs, job, leads=leads), unknown_since=None)
-    if not leads:
+    status = replace(status, unknown_since=None, heard=time.time())
+    # With the link up the job runs, whatever an answer says that was asked for earlier.
+    if job.state is JobState.PENDING and leads and status.link:
         return status
+    before = next((known for known in status.jobs if known.job_id == job.job_id), job)
+    if before.state is JobState.RUNNING and job.state is not JobState.RUNNING:
+        status = replace(status, spent=status.spent + before.core_seconds(status.heard))
+    status = replace(status, jobs=_with(status.jobs, _followed(job, before, status), leads=leads))
+    return _on_leader(status, job, explanation) if leads else status
+
+
+def _on_leader(status: ClusterStatus, job: JobStatus, explanation: str) -> ClusterStatus:
     status = replace(status, walltime_left=job.time_left)
     if job.state is JobState.ENDED:
         return on_ended(status, job.ending or Ending(reason=Reason.FAILED, job_id=job.job_id))
-    # With the link up the job runs, whatever an answer says that was asked for earlier.
-    if job.state is JobState.PENDING and not status.link and status.state is not State.DRAINING:
+    if job.state is JobState.PENDING and status.state is not State.DRAINING:
         return set_state(status, State.QUEUED, detail=explanation, counts=WorkerCounts())
     if job.state is JobState.RUNNING:
         where = ", ".join(job.nodes)
@@ -74,10 +82,23 @@ def on_job(status: ClusterStatus, job: JobStatus, *, leads: bool, explanation: s
     return status
 
 
+def _followed(job: JobStatus, before: JobStatus, status: ClusterStatus) -> JobStatus:
+    """What a job's earlier answers tell besides the new one: how its estimate moved, and when and on what it began."""
+    if job.state is JobState.PENDING:
+        return replace(job, first_estimate=before.first_estimate or job.estimated_start)
+    started, cores = job.started or before.started, job.cores or before.cores
+    if job.state is JobState.RUNNING and not started and job.time_left is not None:
+        started = status.heard - (status.spec.resources.walltime - job.time_left)
+    return replace(job, started=started, cores=cores)
+
+
 def _started(status: ClusterStatus, detail: str) -> ClusterStatus:
     """The leading job runs: the batch system or the pilot says so, whoever is first."""
     if status.state not in (State.REQUESTED, State.QUEUED):
         return status
+    if status.jobs and status.jobs[0].state is JobState.PENDING:
+        leader = replace(status.jobs[0], state=JobState.RUNNING, reason="", started=time.time())
+        status = replace(status, jobs=(leader, *status.jobs[1:]))
     # An agent that was replaced while it submitted leaves a running job behind as "requested".
     return set_state(set_state(status, State.QUEUED), State.STARTING, detail=detail)
 
@@ -94,7 +115,11 @@ def on_pilot(status: ClusterStatus, event: Mapping[str, Any]) -> ClusterStatus:
     if status.state is State.ENDED:
         return status
     if event["event"] == "load":
-        return _on_load(status, WorkerCounts(workers=event["workers"], cores=event["cores"], tasks=event["tasks"]))
+        counts = replace(status.counts, workers=event["workers"], cores=event["cores"], tasks=event["tasks"])
+        return _on_load(status, counts)
+    if event["event"] == "nodes":
+        nodes = tuple(map(NodeLoad.from_json, event["nodes"]))
+        return replace(status, counts=replace(status.counts, nodes=nodes))
     if event["event"] == "idle":
         return on_notice(status, "idle", _idle(event["left"]))
     if event["event"] == "worker-exit":
@@ -121,6 +146,9 @@ def _idle(left: float | None) -> str:
 
 def _on_load(status: ClusterStatus, counts: WorkerCounts) -> ClusterStatus:
     status = replace(status, counts=counts)
+    if status.jobs and not status.jobs[0].cores and status.jobs[0].state is JobState.RUNNING:
+        # A batch system that counts no cores: those of the workers are what is used.
+        status = replace(status, jobs=(replace(status.jobs[0], cores=counts.cores), *status.jobs[1:]))
     if status.state is not State.STARTING:
         return status
     if counts.workers:

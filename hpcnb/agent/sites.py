@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -23,9 +24,10 @@ from hpcnb.site.slurm import Slurm
 
 log = logging.getLogger(__name__)
 
-FASTEST, SLOWEST = 0.25, 4.0
-"""Seconds between two questions to a batch system: soon after something happened, then ever more rarely."""
-SLOWER = 1.4
+SLOWEST = 4.0
+"""Seconds until the batch system is asked again after a fault of ours."""
+HURRY = 5.0
+"""Seconds after our own doing for which a batch system is asked as soon as it may be."""
 EXPIRY_WARNING = 3600.0
 """Seconds before the end of the login's certificate at which it is announced."""
 
@@ -66,6 +68,7 @@ class Site:
         self._watched: dict[str, Heard] = {}
         self._asker: asyncio.Task[None] | None = None
         self._news = asyncio.Event()
+        self._happened = self._hurried = self._asked = -math.inf
 
     async def connect(self, ask: Ask) -> None:
         """Connect, unless connected: enough to look after jobs that exist."""
@@ -132,12 +135,12 @@ class Site:
     def watch(self, job_id: str, heard: Heard) -> None:
         """Call `heard` with every status of a job, until it has ended."""
         self._watched[job_id] = heard
-        self._news.set()
+        self.stir()
         if self._asker is None or self._asker.done():
             self._asker = asyncio.create_task(self._ask_batch(), name=f"batch system of {self.name}")
-            self._asker.add_done_callback(self._asked)
+            self._asker.add_done_callback(self._on_asked)
 
-    def _asked(self, asker: asyncio.Task[None]) -> None:
+    def _on_asked(self, asker: asyncio.Task[None]) -> None:
         """See to it that somebody asks as long as a job is watched: else its end would never be heard of."""
         if self._watched:
             failed = None if asker.cancelled() else asker.exception()
@@ -149,23 +152,40 @@ class Site:
             self.watch(job_id, heard)
 
     def hurry(self) -> None:
-        """Ask soon: something is about to change."""
+        """Ask soon: by our own doing a job is about to end."""
+        self._hurried = _now()
+        self.stir()
+
+    def stir(self) -> None:
+        """Something has happened to a job: for a while the batch system is asked more often, as its pace allows."""
+        self._happened = _now()
         self._news.set()
 
     async def _ask_batch(self) -> None:
-        pause = FASTEST
-        last: dict[str, tuple[JobState, str]] = {}
+        last: dict[str, JobState] = {}
         while self._watched:
-            self._news.clear()  # before the question: what happens while it is answered is asked for again
+            await self._wait_for_turn()
             answers = await self._answers(list(self._watched))
+            self._asked = _now()
             for status in answers.values():
                 self._pass_on(status)
-            moved = {i: (s.state, s.reason) for i, s in answers.items()}
-            pause = FASTEST if moved != last else min(pause * SLOWER, SLOWEST)
-            last = moved
+            if JobState.ENDED in (status.state for status in answers.values()):
+                self._hurried = -math.inf  # what we hurried for has come
+            states = last | {i: s.state for i, s in answers.items()}
+            if states != last:
+                self._happened = self._asked
+            last = {i: state for i, state in states.items() if i in self._watched}
+
+    async def _wait_for_turn(self) -> None:
+        """Wait for as long as the batch system is to be left alone; what happens meanwhile may shorten that."""
+        while (left := self._asked + self._pause() - _now()) > 0:
+            self._news.clear()
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._news.wait(), pause)
-                pause = FASTEST
+                await asyncio.wait_for(self._news.wait(), left)
+
+    def _pause(self) -> float:
+        now, pace = _now(), self.batch.pace
+        return pace.soonest if now - self._hurried < HURRY else pace.pause(now - self._happened)
 
     def _pass_on(self, status: JobStatus) -> None:
         heard = self._watched.get(status.job_id)
@@ -193,6 +213,10 @@ class Site:
             self._asker.cancel()
             await asyncio.gather(self._asker, return_exceptions=True)
         await self.shell.close()
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()
 
 
 def _batch(config: SiteConfig, shell: Shell) -> Batch:

@@ -36,6 +36,29 @@ class JobRequest:
     resources: Resources
 
 
+@dataclass(frozen=True, kw_only=True)
+class Pace:
+    """How often a batch system is asked: it has other users, too.
+
+    Parameters
+    ----------
+    soonest : float
+        Seconds between two questions just after we have asked for an end, which comes at once.
+    steps : tuple of (float, float)
+        Up to so many seconds after something happened, so many between two questions.
+    calm : float
+        Seconds between two questions later on.
+    """
+
+    soonest: float
+    steps: tuple[tuple[float, float], ...]
+    calm: float
+
+    def pause(self, since: float) -> float:
+        """Seconds between two questions, so long after something happened."""
+        return next((pause for until, pause in self.steps if since < until), self.calm)
+
+
 class BatchUnknown(Exception):
     """The batch system could not be asked, or its answer made no sense: nothing is known, nothing changes."""
 
@@ -45,6 +68,8 @@ class Batch(Protocol):
 
     kind: str
     """The word in the configuration: ``slurm`` or ``process``."""
+    pace: Pace
+    """How often `list` may be asked."""
 
     async def submit(self, request: JobRequest) -> str:
         """Submit a job, return its id.
@@ -62,7 +87,10 @@ class Batch(Protocol):
         """The ids of the jobs, alive or still remembered, that carry a token. Raises `BatchUnknown`."""
 
     async def list(self, job_ids: Collection[str]) -> dict[str, JobStatus]:
-        """The status of each job by one question to the batch system, whatever the number. Raises `BatchUnknown`."""
+        """The status of each job by one question to the batch system, whatever the number. Raises `BatchUnknown`.
+
+        A job of which nothing new is known is left out.
+        """
 
     async def cancel(self, job_ids: Collection[str]) -> None:
         """Cancel jobs; one that has ended already is no error. Raises `BatchUnknown`."""

@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from hpcnb.errors import SiteError, SubmissionRejected
 from hpcnb.model import Ending, JobState, JobStatus, Reason
-from hpcnb.site.batch import BatchUnknown, JobRequest
+from hpcnb.site.batch import BatchUnknown, JobRequest, Pace
 from hpcnb.site.shell import Completed, Shell
 
 _NOT_YET = 5
@@ -40,6 +40,8 @@ class Process:
     """
 
     kind = "process"
+    # A look at a few files of our own.
+    pace = Pace(soonest=0.25, steps=((2.0, 0.25), (8.0, 1.0)), calm=4.0)
 
     def __init__(self, shell: Shell, site: str, *, home: str = "") -> None:
         self._shell = shell

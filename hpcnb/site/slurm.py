@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import re
-import time
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from typing import TypeVar
@@ -12,9 +11,9 @@ from typing import TypeVar
 from hpcnb.errors import SiteError, SubmissionRejected
 from hpcnb.model import Ending, JobState, JobStatus, Reason
 from hpcnb.site import slurm_answers as answers
-from hpcnb.site.batch import BatchUnknown, JobRequest
+from hpcnb.site.batch import BatchUnknown, JobRequest, Pace
 from hpcnb.site.shell import Completed, Shell
-from hpcnb.site.slurm_answers import SEPARATOR, Job
+from hpcnb.site.slurm_answers import SEPARATOR
 from hpcnb.site.slurm_partitions import COLUMNS, Partition, impossible, partitions
 from hpcnb.site.slurm_refusals import Refusal, complaint, refusal, remedy
 from hpcnb.site.slurm_request import sbatch_argv
@@ -33,6 +32,7 @@ answers, and the `SLURM_…` variables of a notebook that itself runs in a job w
 
 _EACH = 'for job; do scontrol --oneliner show job "$job"; done'
 _ACCOUNTS = 'exec sacctmgr --noheader --parsable2 show associations user="$(id -un)" format=account'
+_ALIVE = "--states=PENDING,CONFIGURING,RUNNING,SUSPENDED,COMPLETING"
 _LOGIN_PATH = """printf '\\037%s\\037' "$PATH" """
 
 _ID = re.compile(r"[0-9]{1,18}")
@@ -53,18 +53,18 @@ class Slurm:
     """
 
     kind = "slurm"
+    # That a job has started or ended, the pilot tells sooner than any question.
+    pace = Pace(soonest=1.0, steps=((60.0, 5.0),), calm=30.0)
 
     settle = 2.0
     """Seconds between two looks for a job whose submission got no answer."""
-    position_every = 15.0
-    """Seconds between two questions for the place in the queue, which cost a line per waiting job."""
 
     def __init__(self, shell: Shell, site: str) -> None:
         self._shell = shell
         self._site = site
         self._path: str | None = None  # of a login shell, once it was needed
-        self._places: dict[str, int] = {}
-        self._placed = -self.position_every
+        self._seen: dict[str, JobStatus] = {}  # as last heard, of the jobs that were asked for
+        self._private: bool | None = None
 
     async def submit(self, request: JobRequest) -> str:
         argv = sbatch_argv(request, site=self._site)
@@ -90,15 +90,61 @@ class Slurm:
     async def list(self, job_ids: Collection[str]) -> dict[str, JobStatus]:
         if not job_ids:
             return {}
-        jobs = await self._jobs(_checked(job_ids))
-        found = {job_id: job.status for job_id, job in jobs.items()}
+        queue = self._queue_of(ids := _checked(job_ids))
+        found = await (self._in_queue(ids, queue) if queue else self._alone(ids))
+        self._seen = {i: found.get(i) or self._seen[i] for i in ids if i in found or i in self._seen}
+        return found
+
+    def _queue_of(self, job_ids: Sequence[str]) -> Collection[str]:
+        """The partitions of some jobs, if one of them waits: then all that wait there are asked for with it."""
+        known = [self._seen[i] for i in job_ids if i in self._seen]
+        if len(known) < len(job_ids) or all(job.state is not JobState.PENDING for job in known):
+            return ()
+        return {name for job in known for name in job.partition.split(",")}
+
+    async def _alone(self, job_ids: Sequence[str]) -> dict[str, JobStatus]:
+        done = await self._squeue("--states=all", f"--jobs={','.join(job_ids)}", columns=answers.JOBS)
+        # Asked for one job alone that it has forgotten, squeue fails: an answer, unlike its other failures.
+        if done.returncode and _NO_SUCH_JOB in done.err:
+            return await self._remembered(job_ids)
+        found = self._read(done, answers.jobs, job_ids)
         if over := [i for i, status in found.items() if status.state is JobState.ENDED]:
             endings = await self._endings(over)
-            found |= {i: replace(found[i], ending=ending) for i, ending in endings.items() if i in found}
-        if gone := [i for i in job_ids if i not in found]:
-            found |= await self._remembered(gone)
-        places = await self._positions([job for job in jobs.values() if job.status.state is JobState.PENDING])
-        return {i: replace(status, position=places.get(i)) for i, status in found.items()}
+            found |= {i: replace(found[i], ending=how) for i, how in endings.items() if how and i in found}
+        return found | await self._remembered([i for i in job_ids if i not in found])
+
+    async def _in_queue(self, job_ids: Sequence[str], queue: Collection[str]) -> dict[str, JobStatus]:
+        """The same with the place of those that wait, still by one question."""
+        private = await self._is_private()
+        done = await self._squeue(_ALIVE, f"--partition={','.join(sorted(queue))}", columns=answers.JOBS)
+        found = self._read(done, answers.jobs, job_ids)
+        found = {i: status for i, status in found.items() if status.state is not JobState.ENDED}
+        if private:
+            found = {i: replace(status, hidden=True) for i, status in found.items()}
+        elif private is False:
+            for i, (ahead, smaller) in self._read(done, answers.places, found).items():
+                found[i] = replace(found[i], position=ahead + 1, smaller=smaller)
+        return found | await self._missing([i for i in job_ids if i not in found])
+
+    async def _missing(self, job_ids: Sequence[str]) -> dict[str, JobStatus]:
+        """Jobs that are no longer in the queue where they were: they have ended, or were moved to another partition."""
+        if not job_ids:
+            return {}
+        endings = await self._endings(job_ids)
+        for job_id in endings:
+            del self._seen[job_id]  # where it is now, the next question tells
+        over = {i: how for i, how in endings.items() if how}
+        found = {i: JobStatus(job_id=i, state=JobState.ENDED, ending=how) for i, how in over.items()}
+        return found | await self._remembered([i for i in job_ids if i not in endings])
+
+    async def _is_private(self) -> bool | None:
+        """Whether the site hides jobs from other users; None if it does not say."""
+        if self._private is None:
+            try:
+                self._private = self._read(await self._run(["scontrol", "show", "config"]), answers.hides_jobs)
+            except BatchUnknown:
+                pass  # the states are known, and matter more
+        return self._private
 
     async def cancel(self, job_ids: Collection[str]) -> None:
         if not job_ids:
@@ -168,15 +214,7 @@ class Slurm:
             return ""
         return "" if done.returncode else ", ".join(sorted(set(done.out.split())))
 
-    async def _jobs(self, job_ids: Sequence[str]) -> dict[str, Job]:
-        done = await self._squeue("--states=all", f"--jobs={','.join(job_ids)}", columns=answers.JOBS)
-        # Asked for one job alone that it has forgotten, squeue fails: an answer, unlike its other failures.
-        if done.returncode and _NO_SUCH_JOB in done.err:
-            return {}
-        jobs = self._read(done, answers.jobs)
-        return {job_id: job for job_id, job in jobs.items() if job_id in job_ids}
-
-    async def _endings(self, job_ids: Sequence[str]) -> dict[str, Ending]:
+    async def _endings(self, job_ids: Sequence[str]) -> dict[str, Ending | None]:
         done = await self._run(["sh", "-c", _EACH, "sh", *job_ids])
         if done.returncode and _NO_SUCH_JOB not in done.err:
             raise self._unknown(done)
@@ -185,6 +223,8 @@ class Slurm:
     async def _remembered(self, job_ids: Sequence[str]) -> dict[str, JobStatus]:
         """Jobs that the controller has forgotten, which it does minutes after their end."""
         found: dict[str, JobStatus] = {}
+        if not job_ids:
+            return found
         try:
             done = await self._run(["sacct", "-X", "-n", "-P", "-j", ",".join(job_ids), "-o", answers.HISTORY])
             found = answers.history(done.out)
@@ -196,18 +236,6 @@ class Slurm:
         message = f"the batch job is no longer known to Slurm at site {self._site}; how it ended is not recorded there"
         ending = Ending(reason=Reason.FAILED, job_id=job_id, message=message)
         return JobStatus(job_id=job_id, state=JobState.ENDED, ending=ending)
-
-    async def _positions(self, waiting: Sequence[Job]) -> dict[str, int]:
-        if waiting and time.monotonic() - self._placed >= self.position_every:
-            self._placed = time.monotonic()
-            names = sorted({name for job in waiting for name in job.partition.split(",")})
-            try:
-                done = await self._squeue("--states=PENDING", f"--partition={','.join(names)}", columns=answers.PENDING)
-                self._places = self._read(done, answers.positions, waiting)
-            except BatchUnknown:
-                self._places = {}  # the states are known, and matter more
-        ids = {job.status.job_id for job in waiting}
-        return {job_id: place for job_id, place in self._places.items() if job_id in ids}
 
     async def _squeue(self, *options: str, columns: Sequence[str]) -> Completed:
         # POSIX time, since Slurm's own form names no time zone.

@@ -6,16 +6,14 @@ import itertools
 import math
 import re
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
 
 from hpcnb.model import Ending, JobState, JobStatus, Reason
 
 SEPARATOR = "\x1f"
 """Between the columns of every table that we ask for; no value that Slurm prints there can hold it."""
 
-JOBS = ("%i", "%T", "%r", "%N", "%L", "%S", "%P", "%Q")
+JOBS = ("%i", "%T", "%r", "%N", "%L", "%S", "%P", "%Q", "%C")
 TOKENS = ("%i", "%k", "%o")
-PENDING = ("%i", "%Q", "%P")
 HISTORY = "JobIDRaw,State,ExitCode,NodeList"
 """Columns of `squeue`, and of `sacct`."""
 
@@ -56,15 +54,6 @@ _NOT_STARTED = 53
 _UNTOLD = ("", "None", "NonZeroExitCode", "JobLaunchFailure")
 
 
-@dataclass(frozen=True, kw_only=True)
-class Job:
-    """One line of `squeue`."""
-
-    status: JobStatus
-    partition: str
-    priority: int
-
-
 def submitted(text: str) -> str | None:
     """Return the job id in the answer of ``sbatch --parsable``, whatever a chatty shell printed before it."""
     lines = text.strip().split("\n")
@@ -90,27 +79,36 @@ def table(text: str, heading: str, columns: int) -> list[list[str]]:
     return [[cell.strip() for cell in row] for row in body]
 
 
-def jobs(text: str) -> dict[str, Job]:
-    """Read a `squeue` answer of the columns `JOBS`."""
-    return {row[0]: _job(row) for row in table(text, "JOBID", len(JOBS))}
+def jobs(text: str, job_ids: Collection[str]) -> dict[str, JobStatus]:
+    """Read some jobs in a `squeue` answer of the columns `JOBS`; what else is in it is others' business."""
+    return {row[0]: _job(row) for row in table(text, "JOBID", len(JOBS)) if row[0] in job_ids}
 
 
-def _job(row: list[str]) -> Job:
-    job_id, raw, reason, nodes, left, start, partition, priority = row
+def _job(row: list[str]) -> JobStatus:
+    job_id, raw, reason, nodes, left, start, partition, _, cores = row
     state = STATES.get(raw, JobState.UNKNOWN)
     pending, running = state is JobState.PENDING, state is JobState.RUNNING
-    status = JobStatus(
+    begins = float(start) if start.isdecimal() else None
+    return JobStatus(
         job_id=job_id,
         state=state,
         raw=raw,
         reason=reason if pending and reason != "None" else "",
         nodes=expand_nodes(nodes),
+        partition=partition,
+        cores=_number(cores),
         time_left=seconds(left) if running else None,
-        estimated_start=float(start) if pending and start.isdecimal() else None,
+        started=begins if running else None,
+        estimated_start=begins if pending else None,
         # Kept only if the job has ended; the exit status comes from another answer.
         ending=ending(job_id, raw, reason=reason, nodes=nodes) if state is JobState.ENDED else None,
     )
-    return Job(status=status, partition=partition, priority=int(priority))
+
+
+def _number(text: str) -> int:
+    """Read a count as Slurm writes it: ``96``, ``4K`` for 4096."""
+    unit = text[-1:] if text[-1:] in "KMG" else ""
+    return int(text.removesuffix(unit)) << 10 * " KMG".index(unit or " ")
 
 
 def carriers(text: str, token: str) -> list[str]:
@@ -126,34 +124,61 @@ def carriers(text: str, token: str) -> list[str]:
     return [row[0] for row in rows if row[0].isdecimal() and any(token in cell for cell in row[1:])]
 
 
-def positions(text: str, waiting: Collection[Job]) -> dict[str, int]:
-    """Return the place of each job among those that wait for a partition of its own, first is 1.
+_ASIDE = ("Dependency", "BeginTime", "JobHeld", "JobHold")
 
-    A held job has priority 0 and no place.
+
+def places(text: str, job_ids: Collection[str]) -> dict[str, tuple[int, int]]:
+    """How many jobs go before each of some, and how many of these ask for fewer cores.
+
+    Before a job go those that wait for a partition of its own with a higher priority, or with the same and for longer.
+    Who is held, or waits for a time or for another job, stands in nobody's way and has no place.
+
+    Parameters
+    ----------
+    text : str
+        A `squeue` answer of the columns `JOBS` with all that wait for these partitions.
+    job_ids : collection of str
     """
-    queue = [(-int(priority), job_id, set(names.split(","))) for job_id, priority, names in table(text, "JOBID", 3)]
+    queue = [row for row in table(text, "JOBID", len(JOBS)) if STATES.get(row[1]) is JobState.PENDING]
+    queue = [row for row in queue if int(row[7]) and not row[2].startswith(_ASIDE)]
     # Of two with the same priority the older one goes first, and ids grow.
-    queue.sort(key=lambda entry: (entry[0], len(entry[1]), entry[1]))
-    places = {}
-    for job in waiting:
-        wanted = set(job.partition.split(","))
-        line = [job_id for priority, job_id, names in queue if priority and names & wanted]
-        if job.status.job_id in line:
-            places[job.status.job_id] = line.index(job.status.job_id) + 1
-    return places
-
-
-def records(text: str) -> dict[str, Ending]:
-    """Read how jobs ended in the answers of ``scontrol --oneliner show job``."""
+    queue.sort(key=lambda row: (-int(row[7]), len(row[0]), row[0]))
     found = {}
+    for place, (job_id, *_, partition, _, cores) in enumerate(queue):
+        if job_id in job_ids:
+            wanted = set(partition.split(","))
+            ahead = [_number(row[8]) for row in queue[:place] if wanted & set(row[6].split(","))]
+            found[job_id] = len(ahead), sum(other < _number(cores) for other in ahead)
+    return found
+
+
+def hides_jobs(text: str) -> bool:
+    """Whether users see only their own jobs, by the answer of ``scontrol show config``.
+
+    Raises
+    ------
+    ValueError
+        It does not say.
+    """
+    told = re.search(r"^PrivateData\s*=\s*(\S+)", text, re.MULTILINE)
+    if not told:
+        raise ValueError(f"a configuration without PrivateData: {text[:200]!r}")
+    return "jobs" in told[1].split(",")
+
+
+def records(text: str) -> dict[str, Ending | None]:
+    """Read how jobs ended in the answers of ``scontrol --oneliner show job``; None for one that has not."""
+    found: dict[str, Ending | None] = {}
     for line in text.split("\n"):
         # The first of a name counts: what a user may have written (paths, the comment) comes last.
         fields = dict(reversed(re.findall(r"(\w+)=(\S*)", line)))
-        raw = fields.get("JobState", "")
+        job_id, raw = fields.get("JobId", ""), fields.get("JobState", "")
         if STATES.get(raw) is JobState.ENDED:
             nodes = fields.get("BatchHost") or fields.get("NodeList", "")
-            job_id, code, reason = fields.get("JobId", ""), fields.get("ExitCode", ""), fields.get("Reason", "")
+            code, reason = fields.get("ExitCode", ""), fields.get("Reason", "")
             found[job_id] = ending(job_id, raw, reason=reason, nodes=nodes, code=code)
+        elif job_id and raw:
+            found[job_id] = None
     return found
 
 

@@ -35,7 +35,7 @@ def status_line(status: ClusterStatus, now: float) -> str:
 
     Examples
     --------
-    ``fit on octopus: queued 0:14, job 117, starts about 14:05: 3rd in its partition; other jobs go first (Priority)``
+    ``fit on octopus: queued 0:14, job 117, starts about 14:05: 2 ahead in debug; jobs with a higher priority go first (Priority)``
     """
     spec = status.spec
     head = f"{spec.name} on {spec.site}" if spec.name != spec.site else spec.name

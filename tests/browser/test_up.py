@@ -85,7 +85,7 @@ def test_the_queue(site, notebook):
     page[1].record()
     page[0].run()
     page[1].run().wait_for(re.compile(r"queued \d+:(0[2-9]|[1-5]\d), job ")).wait_for(
-        "1st in its partition; waits for nodes to become free"
+        "next in main; waits for nodes to become free"
     )
     slurm(site, "scancel", job)
     page[1].wait().wait_for(" ready")

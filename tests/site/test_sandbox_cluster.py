@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import signal
 import socket
@@ -188,6 +189,23 @@ def test_an_interrupt_gives_a_queued_job_up(site, account):
     assert [c["jobs"][0]["job_id"] for c in account.clusters() if c["spec"]["name"] == "kept"] == [job]
     assert account.run("down", "kept").status == 0
     assert set(site.jobs()) == before
+
+
+def test_ten_notebooks_and_one_question(site, account, tmp_path):
+    """However many notebooks wait, Slurm's squeue is called once for all of them, and not more often than every 5 s."""
+    before, calls = site.jobs(), tmp_path / "calls"
+    with site.instead_of("squeue", f'date +%s.%N >>{calls}; exec /usr/bin/squeue "$@"'):
+        waiting = [account.start("up", "box", "--name", f"wait{i}", "--cores-per-node=1", LATER) for i in range(10)]
+        until(lambda: sum(cluster["state"] == "queued" for cluster in account.clusters()) == 10)
+        asked = len(calls.read_text().split())
+        until(lambda: len(calls.read_text().split()) >= asked + 3)
+        times = [float(line) for line in calls.read_text().split()]
+    for command in waiting:
+        command.send_signal(signal.SIGINT)
+    said = [command.communicate(timeout=60)[1] for command in waiting]
+    assert ["was given up" in one for one in said] == [True] * 10
+    assert site.jobs() == before
+    assert min(later - at for at, later in itertools.pairwise(times)) > 4.5
 
 
 def test_an_interrupt_while_connecting(site, account):

@@ -26,7 +26,6 @@ class Site:
 
     def __init__(self, folder: Path) -> None:
         self.slurm = Slurm(LocalShell(), "sandbox")
-        self.slurm.position_every = 0.0
         self.folder = folder
         self.log = folder / "job.log"
 
@@ -88,9 +87,10 @@ async def test_the_queue(site):
             found = await site.slurm.list(jobs)
     assert found[first].nodes == ("n1", "n2")
     assert waiting.estimated_start < status.estimated_start
-    assert explain_pending(status).startswith("2nd in its partition; jobs with a higher priority go first")
+    assert explain_pending(status).startswith("1 ahead in main; jobs with a higher priority go first")
     assert "scontrol release" in explain_pending(await site.until(held, lambda s: s.reason == "JobHeldUser"))
     await site.slurm.cancel([second, held])
+    assert (await site.until(third, lambda s: s.position)).position == 1
     assert (await site.ended(held)).ending.reason is Reason.CANCELLED
 
 

@@ -31,7 +31,7 @@ from hpcnb.errors import (
     error_from_json,
 )
 from hpcnb.model import ClusterSpec, Ending, JobState, JobStatus, Reason, Resources, State
-from hpcnb.site.batch import BatchUnknown, JobRequest
+from hpcnb.site.batch import BatchUnknown, JobRequest, Pace
 from hpcnb.site.environment import Probe, versions
 from tests.isolation import DEADLINE, until
 
@@ -43,6 +43,7 @@ class ScriptedBatch:
     """A batch system of this process: jobs run when a test says so, and questions fail when it says so."""
 
     kind = "process"
+    pace = Pace(soonest=0.01, steps=(), calm=0.05)
 
     def __init__(self):
         self.requests = {}
@@ -152,7 +153,6 @@ class Life:
 @pytest.fixture
 async def life(isolated, monkeypatch):
     """A site of this process."""
-    monkeypatch.setattr(sites_module, "FASTEST", 0.01)
     monkeypatch.setattr(sites_module, "SLOWEST", 0.05)
     made = Life(isolated)
     yield made

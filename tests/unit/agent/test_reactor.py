@@ -16,6 +16,7 @@ from hpcnb.model import (
     Ending,
     JobState,
     JobStatus,
+    NodeLoad,
     Reason,
     Resources,
     State,
@@ -124,6 +125,54 @@ def test_further_jobs_come_and_go():
     gone = reactor.on_job(after, job(JobState.ENDED, "118"), leads=False)
     assert [j.job_id for j in gone.jobs] == ["117"]
     assert gone.state is State.READY
+
+
+def test_how_an_estimate_moves():
+    """The first estimate stays beside the latest one, also while there is none."""
+    after = status(State.QUEUED)
+    for estimate in (None, 500.0, 300.0, None):
+        after = by_batch(after, job(JobState.PENDING, estimated_start=estimate))
+    assert (after.jobs[0].estimated_start, after.jobs[0].first_estimate) == (None, 500.0)
+
+
+def test_what_jobs_have_used(monkeypatch):
+    """Core-seconds count from the start of each job to its end, also of those that are over or wait again."""
+    at = 1000.0
+    monkeypatch.setattr(reactor.time, "time", lambda: at)
+    after = by_batch(status(State.QUEUED), job(JobState.RUNNING, cores=4, started=990.0))
+    after = reactor.on_job(after, job(JobState.RUNNING, "118", cores=2, started=900.0), leads=False)
+    assert (after.core_seconds(1000.0), after.core_seconds(1010.0)) == (40.0 + 200.0, 80.0 + 220.0)
+    after = reactor.on_job(after, job(JobState.ENDED, "118"), leads=False)
+    at = 1010.0
+    assert (after.spent, after.core_seconds(1010.0)) == (200.0, 280.0)
+    after = by_batch(after, job(JobState.PENDING))
+    assert (after.spent, after.core_seconds(2000.0)) == (280.0, 280.0)
+    assert by_batch(after, ended(Reason.CANCELLED)).spent == 280.0
+
+
+def test_what_a_machine_without_a_batch_system_uses(monkeypatch):
+    """There a job begins as long ago as its walltime has passed, and uses the cores of its workers."""
+    monkeypatch.setattr(reactor.time, "time", lambda: 1000.0)
+    after = by_batch(status(State.QUEUED), job(JobState.RUNNING, time_left=SPEC.resources.walltime - 10))
+    after = reactor.on_pilot(after, LOAD)
+    assert after.core_seconds(1000.0) == 80.0
+    assert after.left(1060.0) == SPEC.resources.walltime - 70
+
+
+def test_the_pilot_tells_of_the_start_first():
+    """When the link is up, the job runs, whatever the batch system was last heard to say."""
+    waits = by_batch(status(State.QUEUED), job(JobState.PENDING, reason="Priority"))
+    after = reactor.on_link(waits, "direct")
+    assert (after.state, after.jobs[0].state, after.jobs[0].reason) == (State.STARTING, JobState.RUNNING, "")
+    assert by_batch(after, job(JobState.PENDING)).jobs == after.jobs
+
+
+def test_what_the_nodes_do():
+    """Their load is kept beside the counts, which change without it."""
+    said = {"name": "n1", "nodes": 1, "workers": 2, "cores": 8, "busy": 7.5, "memory": 1, "limit": 2}
+    after = reactor.on_pilot(status(State.READY), {"event": "nodes", "nodes": [said]})
+    after = reactor.on_pilot(after, LOAD)
+    assert (after.counts.nodes, after.counts.workers) == ((NodeLoad(**said),), 2)
 
 
 ERRORS = {

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import itertools
 import time
 from dataclasses import replace
 
@@ -19,6 +21,7 @@ from hpcnb.model import ClusterSpec, JobState, JobStatus, Resources, State
 from hpcnb.site import environment
 from hpcnb.site.local import LocalShell
 from hpcnb.site.shell import Prompt
+from hpcnb.site.slurm import Slurm
 from tests.isolation import until
 
 CODE = Prompt(kind="secret", title="ada@octopus", text="Verification code:")
@@ -99,6 +102,67 @@ async def test_the_batch_system_is_asked_whatever_happens(site, monkeypatch):
     assert [status.job_id for status in heard] == ["7"]
     await asyncio.wait([site._asker])
     assert not ways
+
+
+class Instant(asyncio.SelectorEventLoop):
+    """A loop whose clock jumps to whatever comes next."""
+
+    now = 0.0
+
+    def time(self):
+        """As if all had waited."""
+        return self.now
+
+    def _run_once(self):
+        if self._scheduled and not self._ready:
+            self.now = max(self.now, self._scheduled[0].when())
+        super()._run_once()
+
+
+class Counted:
+    """A batch system at Slurm's pace, in which all jobs wait; it keeps the times at which it was asked."""
+
+    pace = Slurm.pace
+
+    def __init__(self):
+        self.asked = []
+
+    async def list(self, job_ids):
+        """All wait, for ever other reasons."""
+        self.asked.append((asyncio.get_running_loop().time(), len(job_ids)))
+        reason = ("Priority", "Resources")[len(self.asked) % 2]
+        return {i: JobStatus(job_id=i, state=JobState.PENDING, reason=reason) for i in job_ids}
+
+
+def test_how_often_slurm_is_asked(isolated):
+    """However many jobs wait, they are asked for together: every 5 s in the first minute, every 30 s later."""
+
+    async def wait():
+        site = Site(config.load().site("local"))
+        site.batch = counted = Counted()
+        for number in range(10):
+            site.watch(str(number), lambda status: None)
+            await asyncio.sleep(1)
+        await asyncio.sleep(290)
+        quiet = len(counted.asked)
+        site.stir()
+        await asyncio.sleep(20)
+        before = len(counted.asked)
+        site.hurry()
+        await asyncio.sleep(20)
+        await site.close()
+        return counted.asked, quiet, before
+
+    with contextlib.closing(Instant()) as loop:
+        asked, quiet, before = loop.run_until_complete(wait())
+    times = [at for at, _ in asked]
+    gaps = [round(later - at) for at, later in itertools.pairwise(times)]
+    assert gaps[:13] == [5] * 13
+    assert set(gaps[14 : quiet - 1]) == {30}
+    assert asked[2][1] == asked[-1][1] == 10
+    assert gaps[quiet : before - 1] == [5, 5, 5]
+    assert gaps[before : before + 4] == [1] * 4
+    assert gaps[-1] == 5
 
 
 async def test_what_a_site_wants_stands_at_each_of_its_clusters(isolated, monkeypatch):

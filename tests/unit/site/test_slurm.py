@@ -18,10 +18,10 @@ from hpcnb.site.slurm import Slurm
 from hpcnb.site.slurm_answers import SEPARATOR
 
 TOKEN = "0123456789abcdef0123456789abcdef"
-JOBS = "JOBID|STATE|REASON|NODELIST|TIME_LEFT|START_TIME|PARTITION|PRIORITY\n"
+JOBS = "JOBID|STATE|REASON|NODELIST|TIME_LEFT|START_TIME|PARTITION|PRIORITY|CPUS\n"
 TOKENS = "JOBID|COMMENT|COMMAND\n"
 SINFO = "PARTITION|AVAIL|TIMELIMIT|NODES|JOB_SIZE|CPUS\nmain*|up|1:00:00|2|1-infinite|4\n"
-RUNNING = "7|RUNNING|None|n[1-2]|10:00|1795310721|main|5\n"
+RUNNING = "7|RUNNING|None|n[1-2]|10:00|1795310721|main|5|4\n"
 DOWN = "slurm_load_jobs error: Unable to contact slurm controller (connect failure)\n"
 LOST = "sbatch: error: Batch job submission failed: Socket timed out on send/recv operation\n"
 
@@ -256,7 +256,7 @@ async def test_no_jobs_no_question(slurm, shims):
         {"out": ""},
         {"out": "garbage"},
         {"out": JOBS + "7|RUN"},
-        {"out": JOBS + "7|RUNNING|None|n[[|1|1|main|1\n"},
+        {"out": JOBS + "7|RUNNING|None|n[[|1|1|main|1|1\n"},
         {"err": "squeue: error: Invalid user: x", "status": 1},
     ],
 )
@@ -296,7 +296,7 @@ async def test_a_job_that_slurm_has_forgotten(slurm, shims, answer, sacct):
 
 async def test_how_a_job_ended(slurm, shims):
     """For jobs that have ended the controller is asked for the exit status, once for all."""
-    shims.answer("squeue", JOBS + "7|FAILED|NonZeroExitCode|n1|1:00|1|main|1\n8|COMPLETED|None|n1|1:00|1|main|1\n")
+    shims.answer("squeue", JOBS + "7|FAILED|NonZeroExitCode|n1|1:00|1|main|1|1\n8|COMPLETED|None|n1|1:00|1|main|1|1\n")
     shims.answer("scontrol", "JobId=7 JobState=FAILED Reason=NonZeroExitCode ExitCode=3:0 BatchHost=n1\n")
     shims.answer("scontrol", err="slurm_load_jobs error: Invalid job id specified\n", status=1)
     found = await slurm.list(["7", "8"])
@@ -304,24 +304,60 @@ async def test_how_a_job_ended(slurm, shims):
     assert found["8"].ending.reason is Reason.COMPLETED
 
 
-async def test_places_in_the_queue_are_asked_rarely(slurm, shims):
-    """The place costs a line per waiting job, so it is asked for only while ours wait, every 15 seconds at most."""
-    row = "7|PENDING|Priority||1:00|N/A|main,long|5\n"
-    shims.answer("squeue", JOBS + row)
-    shims.answer("squeue", "JOBID|PRIORITY|PARTITION\n6|9|main\n7|5|main,long\n")
-    shims.answer("squeue", JOBS + row)
-    assert (await slurm.list(["7"]))["7"].position == 2
-    assert (await slurm.list(["7"]))["7"].position == 2
-    calls = shims.calls("squeue")
-    assert [("--partition=long,main" in call) for call in calls] == [False, True, False]
+WAITING = "7|PENDING|Priority||1:00|N/A|main,long|5|4\n"
 
 
-async def test_a_place_that_nobody_tells(slurm, shims):
-    """Without an answer about places the states still count."""
-    shims.answer("squeue", JOBS + "7|PENDING|Priority||1:00|N/A|main|5\n")
-    shims.answer("squeue", err=DOWN, status=1)
+async def test_the_place_comes_with_the_state(slurm, shims):
+    """While one of ours waits, the same one question asks for all that wait where it does; else for ours alone."""
+    shims.answer("scontrol", "PrivateData = none\n")
+    shims.answer("squeue", JOBS + WAITING)
+    shims.answer("squeue", JOBS + "6|PENDING|Priority||1:00|N/A|main|9|2\n" + WAITING)
+    shims.answer("squeue", JOBS + RUNNING)
+    assert (await slurm.list(["7"]))["7"].position is None
     status = (await slurm.list(["7"]))["7"]
-    assert (status.state, status.position) == (JobState.PENDING, None)
+    assert (status.position, status.smaller, status.hidden, status.partition) == (2, 1, False, "main,long")
+    for _ in range(2):
+        assert (await slurm.list(["7"]))["7"].state is JobState.RUNNING
+    calls = shims.calls("squeue")
+    assert [("--partition=long,main" in call, "--jobs=7" in call) for call in calls] == [
+        (False, True),
+        (True, False),
+        (True, False),
+        (False, True),
+    ]
+    assert shims.calls("scontrol") == ["show config"]
+
+
+@pytest.mark.parametrize(
+    ("config", "hidden"), [({"out": "PrivateData = jobs,usage\n"}, True), ({"err": DOWN, "status": 1}, False)]
+)
+async def test_a_place_that_nobody_tells(slurm, shims, config, hidden):
+    """Where users see their own jobs alone, that is said; no place is guessed from what can be seen."""
+    shims.answer("scontrol", **config)
+    shims.answer("squeue", JOBS + WAITING)
+    await slurm.list(["7"])
+    status = (await slurm.list(["7"]))["7"]
+    assert (status.state, status.position, status.hidden) == (JobState.PENDING, None, hidden)
+
+
+async def test_a_job_that_has_left_its_queue(slurm, shims):
+    """One that is not where it waited has ended, was moved to another partition, or is forgotten: the controller tells."""
+    shims.answer("scontrol", "PrivateData = none\n")
+    shims.answer("scontrol", "JobId=7 JobState=CANCELLED ExitCode=0:0 NodeList=(null)\n")
+    shims.answer("scontrol", "JobId=8 JobState=PENDING ExitCode=0:0 Partition=other\n")
+    shims.answer("scontrol", err="slurm_load_jobs error: Invalid job id specified\n", status=1)
+    rows = [WAITING, WAITING.replace("7", "8", 1), WAITING.replace("7", "9", 1)]
+    shims.answer("squeue", JOBS + "".join(rows))
+    shims.answer("squeue", JOBS)
+    moved = rows[1].replace("main,long", "other")
+    shims.answer("squeue", JOBS + moved)
+    assert len(await slurm.list(["7", "8", "9"])) == 3
+    found = await slurm.list(["7", "8", "9"])
+    assert set(found) == {"7", "9"}
+    assert found["7"].ending.reason is Reason.CANCELLED
+    assert "no longer known to Slurm" in found["9"].ending.message
+    assert (await slurm.list(["8"]))["8"].partition == "other"
+    assert "--jobs=8" in shims.calls("squeue")[-1]
 
 
 async def test_cancel(slurm, shims):

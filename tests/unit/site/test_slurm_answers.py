@@ -6,21 +6,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hpcnb.model import JobState, Reason
+from hpcnb.model import JobState, JobStatus, Reason
 from hpcnb.site import slurm_answers as answers
 
-HEADING = "JOBID|STATE|REASON|NODELIST|TIME_LEFT|START_TIME|PARTITION|PRIORITY"
+HEADING = "JOBID|STATE|REASON|NODELIST|TIME_LEFT|START_TIME|PARTITION|PRIORITY|CPUS"
 
 QUEUE = f"""{HEADING}
-5|CANCELLED|PartitionConfig||10:00|1795310649|main|4294901755
-17|FAILED|JobLaunchFailure|n1|9:58|1795310754|main|4294901740
-11|PENDING|Resources||1:00|1795311021|main|4294901751
-12|PENDING|Priority||2:00|1795311060|main|4294901750
-14|PENDING|JobHeldUser||10:00|N/A|main|0
-26|PENDING|Nodes required for job are DOWN, DRAINED or reserved for jobs in higher priority partitions||5:00|N/A|small|7
-31|PENDING|ReqNodeNotAvail, UnavailableNodes:n1||5:00|N/A|small|6
-10|RUNNING|None|n[1-2]|1-00:04:58|1795310721|main|4294901752
-13|COMPLETING|None|n[1-2]|4:35|1795310721|main|4294901752
+5|CANCELLED|PartitionConfig||10:00|1795310649|main|4294901755|4
+17|FAILED|JobLaunchFailure|n1|9:58|1795310754|main|4294901740|4
+11|PENDING|Resources||1:00|1795311021|main|4294901751|4
+12|PENDING|Priority||2:00|1795311060|main|4294901750|4
+14|PENDING|JobHeldUser||10:00|N/A|main|0|4
+26|PENDING|Nodes required for job are DOWN, DRAINED or reserved for jobs in higher priority partitions||5:00|N/A|small|7|4
+31|PENDING|ReqNodeNotAvail, UnavailableNodes:n1||5:00|N/A|small|6|4
+10|RUNNING|None|n[1-2]|1-00:04:58|1795310721|main|4294901752|4
+13|COMPLETING|None|n[1-2]|4:35|1795310721|main|4294901752|4
 """
 
 ENDED = """\
@@ -47,6 +47,14 @@ HISTORY = """\
 """
 
 
+EVERY = [line.partition("|")[0] for line in QUEUE.splitlines()[1:]]
+
+
+def every(text: str) -> dict[str, JobStatus]:
+    """All jobs of the queue above that an answer tells of."""
+    return answers.jobs(text, EVERY)
+
+
 def wire(text: str) -> str:
     return text.replace("|", answers.SEPARATOR)
 
@@ -61,42 +69,60 @@ def test_job_id(text, job_id):
 
 
 def test_queue():
-    """A recorded squeue answer gives state, reason, nodes, time left and estimated start of each job."""
-    jobs = {job_id: job.status for job_id, job in answers.jobs(wire(QUEUE)).items()}
+    """A recorded squeue answer gives state, reason, nodes, time left, cores and (estimated) start of each job asked for."""
+    jobs = every(wire(QUEUE))
     assert (jobs["10"].state, jobs["10"].nodes, jobs["10"].time_left) == (JobState.RUNNING, ("n1", "n2"), 86698)
     assert (jobs["12"].state, jobs["12"].reason, jobs["12"].time_left) == (JobState.PENDING, "Priority", None)
     assert (jobs["12"].estimated_start, jobs["14"].estimated_start) == (1795311060.0, None)
+    assert (jobs["10"].started, jobs["12"].started) == (1795310721.0, None)
+    assert {job.cores for job in jobs.values()} == {4}
     assert jobs["13"].state is JobState.RUNNING
     assert jobs["5"].ending.reason is Reason.CANCELLED
     assert jobs["17"].ending.node == "n1"
     assert jobs["26"].reason.startswith("Nodes required")
+    assert set(answers.jobs(wire(QUEUE), ["10", "99"])) == {"10"}
+
+
+@pytest.mark.parametrize(("text", "number"), [("1", 1), ("96", 96), ("4K", 4096), ("2M", 2 << 20)])
+def test_cores(text, number):
+    """Slurm writes round numbers short."""
+    assert answers.jobs(wire(f"{HEADING}\n7|RUNNING|None|n1|1:00|1|main|1|{text}\n"), ["7"])["7"].cores == number
 
 
 def test_noise_before_the_heading():
     """What a login shell prints before the answer is no part of it."""
-    assert set(answers.jobs("Welcome!\n\n" + wire(QUEUE))) == set(answers.jobs(wire(QUEUE)))
+    assert set(every("Welcome!\n\n" + wire(QUEUE))) == set(every(wire(QUEUE)))
 
 
 @pytest.mark.parametrize("text", ["", "\n", "Welcome!", QUEUE, "<html>", "\0\xff"])
 def test_an_answer_without_its_heading_is_none(text):
     """An empty answer does not say that there are no jobs; only an empty table does."""
-    for read in (answers.jobs, lambda t: answers.carriers(t, "x")):
+    for read in (every, lambda t: answers.carriers(t, "x")):
         with pytest.raises(ValueError, match="without its heading"):
             read(text)
-    assert answers.jobs(wire(HEADING) + "\n") == {}
+    assert every(wire(HEADING) + "\n") == {}
 
 
-@pytest.mark.parametrize("row", ["10|RUNNING", "10|RUNNING|None|n[1|1|1|main|1", "10|RUNNING|None|n1|1|1|main|high"])
+@pytest.mark.parametrize(
+    "row", ["10|RUNNING", "10|RUNNING|None|n[1|1|1|main|1|1", "10|RUNNING|None|n1|1|1|main|1|many"]
+)
 def test_a_row_that_makes_no_sense(row):
     """Half a row, or one with a value that cannot be, spoils the answer."""
     with pytest.raises(ValueError, match=r"row of|list of nodes|int"):
-        answers.jobs(wire(f"{HEADING}\n{row}\n"))
+        every(wire(f"{HEADING}\n{row}\n"))
 
 
 @given(st.text(alphabet="JOBID|STATERNx[]0-9,\n \x1f", max_size=200))
 def test_garbage_raises_nothing_but_value_error(text):
     """Any text is an answer or a ValueError, for every reader."""
-    readers = (answers.jobs, answers.records, answers.history, lambda t: answers.carriers(t, "x"))
+    about = (answers.jobs, answers.places)
+    readers = (
+        *(lambda t, read=read: read(t, EVERY) for read in about),
+        answers.records,
+        answers.history,
+        answers.hides_jobs,
+    )
+    readers = (*readers, lambda t: answers.carriers(t, "x"))
     for read in readers:
         try:
             read(text)
@@ -123,7 +149,7 @@ def test_garbage_raises_nothing_but_value_error(text):
 )
 def test_states(word, state):
     """Every state has its place in three words; one that we do not know is unknown, not an error."""
-    status = answers.jobs(wire(f"{HEADING}\n1|{word}|None||1:00|N/A|main|1\n"))["1"].status
+    status = answers.jobs(wire(f"{HEADING}\n1|{word}|None||1:00|N/A|main|1|1\n"), ["1"])["1"]
     assert (status.state, status.raw) == (state, word)
     assert (status.ending is not None) == (state is JobState.ENDED)
 
@@ -131,7 +157,8 @@ def test_states(word, state):
 def test_how_jobs_ended():
     """The controller's records give reason, exit status, signal and node; what users wrote cannot pose as them."""
     found = answers.records(ENDED)
-    assert set(found) == {"17", "19", "21", "4", "5", "20"}
+    assert set(found) == {"17", "19", "21", "4", "5", "20", "30"}
+    assert found.pop("30") is None
     told = {i: (e.reason, e.exit_code, e.signal, e.node) for i, e in found.items()}
     assert told["17"] == (Reason.FAILED, None, 9, "n2")
     assert told["19"] == (Reason.FAILED, 7, None, "n2")
@@ -169,13 +196,35 @@ def test_carriers():
     assert answers.carriers(text, "abc") == ["1", "2"]
 
 
-def test_positions():
-    """The place in the queue counts those of higher priority in the same partitions; a held job has none."""
-    jobs = list(answers.jobs(wire(QUEUE)).values())
-    queue = wire(
-        "JOBID|PRIORITY|PARTITION\n9|8|main\n8|8|main\n100|8|main\n11|7|main,long\n12|9|long\n14|0|main\n31|1|small\n"
-    )
-    assert answers.positions(queue, jobs) == {"11": 4, "31": 1}
+PLACES = f"""{HEADING}
+8|PENDING|Priority||1:00|N/A|main|8|2
+9|PENDING|Priority||1:00|N/A|main|8|16
+100|PENDING|Priority||1:00|N/A|main|8|4K
+11|PENDING|Priority||1:00|N/A|main,long|7|16
+12|PENDING|Resources||1:00|N/A|long|9|15
+14|PENDING|JobHeldUser||1:00|N/A|main|0|1
+15|PENDING|JobHeldUser||1:00|N/A|main|9|1
+16|PENDING|Dependency||1:00|N/A|main|9|1
+17|PENDING|BeginTime||1:00|N/A|main|9|1
+10|RUNNING|None|n1|1:00|1795310721|main|9|1
+31|PENDING|Priority||1:00|N/A|small|1|1
+"""
+
+
+def test_places():
+    """Ahead are those of higher priority in the same partitions, not those who wait for something else; some are smaller."""
+    found = answers.places(wire(PLACES), ["11", "31", "14", "17", "10", "9"])
+    assert found == {"11": (4, 2), "31": (0, 0), "9": (1, 1)}
+
+
+@pytest.mark.parametrize(
+    ("told", "hidden"), [("none", False), ("jobs", True), ("accounts,jobs,usage", True), ("usage", False)]
+)
+def test_hidden_jobs(told, hidden):
+    """Slurm's configuration says whether others' jobs can be seen; where it does not say, that is no answer."""
+    assert answers.hides_jobs(f"Configuration data as of today\nPrivateData             = {told}\nX = jobs\n") is hidden
+    with pytest.raises(ValueError, match="without PrivateData"):
+        answers.hides_jobs("slurm_load_ctl_conf error")
 
 
 @pytest.mark.parametrize(

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from hpcnb.model import JobState, JobStatus, Resources
 from hpcnb.site.slurm_answers import SEPARATOR
 from hpcnb.site.slurm_partitions import impossible, partitions
-from hpcnb.site.slurm_pending import explain_pending
+from hpcnb.site.slurm_pending import _CAUSES, cause, explain_pending, place
 from hpcnb.site.slurm_refusals import Refusal, complaint, refusal, remedy
+
+GOLDEN = Path(__file__).parent / "golden"
 
 SINFO = """PARTITION|AVAIL|TIMELIMIT|NODES|JOB_SIZE|CPUS
 main*|up|1-00:00:00|2|1-infinite|4
@@ -136,69 +140,55 @@ def test_every_no_has_a_remedy(why):
     assert remedy(why, site="octopus", known="").endswith(".")
 
 
-def pending(reason: str, position: int | None = None) -> JobStatus:
-    return JobStatus(job_id="1", state=JobState.PENDING, reason=reason, position=position)
+PENDING = [line.split(": ", 1) for line in (GOLDEN / "pending.txt").read_text().splitlines()]
+"""Every reason in the documentation and the sources of Slurm 22 to 25, and what we make of it."""
 
 
-@pytest.mark.parametrize(
-    ("reason", "words"),
-    [
-        ("Resources", "waits for nodes"),
-        ("Priority", "higher priority go first"),
-        ("PartitionTimeLimit", "walltime is above"),
-        ("PartitionNodeLimit", "never start; ask for fewer"),
-        ("PartitionConfig", "ask for less per node"),
-        ("ReqNodeNotAvail, UnavailableNodes:n1", "maintenance"),
-        ("ReqNodeNotAvail(Unavailable:n1)", "maintenance"),
-        (
-            "Nodes required for job are DOWN, DRAINED or reserved for jobs in higher priority partitions",
-            "are down or reserved",
-        ),
-        ("BeginTime", "not to start yet"),
-        ("Dependency", "waits for another job"),
-        ("DependencyNeverSatisfied", "never start; cancel it"),
-        ("JobHeldUser", "scontrol release"),
-        ("JobHeldAdmin", "administrators"),
-        ("Licenses", "licence"),
-        ("Reservation", "reservation to begin"),
-        ("ReservationDeleted", "was deleted"),
-        (
-            "QOSMaxWallDurationPerJobLimit",
-            "its quality of service allows one job and will never start; ask for a shorter walltime",
-        ),
-        ("QOSMaxNodePerUserLimit", "your jobs of its quality of service together are at a limit"),
-        ("QOSMaxCpuPerUserLimit", "fewer cores"),
-        ("QOSMaxGRESPerUser", "fewer GPUs"),
-        ("QOSMinCpuNotSatisfied", "ask for more"),
-        ("QOSGrpNodeLimit", "all jobs of its quality of service"),
-        ("QOSNotAllowed", "may not be used"),
-        ("AssocGrpCPUMinutesLimit", "computing time of its account is used up"),
-        ("AssocGrpNodeLimit", "all jobs of its account"),
-        ("AssocMaxJobsLimit", "your jobs of its account"),
-        ("MaxJobsPerAccount", "as many of your jobs run"),
-    ],
-)
-def test_reasons_to_wait(reason, words):
-    """Each common reason becomes a cause and, where there is one, a remedy; Slurm's word follows."""
-    sentence = explain_pending(pending(reason))
-    assert words in sentence
-    assert reason[:30] in sentence
+@pytest.mark.parametrize(("reason", "sentence"), PENDING, ids=[reason for reason, _ in PENDING])
+def test_each_documented_reason_has_a_plain_sentence(reason, sentence):
+    """Each reason becomes a cause and, where there is one, a remedy; Slurm's own word follows."""
+    assert cause(reason) == sentence
+    assert sentence.endswith(f"({reason})" if len(reason) <= 60 else "…)")
+    assert not sentence.startswith("Slurm says")
+
+
+def test_the_table_is_whole():
+    """None of the families is left out, and every cause of ours is some reason's."""
+    assert len(PENDING) > 200
+    for kind in ("", "Minutes", "RunMinutes"):
+        for owner in ("Assoc", "QOS"):
+            for good in ("BB", "Billing", "Energy", "GRES", "License", "Unknown"):
+                assert f"{owner}Grp{good}{kind}" in dict(PENDING)
+    assert not [word for word in _CAUSES if not any(reason.startswith(word) for reason, _ in PENDING)]
 
 
 @pytest.mark.parametrize("reason", ["FooLimit", "ünknöwn"])
 def test_an_unknown_reason_is_quoted(reason):
     """What we do not know is passed on as Slurm says it."""
-    assert explain_pending(pending(reason)) == f"Slurm says: {reason}"
+    assert cause(reason) == f"Slurm says: {reason}"
 
 
 @pytest.mark.parametrize(
-    ("position", "word"), [(1, "1st"), (2, "2nd"), (3, "3rd"), (4, "4th"), (11, "11th"), (113, "113th"), (121, "121st")]
+    ("fields", "words"),
+    [
+        ({"position": 13, "smaller": 3}, "12 ahead in debug, 3 of them smaller"),
+        ({"position": 13}, "12 ahead in debug"),
+        ({"position": 3, "smaller": 2}, "2 ahead in debug, all of them smaller"),
+        ({"position": 2, "smaller": 1, "partition": "debug,long"}, "1 ahead in debug or long, 1 of them smaller"),
+        ({"position": 1}, "next in debug"),
+        ({"position": 12_346, "partition": ""}, "12,345 ahead"),
+        ({}, ""),
+        ({"hidden": True}, "the site hides other users' jobs, so its place in the queue is not known"),
+    ],
 )
-def test_the_place_comes_first(position, word):
-    """The place in the queue leads the sentence."""
-    assert explain_pending(pending("Licenses", position)).startswith(f"{word} in its partition; ")
+def test_the_place_comes_first(fields, words):
+    """Who is ahead leads the sentence; a place that the site hides is said to be hidden."""
+    job = JobStatus(job_id="1", state=JobState.PENDING, reason="Licenses", **{"partition": "debug"} | fields)
+    assert place(job) == words
+    waits = "waits for a licence that others use (Licenses)"
+    assert explain_pending(job) == (f"{words}; {waits}" if words else waits)
 
 
 def test_no_reason_yet():
     """A job that was just submitted waits for Slurm's first look."""
-    assert explain_pending(pending("")) == "waits for Slurm to look at it"
+    assert cause("") == "waits for Slurm to look at it"

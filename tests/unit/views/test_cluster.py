@@ -55,8 +55,8 @@ GOLDEN = [
     (status(State.REQUESTED, detail="connecting"), "fit on octopus: requested 0:14: connecting"),
     (status(State.QUEUED), "fit on octopus: queued 0:14, job 117"),
     (
-        status(State.QUEUED, detail="3rd in its partition", job={"estimated_start": NOW + 3900}),
-        "fit on octopus: queued 0:14, job 117, starts about 09:05: 3rd in its partition",
+        status(State.QUEUED, detail="2 ahead in debug", job={"estimated_start": NOW + 3900}),
+        "fit on octopus: queued 0:14, job 117, starts about 09:05: 2 ahead in debug",
     ),
     (
         status(State.QUEUED, job={"estimated_start": NOW + 86400}),
