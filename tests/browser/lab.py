@@ -43,8 +43,8 @@ class Lab(Jupyter):
     folder : Path
     """
 
-    def __init__(self, folder: Path, *options: str) -> None:
-        super().__init__(folder, "jupyterlab", [*OPTIONS, *options])
+    def __init__(self, folder: Path, *options: str, port: int = 0) -> None:
+        super().__init__(folder, "jupyterlab", [*OPTIONS, *options], port)
 
     def write(self, name: str, cells: tuple[str, ...]) -> Path:
         """Make a notebook with these cells."""

@@ -29,9 +29,13 @@ class Jupyter(Isolation):
         What is run: ``jupyter_server`` or ``jupyterlab``.
     options : sequence of str
         Further options of it.
+    port : int
+        Where it can be found again after a restart; 0: wherever the kernel chooses.
     """
 
-    def __init__(self, folder: Path, module: str = "jupyter_server", options: Sequence[str] = ()) -> None:
+    def __init__(
+        self, folder: Path, module: str = "jupyter_server", options: Sequence[str] = (), port: int = 0
+    ) -> None:
         super().__init__(folder)
         self.notebooks = folder / "notebooks"
         places = {name: folder / name.lower() for name in ("JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "IPYTHONDIR")}
@@ -44,14 +48,14 @@ class Jupyter(Isolation):
         self._environ = (
             os.environ | self.environ | {k: str(v) for k, v in places.items()} | {"JUPYTER_TOKEN": self.token}
         )
-        self._command = [sys.executable, "-m", module, *self._options(), *options]
+        self._command = [sys.executable, "-m", module, *self._options(port), *options]
         self.start()
 
-    def _options(self) -> list[str]:
+    def _options(self, port: int) -> list[str]:
         return [
             "--no-browser",
             *["--allow-root"] * (os.getuid() == 0),
-            "--ServerApp.port=0",
+            f"--ServerApp.port={port}",
             f"--ServerApp.root_dir={self.notebooks}",
         ]
 

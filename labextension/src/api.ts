@@ -1,0 +1,83 @@
+/** The REST interface of hpcnb's server extension, typed; see hpcnb/server/openapi.yaml. */
+
+import { URLExt } from '@jupyterlab/coreutils';
+import { ServerConnection } from '@jupyterlab/services';
+
+export type State = 'requested' | 'queued' | 'starting' | 'ready' | 'unreachable' | 'draining' | 'ended';
+
+export interface IJob {
+  job_id: string;
+  state: string;
+  reason: string;
+  nodes: string[];
+  time_left: number | null;
+  estimated_start: number | null;
+  position: number | null;
+}
+
+export interface ICluster {
+  id: string;
+  spec: { site: string; name: string; resources: { nodes: number; walltime: number } };
+  state: State;
+  detail: string;
+  jobs: IJob[];
+  walltime_left: number | null;
+  link: string;
+  route: string;
+  counts: { workers: number; cores: number; tasks: { [state: string]: number } };
+  error: { [part: string]: string } | null;
+  notices: { [topic: string]: string };
+  created: number;
+  changed: number;
+}
+
+export interface ISite {
+  name: string;
+  host: string;
+  batch: string;
+  default: boolean;
+}
+
+/** What a refusal said. */
+export class Refusal extends Error {}
+
+/** Calls of the interface, with the settings (base URL, token) of a Jupyter server. */
+export class Api {
+  constructor(readonly settings: ServerConnection.ISettings = ServerConnection.makeSettings()) {}
+
+  clusters = async (): Promise<ICluster[]> => (await this.call<{ clusters: ICluster[] }>('GET', 'clusters')).clusters;
+
+  sites = async (): Promise<ISite[]> => (await this.call<{ sites: ISite[] }>('GET', 'sites')).sites;
+
+  start = (site: string, name: string, wishes: { [wish: string]: string | number }): Promise<ICluster> =>
+    this.call('POST', 'clusters', { site, name, wishes });
+
+  end = (id: string): Promise<ICluster> => this.call('DELETE', `clusters/${id}`);
+
+  scale = (id: string, nodes: number): Promise<ICluster> => this.call('POST', `clusters/${id}/scale`, { nodes });
+
+  keep = (id: string): Promise<ICluster> => this.call('POST', `clusters/${id}/keep`);
+
+  login = (site: string): Promise<unknown> => this.call('POST', `sites/${encodeURIComponent(site)}/login`);
+
+  logs = async (id: string, name: string): Promise<{ [name: string]: string }> =>
+    (await this.call<{ logs: { [name: string]: string } }>('GET', `clusters/${id}/logs?name=${encodeURIComponent(name)}`)).logs;
+
+  /** The websocket's address. */
+  get news(): string {
+    const { wsUrl, token, appendToken } = this.settings;
+    const url = URLExt.join(wsUrl, 'hpcnb', 'api', 'news');
+    return appendToken && token ? `${url}?token=${encodeURIComponent(token)}` : url;
+  }
+
+  private async call<T>(method: string, path: string, body?: object): Promise<T> {
+    const url = URLExt.join(this.settings.baseUrl, 'hpcnb', 'api', path);
+    const init: RequestInit = { method, ...(body ? { body: JSON.stringify(body) } : {}) };
+    const answer = await ServerConnection.makeRequest(url, init, this.settings);
+    const said = await answer.json().catch(() => ({ message: `${answer.status} ${answer.statusText}` }));
+    if (!answer.ok) {
+      throw new Refusal(said.message);
+    }
+    return said as T;
+  }
+}

@@ -1,0 +1,76 @@
+/** One cluster in the panel. */
+
+import React, { useState } from 'react';
+
+import type { ICluster } from './api';
+import { facts, lives, MARKS, nodes, plural, state } from './words';
+
+/** What can be done to a cluster; each resolves when it is done, and has told the user if it was refused. */
+export interface IActions {
+  insert: (cluster: ICluster) => Promise<void>;
+  scale: (cluster: ICluster, nodes: number) => Promise<void>;
+  keep: (cluster: ICluster) => Promise<void>;
+  logs: (cluster: ICluster) => Promise<void>;
+  login: (cluster: ICluster) => Promise<void>;
+  end: (cluster: ICluster) => Promise<void>;
+}
+
+export function Card({ cluster, now, actions }: { cluster: ICluster; now: number; actions: IActions }): JSX.Element {
+  const { name, site, resources } = cluster.spec;
+  const has = nodes(cluster);
+  const ready = cluster.state === 'ready';
+  return (
+    <section className="hpcnb-card" data-state={cluster.error ? 'failed' : cluster.state} data-name={name}>
+      <header>
+        <span className="hpcnb-mark">{cluster.error ? '✗' : MARKS[cluster.state]}</span>
+        <b>{name}</b>
+        {name !== site && <span> on {site}</span>}
+        <span className="hpcnb-state">{state(cluster, now)}</span>
+      </header>
+      {facts(cluster).map(fact => (
+        <p key={fact}>{fact}</p>
+      ))}
+      {lives(cluster) && cluster.walltime_left !== null && (
+        <Walltime left={cluster.walltime_left} whole={resources.walltime} />
+      )}
+      {lives(cluster) && (
+        <p className="hpcnb-nodes">
+          {plural(has, 'node')}
+          {ready && <Action label="−" title="One node fewer" off={has <= resources.nodes} run={() => actions.scale(cluster, has - 1)} />}
+          {ready && <Action label="+" title="One node more, by another batch job" run={() => actions.scale(cluster, has + 1)} />}
+        </p>
+      )}
+      <footer>
+        {'login' in cluster.notices && <Action label="Log in" run={() => actions.login(cluster)} />}
+        {lives(cluster) && <Action label="Insert code" title="A cell that attaches this notebook" run={() => actions.insert(cluster)} />}
+        {'idle' in cluster.notices && <Action label="Keep" title="Begin its idle time anew" run={() => actions.keep(cluster)} />}
+        <Action label="Logs" run={() => actions.logs(cluster)} />
+        {lives(cluster) && <Action label="End" title="End it and its batch jobs" run={() => actions.end(cluster)} />}
+      </footer>
+    </section>
+  );
+}
+
+function Walltime({ left, whole }: { left: number; whole: number }): JSX.Element {
+  const minutes = Math.ceil(left / 60);
+  const said = minutes >= 120 ? `${Math.floor(minutes / 60)} h ${minutes % 60} min` : `${minutes} min`;
+  return (
+    <p className="hpcnb-walltime" data-short={left < 600}>
+      <progress max={whole} value={left} /> {said} left
+    </p>
+  );
+}
+
+/** A button that cannot be pressed again before what it does is done. */
+function Action(props: { label: string; title?: string; off?: boolean; run: () => Promise<void> }): JSX.Element {
+  const [busy, setBusy] = useState(false);
+  const press = () => {
+    setBusy(true);
+    void props.run().finally(() => setBusy(false));
+  };
+  return (
+    <button className="jp-mod-styled" title={props.title} disabled={busy || props.off} onClick={press}>
+      {props.label}
+    </button>
+  );
+}

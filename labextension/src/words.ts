@@ -1,0 +1,51 @@
+/** A cluster in words: pure, from its status and the time. */
+
+import type { ICluster, State } from './api';
+
+export const MARKS: { [state in State]: string } = {
+  requested: '◌',
+  queued: '◔',
+  starting: '◑',
+  ready: '●',
+  unreachable: '◍',
+  draining: '◒',
+  ended: '○'
+};
+
+/** `0:14`, `1:02:03`. */
+export function clock(seconds: number): string {
+  const whole = Math.max(0, Math.floor(seconds));
+  const [hours, minutes, rest] = [Math.floor(whole / 3600), Math.floor(whole / 60) % 60, whole % 60];
+  const pad = (part: number) => String(part).padStart(2, '0');
+  return hours ? `${hours}:${pad(minutes)}:${pad(rest)}` : `${minutes}:${pad(rest)}`;
+}
+
+/** Whether it still has to become ready. */
+export const waits = (cluster: ICluster): boolean => ['requested', 'queued', 'starting'].includes(cluster.state);
+
+export const lives = (cluster: ICluster): boolean => cluster.state !== 'ended';
+
+/** The state, and for how long while one waits. */
+export function state(cluster: ICluster, now: number): string {
+  return waits(cluster) && cluster.changed ? `${cluster.state} ${clock(now - cluster.changed)}` : cluster.state;
+}
+
+/** What there is to say beyond the state, a line each. */
+export function facts(cluster: ICluster): string[] {
+  const { counts, detail } = cluster;
+  const found = detail ? [detail] : [];
+  if (cluster.state === 'ready' || cluster.state === 'unreachable') {
+    const busy = Object.entries(counts.tasks).filter(([name]) => ['processing', 'queued', 'waiting', 'erred'].includes(name));
+    found.push(`${plural(counts.workers, 'worker')}, ${plural(counts.cores, 'core')}`);
+    found.push(...(busy.length ? [busy.map(([name, n]) => `${n.toLocaleString('en')} ${name}`).join(', ')] : []));
+  }
+  return [...found, ...Object.values(cluster.notices)];
+}
+
+export const plural = (n: number, word: string): string => `${n.toLocaleString('en')} ${word}${n === 1 ? '' : 's'}`;
+
+/** Nodes that it has, or has asked for: each further job adds one. */
+export const nodes = (cluster: ICluster): number => cluster.spec.resources.nodes + Math.max(0, cluster.jobs.length - 1);
+
+/** A cell that attaches a notebook to it. */
+export const code = (cluster: ICluster): string => `%load_ext hpcnb\n%hpc attach ${cluster.spec.name}`;

@@ -1,0 +1,52 @@
+/** A cluster in words. */
+
+import assert from 'node:assert/strict';
+import test from 'node:test';
+
+import { clock, code, facts, nodes, state } from '../lib/words.js';
+
+const cluster = (changes = {}) => ({
+  id: '0123456789abcdef',
+  spec: { site: 'octopus', name: 'fit', resources: { nodes: 2, walltime: 3600 } },
+  state: 'ready',
+  detail: '',
+  jobs: [{ job_id: '7' }],
+  walltime_left: 1800,
+  counts: { workers: 1, cores: 8, tasks: {} },
+  error: null,
+  notices: {},
+  changed: 100,
+  ...changes
+});
+
+test('a clock', () => {
+  assert.equal(clock(0), '0:00');
+  assert.equal(clock(-3), '0:00');
+  assert.equal(clock(74.9), '1:14');
+  assert.equal(clock(3723), '1:02:03');
+});
+
+test('only who waits is told for how long', () => {
+  assert.equal(state(cluster({ state: 'queued' }), 174), 'queued 1:14');
+  assert.equal(state(cluster(), 174), 'ready');
+});
+
+test('facts: what is waited for, what there is, what the user should do', () => {
+  assert.deepEqual(facts(cluster()), ['1 worker, 8 cores']);
+  const busy = { workers: 2, cores: 16, tasks: { processing: 3, memory: 9, waiting: 12000 } };
+  assert.deepEqual(facts(cluster({ counts: busy, notices: { idle: 'ends at 14:05' } })), [
+    '2 workers, 16 cores',
+    '3 processing, 12,000 waiting',
+    'ends at 14:05'
+  ]);
+  assert.deepEqual(facts(cluster({ state: 'queued', detail: '3rd in its partition' })), ['3rd in its partition']);
+});
+
+test('each further job is a node', () => {
+  assert.equal(nodes(cluster({ jobs: [] })), 2);
+  assert.equal(nodes(cluster({ jobs: [{}, {}, {}] })), 4);
+});
+
+test('the cell that attaches', () => {
+  assert.equal(code(cluster()), '%load_ext hpcnb\n%hpc attach fit');
+});
