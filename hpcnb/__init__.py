@@ -9,6 +9,7 @@
 from __future__ import annotations
 
 import importlib
+import sys
 from typing import TYPE_CHECKING, Any
 
 from hpcnb import errors
@@ -16,6 +17,8 @@ from hpcnb.errors import *  # noqa: F403 - the tree of errors is the public one,
 
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
+
+    from hpcnb.future.work import Look, View
 
 __version__ = "0.1.0"
 
@@ -75,8 +78,17 @@ __all__ = sorted([*_LAZY, *errors.__all__])  # noqa: PLE0605
 
 def __getattr__(name: str) -> Any:
     if name in _LAZY:
-        return getattr(importlib.import_module(_LAZY[name]), name)
+        found = getattr(importlib.import_module(_LAZY[name]), name)
+        if (work := sys.modules.get("hpcnb.future.work")) is not None:
+            work.shown_by(_show)
+        return found
     raise AttributeError(f"module 'hpcnb' has no attribute {name!r}")
+
+
+def _show(look: Look) -> View | None:
+    from hpcnb.notebook.work import show
+
+    return show(look)
 
 
 def __dir__() -> list[str]:

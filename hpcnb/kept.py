@@ -24,12 +24,15 @@ from hpcnb.future.batches import Sent
 from hpcnb.future.future import Future
 from hpcnb.future.graph import annotated, node
 from hpcnb.future.ledger import Ledger
+from hpcnb.future.work import Looks, work_now
 from hpcnb.handle import Handle
 from hpcnb.model import State
 from hpcnb.notebook_name import notebook_name, shell
 from hpcnb.pilot.batch import executing, pick
 from hpcnb.pilot.early import VALUE
 from hpcnb.pilot.keeper import SIZE, TAG, client_name
+from hpcnb.pilot.tally import WORK
+from hpcnb.pilot.work import SUMMARY
 
 __all__ = ["NotebookClient"]
 
@@ -59,6 +62,7 @@ class NotebookClient(Client):
     def __init__(self, cluster: Any, handle: Handle | None = None) -> None:
         self.notebook = notebook_name()
         self.ledger = Ledger(self)
+        self.looks = Looks(self)
         self.handle = handle
         self._back: dict[Any, Batch] = {}
         self._early: deque[Any] = deque()
@@ -67,6 +71,7 @@ class NotebookClient(Client):
         super().__init__(cluster, name=client_name(self.notebook), direct_to_workers=False, set_as_default=False)
         self._stream_handlers["hpcnb-kept"] = self._answered
         self._stream_handlers[VALUE] = self.ledger.told
+        self._stream_handlers[SUMMARY] = self.looks.told
         atexit.register(_leave, weakref.ref(self))
 
     # -- its beginning: what is submitted meanwhile waits in order -------------------------------------------------------
@@ -127,6 +132,8 @@ class NotebookClient(Client):
             super()._send_to_scheduler_safe(self._early.popleft())
 
     async def _close(self, fast: bool = False) -> None:
+        if self.status == "running" and not fast and self.looks.shown:
+            await asyncio.to_thread(self.looks.settle, FAREWELL)
         await super()._close(fast)
         self.ledger.close(NotReady("the client of this cluster was closed", remedy="Submit it again."))
 
@@ -153,6 +160,7 @@ class NotebookClient(Client):
         resources : mapping, optional
             What they need of what workers offer (see `hpcnb.pilot.node`).
         """
+        work = work_now()
         # Not by Dask's own `submit`, which would take arguments of some names for its own.
         for size, some in itertools.groupby(tasks, lambda task: task.batch.size):
             sent = list(some)
@@ -161,7 +169,7 @@ class NotebookClient(Client):
             for task in sent:  # the scheduler reads a graph in a thread, and hears meanwhile what is released
                 task.batch.needs = [DaskFuture(key, self) for key in nodes[task.batch.key].dependencies]
             try:
-                with annotated(**{TAG: tag, SIZE: size}):
+                with annotated(**{TAG: tag, SIZE: size, WORK: (work.id, work.label) if work.id else None}):
                     made = self._graph_to_futures(
                         LLGExpr(nodes, _determ_token=uuid.uuid4().hex),
                         keys,
@@ -176,7 +184,10 @@ class NotebookClient(Client):
                     self.ledger.forget(task.batch, error)
                 raise
             for task in sent:
+                task.batch.work = work.id
                 self.ledger.hold(task.batch, made[task.batch.key])
+        if tasks:
+            self.looks.sent(work, sum(task.batch.size or 1 for task in tasks))
 
     def pick(self, batch: Batch, index: int) -> Any:
         """A future of Dask's for one call of a batch; no one of the notebook's own."""
@@ -208,6 +219,10 @@ class NotebookClient(Client):
         """Run something on this client's loop, soon."""
         loop: Any = self.loop
         loop.add_callback(work, *args)
+
+    def tell(self, message: dict[str, Any]) -> None:
+        """Tell the scheduler something, behind all that it was told before."""
+        self._send_to_scheduler(message)
 
     def collect(self, keys: list[Any]) -> Awaitable[dict[str, Any]]:
         """The values of keys, or which of them are lost."""
@@ -331,6 +346,7 @@ class NotebookClient(Client):
             self._send_to_scheduler({"op": "client-desires-keys", "keys": keys})
             for question in asked:
                 self._send_to_scheduler(question)
+            self.looks.again()
 
     def all_sent(self) -> bool:
         """See to it that what was submitted has left this process, if the cluster is there; else say that it is lost."""
@@ -364,5 +380,6 @@ def _leave(known: weakref.ref[NotebookClient]) -> None:
         return
     loop: Any = client.loop
     if loop.asyncio_loop.is_running() and client.all_sent():
+        client.looks.settle(FAREWELL)
         with contextlib.suppress(TimeoutError):  # then it is dropped without a word, which is as good
             asyncio.run_coroutine_threadsafe(client.farewell(), loop.asyncio_loop).result(FAREWELL)

@@ -59,6 +59,7 @@ class Batch:
         "state",
         "tag",
         "value",
+        "work",
     )
 
     def __init__(
@@ -68,6 +69,7 @@ class Batch:
         self.key = key
         self.size = size
         self.tag = tag
+        self.work = ""  # with which others it is shown
         self.pace = pace
         # Dask's futures of what it depends on, which must not go before the scheduler knows of it.
         self.needs: Sequence[Any] = ()

@@ -10,12 +10,15 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
+from dask.utils import funcname
+
 from hpcnb.choice import current
 from hpcnb.cluster import Cluster
 from hpcnb.future.batch import Batch
 from hpcnb.future.batches import send, send_all
 from hpcnb.future.future import Future
 from hpcnb.future.verbs import wait as wait_for
+from hpcnb.future.work import together
 
 __all__ = ["Executor"]
 
@@ -74,7 +77,8 @@ class Executor(concurrent.futures.Executor):
         deadline = None if timeout is None else time.monotonic() + timeout
         rows = zip(*iterables, strict=False)
         first = list(itertools.islice(rows, buffersize))
-        futures = deque(self._take(lambda: send_all(self._cluster.early_client, fn, first, batch_size=chunksize)))
+        with together(funcname(fn)):
+            futures = deque(self._take(lambda: send_all(self._cluster.early_client, fn, first, batch_size=chunksize)))
         return self._results(futures, lambda: (self.submit(fn, *row) for row in itertools.islice(rows, 1)), deadline)
 
     @staticmethod

@@ -118,6 +118,7 @@ class Ledger:
     def close(self, cause: BaseException) -> None:
         """Nothing more will be heard: what is not here now never will be, and this is why."""
         self._cause = self._cause or cause
+        self._client.looks.close(self._cause)
         while self._open:
             with contextlib.suppress(KeyError):
                 self._open.popitem()[1].settle(error=self._cause)

@@ -11,11 +11,13 @@ from concurrent.futures import ALL_COMPLETED, FIRST_COMPLETED, FIRST_EXCEPTION
 from typing import Any, Literal, NamedTuple
 
 import distributed
+from dask.utils import funcname
 
 from hpcnb.choice import current
 from hpcnb.future.batch import Batch
 from hpcnb.future.batches import send, send_all
 from hpcnb.future.future import Future
+from hpcnb.future.work import together
 from hpcnb.kept import NotebookClient
 
 __all__ = ["as_completed", "futures", "gather", "map", "submit", "wait"]
@@ -109,7 +111,8 @@ def map(
     size = None if batch_size == "auto" else batch_size
     if size is not None and (not isinstance(size, int) or size < 1):
         raise ValueError(f'batch_size is "auto" or a number of calls from 1, not {batch_size!r}')
-    return send_all(client, fn, rows, batch_size=size, tag=tag, retries=retries, priority=priority)
+    with together(funcname(fn)):
+        return send_all(client, fn, rows, batch_size=size, tag=tag, retries=retries, priority=priority)
 
 
 def futures(tag: str | None = None) -> list[Future]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pickle
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +11,7 @@ from cloudpickle import cloudpickle
 from distributed.protocol import pickle as dask_pickle
 
 from hpcnb.pilot.call import Call, Outcome
+from hpcnb.pilot.tally import Tally
 
 __all__ = ["Calls", "Filled", "Outcomes", "Place", "executing", "pick"]
 
@@ -91,15 +91,18 @@ class Calls:
         rows = pickle.loads(self._rows)  # noqa: S301 - of the user's own client
 
         def work(run: Callable[[int, Sequence[Any]], Outcome]) -> Outcomes:
-            start = time.perf_counter()
+            tally = Tally()
             values: list[bytes] = []
             errors: dict[int, bytes] = {}
             for number, row in enumerate(rows):
-                value, error = _packed(self._outcome(run, number, row, batches))
+                outcome, attempts = self._outcome(run, number, row, batches)
+                value, error = _packed(outcome)
                 values.append(value)
                 if error:
                     errors[number] = error
-            return Outcomes(values, errors, (time.perf_counter() - start) / max(1, len(rows)))
+                tally.add(outcome.error, attempts)
+            tally.tell()
+            return Outcomes(values, errors, tally.mean)
 
         return self._call.together(work)
 
@@ -109,17 +112,18 @@ class Calls:
         number: int,
         row: tuple[Any, ...],
         batches: Sequence[Outcomes],
-    ) -> Outcome:
+    ) -> tuple[Outcome, int]:
+        """What came of a call, and how often it was begun."""
         if batches:
             try:
                 row = fill(row, batches)
             except Exception as error:  # of a call that this one needs
-                return Outcome(error=error)
-        for _ in range(self._retries):
+                return Outcome(error=error), 1
+        for attempt in range(1, self._retries + 1):
             outcome = run(number, row)
             if outcome.error is None:
-                return outcome
-        return run(number, row)
+                return outcome, attempt
+        return run(number, row), self._retries + 1
 
 
 class Filled:

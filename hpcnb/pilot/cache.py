@@ -25,6 +25,7 @@ from typing import Any
 
 from hpcnb.pilot import pickled
 from hpcnb.pilot.fingerprint import environment, fingerprint
+from hpcnb.pilot.tally import tell
 
 __all__ = ["Cache", "Cached"]
 
@@ -67,7 +68,16 @@ class Cached:
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         known = (args, sorted(kwargs.items())) if self.content is None else self.content(*args, **kwargs)
         key = fingerprint(self.code, environment(), known)
-        return Cache.of_site().result(key, lambda: self.fn(*args, **kwargs))
+        computed = []
+
+        def compute() -> Any:
+            computed.append(key)
+            return self.fn(*args, **kwargs)
+
+        result = Cache.of_site().result(key, compute)
+        if not computed:
+            tell(cached=1)
+        return result
 
 
 class Cache:

@@ -21,6 +21,7 @@ from hpcnb.pilot.events import emit
 from hpcnb.pilot.keeper import Keeper
 from hpcnb.pilot.known import Known
 from hpcnb.pilot.suspects import Suspects
+from hpcnb.pilot.work import Work
 
 PROMPT = 0.0005
 """Seconds that a message waits for others to travel with (Dask: 2 to 10 ms a hop, most of a small task's time)."""
@@ -91,6 +92,7 @@ async def dask_setup(server: Scheduler | Worker) -> None:
     suspects = Suspects(scheduler)
     scheduler.add_plugin(suspects)
     scheduler.add_plugin(Known(scheduler, suspects.history))
+    scheduler.add_plugin(Work(scheduler))
     pass_on(scheduler)
     scheduler.add_plugin(Elsewhere(scheduler))
     scheduler.periodic_callbacks["hpcnb-load"] = PeriodicCallback(plugin.publish, INTERVAL)

@@ -88,6 +88,7 @@ class Program:
             same_first=options.on_failure == RETRY,
             priority=options.priority,
             resources=needed or None,
+            counts=True,
         )
 
     def _outputs(self, task: Any, node: Node, returns: int, written: Sequence[_Written]) -> Any:
@@ -188,7 +189,8 @@ class Program:
         group = Group(name, self._where, self._spared)
         self._groups.append(group)
         try:
-            yield group
+            with self._where.shown_as(name):
+                yield group
         except BaseException:
             group.cancel()
             raise

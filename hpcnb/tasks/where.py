@@ -22,7 +22,10 @@ class Where(Protocol):
     """What a program needs of a cluster."""
 
     def submit(self, fn: Callable[..., Any], args: Sequence[Any], **options: Any) -> Any:
-        """Run a call; gives a future."""
+        """Run a call, which is one of the user's where it ``counts``; gives a future."""
+
+    def shown_as(self, name: str) -> contextlib.AbstractContextManager[None]:
+        """Have what is submitted within shown together."""
 
     def check(self, needed: Mapping[str, float]) -> None:
         """Raise, if no worker can ever give what a task needs."""
@@ -52,12 +55,26 @@ class Where(Protocol):
 class Main:
     """The cluster in use, for a program in a kernel."""
 
-    def submit(self, fn: Callable[..., Any], args: Sequence[Any], *, same_first: bool = False, **options: Any) -> Any:
+    def submit(
+        self,
+        fn: Callable[..., Any],
+        args: Sequence[Any],
+        *,
+        same_first: bool = False,
+        counts: bool = False,
+        **options: Any,
+    ) -> Any:
         from hpcnb.choice import current
         from hpcnb.future.batches import send
+        from hpcnb.future.work import uncounted
 
-        with _marked(same_first=same_first):
+        with _marked(same_first=same_first), contextlib.nullcontext() if counts else uncounted():
             return send(current().early_client, fn, args, {}, **options)
+
+    def shown_as(self, name: str) -> contextlib.AbstractContextManager[None]:
+        from hpcnb.future.work import together
+
+        return together(name)
 
     def check(self, needed: Mapping[str, float]) -> None:
         from hpcnb.choice import current
@@ -128,6 +145,7 @@ class Inside:
         *,
         key: str | None = None,
         same_first: bool = False,
+        counts: bool = False,
         **options: Any,
     ) -> Any:
         with _marked(same_first=same_first):
@@ -136,6 +154,9 @@ class Inside:
         self._arguments[future.key] = args
         future.add_done_callback(lambda done: self._arguments.pop(done.key, None))
         return future
+
+    def shown_as(self, name: str) -> contextlib.AbstractContextManager[None]:
+        return contextlib.nullcontext()
 
     def check(self, needed: Mapping[str, float]) -> None:
         check(needed, self._client, "this cluster")

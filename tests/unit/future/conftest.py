@@ -13,6 +13,7 @@ from hpcnb.future import batches
 from hpcnb.kept import NotebookClient
 from hpcnb.pilot.keeper import Keeper
 from hpcnb.pilot.known import Known
+from hpcnb.pilot.work import Work
 from tests.unit.future.tasks import gate
 
 
@@ -32,7 +33,7 @@ def dask_cluster():
     anywhere = {"dashboard_address": "127.0.0.1:0"}
     options = {"processes": False, "protocol": "tcp://", "dashboard_address": None, "scheduler_kwargs": anywhere}
     with LocalCluster(n_workers=1, threads_per_worker=2, **options) as cluster:
-        for plugin in (Keeper, Known):
+        for plugin in (Keeper, Known, Work):
             cluster.scheduler.add_plugin(plugin(cluster.scheduler))
         yield cluster
 

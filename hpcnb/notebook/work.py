@@ -1,0 +1,109 @@
+"""Work where it was submitted: under the cell, or as a line of a terminal; nothing for work that is quick, and in a pipe."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import uuid
+from typing import TYPE_CHECKING, Any, TextIO
+
+from hpcnb.future.work import settle_all
+from hpcnb.notebook.output import View as Output
+from hpcnb.notebook.output import inner_view
+from hpcnb.notebook_name import shell
+from hpcnb.views.work import work_html, work_line, work_text
+
+if TYPE_CHECKING:
+    from hpcnb.future.work import Look, View
+    from hpcnb.pilot.counts import Summary
+
+__all__ = ["show"]
+
+SETTLING = 1.0
+"""Seconds by which the end of a cell may be held up, so that what is shown of its work is how it stands."""
+
+_latest: Output | None = None
+"""What publishes as an output of the cell that has begun last: programs that run notebooks hear of no other."""
+_last: Line | None = None
+
+
+def show(look: Look) -> View | None:
+    """Make the view of a group of calls, in the thread that submits them."""
+    running = shell()
+    if getattr(running, "kernel", None) is not None:
+        _follow(running)
+        return Below(inner_view(running))
+    return Line(sys.stderr, look.work.id) if sys.stderr.isatty() else None
+
+
+def _follow(running: Any) -> None:
+    """Notice from now on when a cell begins and ends."""
+    global _latest
+    if _latest is None:
+        _latest = inner_view(running)
+        running.events.register("pre_run_cell", lambda _: _begun(running))
+        running.events.register("post_run_cell", lambda _: _ended(running))
+
+
+def _begun(running: Any) -> None:
+    global _latest
+    _latest = inner_view(running)
+
+
+def _ended(running: Any) -> None:
+    # Who could not be asked anything is no page either, and sees no more of this cell after its end.
+    nobody = not running.kernel._allow_stdin  # noqa: SLF001 - ipykernel says it nowhere else
+    settle_all(SETTLING, at_once=nobody)
+
+
+class Below:
+    """A view under a cell, replaced in place.
+
+    Parameters
+    ----------
+    output : Output
+        Of the cell.
+    """
+
+    def __init__(self, output: Output) -> None:
+        self._output = output
+        self._id = f"hpcnb-work-{uuid.uuid4().hex}"
+        self._shown = ""
+
+    def draw(self, summary: Summary, note: str) -> None:
+        html = work_html(summary, note)
+        if html == self._shown:
+            return
+        first, self._shown = not self._shown, html
+        content = {
+            "data": {"text/html": html, "text/plain": work_text(summary, note)},
+            "metadata": {},
+            "transient": {"display_id": self._id},
+        }
+        if first:
+            self._output.publish("display_data", content)
+        else:
+            (_latest or self._output).publish("update_display_data", content)
+
+
+class Line:
+    """A line of a terminal, replaced in place until the work has ended.
+
+    Parameters
+    ----------
+    stream : TextIO
+    id : str
+    """
+
+    def __init__(self, stream: TextIO, id: str) -> None:
+        self._stream, self._id = stream, id
+        self._open = False
+
+    def draw(self, summary: Summary, note: str) -> None:
+        global _last
+        if _last is not None and _last is not self and _last._open:  # noqa: SLF001 - one of its own
+            self._stream.write("\n")
+        _last, self._open = self, not summary.ended
+        line = work_line(summary, note, bar=True)[: shutil.get_terminal_size().columns - 1]
+        self._stream.write(f"\r\x1b[K{line}" + ("\n" if summary.ended else ""))
+        self._stream.flush()

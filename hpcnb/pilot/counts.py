@@ -1,0 +1,268 @@
+"""How it stands with the calls of one group: counters that move with each task, and a summary of constant size."""
+
+from __future__ import annotations
+
+import dataclasses
+import heapq
+import itertools
+import math
+import time
+from dataclasses import dataclass
+from typing import Any
+
+from hpcnb.pilot.tally import BINS, FEW, Times, words
+
+__all__ = ["Counts", "Summary", "from_message", "to_message"]
+
+RECENT = 10.0
+"""Seconds over which the rate is the mean, the later ones counting more."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Summary:
+    """How it stands with a group of calls.
+
+    Parameters
+    ----------
+    id, label : str
+    age : float
+        Seconds since its first call was submitted, until its last one ended.
+    waiting, queued, running, done, failed, cancelled : int
+        Of its calls, each of which is in one of these states: they wait for others; for a core.
+    cached, retried : int
+        How many of those that are done were found among results that had been kept; how often one was begun again.
+    rate : float
+        Calls that end in a second, of late.
+    mean, deviation : float
+        Seconds of a call.
+    bins : tuple of int
+        How many calls took how long; see `hpcnb.pilot.tally`.
+    slowest, running_longest : tuple
+        Of ``(name, seconds, worker)``.
+    errors : tuple
+        Of ``(name, message, worker)``: the first that failed by themselves.
+    """
+
+    id: str = ""
+    label: str = ""
+    age: float = 0.0
+    waiting: int = 0
+    queued: int = 0
+    running: int = 0
+    done: int = 0
+    failed: int = 0
+    cancelled: int = 0
+    cached: int = 0
+    retried: int = 0
+    rate: float = 0.0
+    mean: float = 0.0
+    deviation: float = 0.0
+    bins: tuple[int, ...] = (0,) * BINS
+    slowest: tuple[tuple[str, float, str], ...] = ()
+    running_longest: tuple[tuple[str, float, str], ...] = ()
+    errors: tuple[tuple[str, str, str], ...] = ()
+
+    @property
+    def left(self) -> int:
+        """Calls that have not ended."""
+        return self.waiting + self.queued + self.running
+
+    @property
+    def total(self) -> int:
+        """All of them."""
+        return self.left + self.done + self.failed + self.cancelled
+
+    @property
+    def ended(self) -> bool:
+        """Whether there were any, and all have ended."""
+        return self.left == 0 < self.total
+
+
+@dataclass(slots=True, eq=False)
+class _Running:
+    """A task that is with a worker, and what the worker has told of it."""
+
+    since: float
+    size: int
+    worker: str
+    tally: dict[str, Any] | None = None
+
+    def ended(self) -> int:
+        """Calls that have ended, though the task has not."""
+        return self.tally["done"] + self.tally["failed"] if self.tally else 0
+
+
+class Counts:
+    """The counters of one group; each method is O(1), whatever the number of tasks.
+
+    Parameters
+    ----------
+    id, label : str
+    """
+
+    def __init__(self, id: str, label: str) -> None:
+        self.id, self.label = id, label
+        self._begun = self._changed = time.monotonic()
+        self._count = dict.fromkeys(("waiting", "queued", "running", "done", "failed", "cancelled"), 0)
+        self._running: dict[Any, _Running] = {}
+        self._ahead = {"done": 0, "failed": 0}  # of what runs: calls that have ended, though their batch has not
+        self._bad: dict[Any, int] = {}
+        self.cached = self._retried = 0
+        self._times = Times()
+        self._slowest: list[tuple[float, int, str, str]] = []
+        self._errors: list[tuple[str, str, str]] = []
+        self._ordinals = itertools.count()
+        self._recent, self._recent_at = 0.0, self._begun
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing of it is to be done."""
+        return not any(self._count[state] for state in ("waiting", "queued", "running"))
+
+    # -- what moves them -----------------------------------------------------------------------------------------------
+
+    def enter(self, key: Any, state: str, size: int, *, again: bool, worker: str = "") -> None:
+        """A task of so many calls has come to wait, or to a worker; `again`: it had been further."""
+        self._changed = time.monotonic()
+        self._retried += size * again
+        self._count[state] += size
+        if state == "running":
+            self._running[key] = _Running(self._changed, size, worker)
+
+    def leave(self, key: Any, state: str, size: int) -> None:
+        """A task is in a state no longer."""
+        if state == "running" and (task := self._running.pop(key, None)):
+            self._tell(task, None)
+        if state == "failed":
+            self._errors = [error for error in self._errors if error[0] != str(key)]
+        if state == "done":
+            bad = self._bad.pop(key, 0)
+            self._count["failed"] -= bad
+            size -= bad
+        self._count[state] -= size
+
+    def cancel(self, size: int) -> None:
+        """So many calls are not wanted any more."""
+        self._changed = time.monotonic()
+        self._count["cancelled"] += size
+
+    def tell(self, key: Any, tally: dict[str, Any]) -> None:
+        """A worker tells how far it is with a batch, since its beginning."""
+        if task := self._running.get(key):
+            self._passed(self._tell(task, tally))
+
+    def _tell(self, task: _Running, tally: dict[str, Any] | None) -> int:
+        """Put what a worker tells of a batch in the place of what it has told before; gives by how many more have ended."""
+        before, task.tally = task.tally or {}, tally
+        for name in self._ahead:
+            self._ahead[name] += (tally or {}).get(name, 0) - before.get(name, 0)
+        return task.ended() - sum(int(before.get(name, 0)) for name in self._ahead)
+
+    def finish(self, key: Any, size: int, seconds: float) -> None:
+        """A task has left its worker with a value."""
+        task = self._running.pop(key, None) or _Running(0.0, size, "")
+        tally, ended = task.tally, task.ended()
+        self._tell(task, None)
+        bad = tally["failed"] if tally else 0
+        self._count["running"] -= size
+        self._count["done"] += size - bad
+        self._count["failed"] += bad
+        self._passed(size - ended)
+        if tally:
+            self._take(key, tally, task.worker)
+        else:
+            self._times.add(seconds)
+            self._slow(seconds, str(key), task.worker)
+        if bad:
+            self._bad[key] = bad
+
+    def fail(self, key: Any, size: int, message: str, worker: str) -> None:
+        """A task has failed, by itself if there is a message."""
+        self._changed = time.monotonic()
+        self._count["failed"] += size
+        self._passed(size)
+        if message and len(self._errors) < FEW:
+            self._errors.append((str(key), words(message), worker))
+
+    def _take(self, key: Any, tally: dict[str, Any], worker: str) -> None:
+        self._times.add_all(tally)
+        self._retried += tally["retried"]
+        for seconds, index in tally["slowest"]:
+            self._slow(seconds, f"{key}[{index}]", worker)
+        for index, message in tally["errors"][: FEW - len(self._errors)]:
+            self._errors.append((f"{key}[{index}]", message, worker))
+
+    def _slow(self, seconds: float, name: str, worker: str) -> None:
+        if len(self._slowest) < FEW:
+            heapq.heappush(self._slowest, (seconds, next(self._ordinals), name, worker))
+        elif seconds > self._slowest[0][0]:
+            heapq.heapreplace(self._slowest, (seconds, next(self._ordinals), name, worker))
+
+    def _passed(self, number: int) -> None:
+        self._changed = now = time.monotonic()
+        self._recent = self._recent * math.exp((self._recent_at - now) / RECENT) + number
+        self._recent_at = now
+
+    # -- what is told --------------------------------------------------------------------------------------------------
+
+    def summary(self, cores: int, beside: int = 0) -> Summary:
+        """How it stands.
+
+        Parameters
+        ----------
+        cores : int
+            Of all workers: what else is with them waits there.
+        beside : int
+            Of its tasks, those that have left their core to others.
+        """
+        now = time.monotonic()
+        run = min(len(self._running), cores + beside)
+        count, done, failed = self._count, self._ahead["done"], self._ahead["failed"]
+        return Summary(
+            id=self.id,
+            label=self.label,
+            age=(self._changed if self.ended else now) - self._begun,
+            waiting=count["waiting"],
+            queued=count["queued"] + count["running"] - run - done - failed,
+            running=run,
+            done=count["done"] + done,
+            failed=count["failed"] + failed,
+            cancelled=count["cancelled"],
+            cached=self.cached,
+            retried=self._retried,
+            rate=self._rate(now),
+            bins=tuple(self._times.bins),
+            slowest=tuple((name, seconds, worker) for seconds, _, name, worker in sorted(self._slowest, reverse=True)),
+            running_longest=self._longest(now),
+            errors=tuple(self._errors),
+            **self._moments(),
+        )
+
+    def _rate(self, now: float) -> float:
+        # At the beginning there is less than those seconds, and no sum over them.
+        seen = RECENT * -math.expm1((self._begun - now) / RECENT)
+        return self._recent * math.exp((self._recent_at - now) / RECENT) / max(seen, 1e-3)
+
+    def _moments(self) -> dict[str, float]:
+        number = max(1, self._times.number)
+        mean = self._times.seconds / number
+        return {"mean": mean, "deviation": math.sqrt(max(0.0, self._times.squares / number - mean * mean))}
+
+    def _longest(self, now: float) -> tuple[tuple[str, float, str], ...]:
+        # In the order in which they came to a worker.
+        some = itertools.islice(self._running.items(), FEW)
+        return tuple((str(key), now - task.since, task.worker) for key, task in some)
+
+
+def to_message(summary: Summary) -> dict[str, Any]:
+    """A summary as it travels."""
+    return {field.name: getattr(summary, field.name) for field in dataclasses.fields(summary)}
+
+
+def from_message(told: dict[str, Any]) -> Summary:
+    """A summary that has travelled."""
+    return Summary(**{name: _tupled(value) for name, value in told.items()})
+
+
+def _tupled(value: Any) -> Any:
+    return tuple(map(_tupled, value)) if isinstance(value, list | tuple) else value

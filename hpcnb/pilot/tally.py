@@ -1,0 +1,124 @@
+"""Run times and failures of many calls in constant space; and how a worker tells them of the calls of a batch."""
+
+from __future__ import annotations
+
+import heapq
+import math
+import time
+from collections import Counter
+from collections.abc import Iterable
+from typing import Any
+
+from distributed.utils import thread_state  # type: ignore[attr-defined]
+from distributed.worker import get_worker
+
+__all__ = ["BINS", "FEW", "TALLY", "WORK", "Tally", "Times", "tell", "words"]
+
+WORK = "hpcnb_work"
+"""The annotation of a task that says with which others it is shown: ``(id, label)``."""
+TALLY = "hpcnb-tally"
+"""The message of a worker."""
+BINS = 32
+"""Of run times: the first holds all below 4 ms, each further one reaches twice as far."""
+FEW = 5
+"""Calls that are named: the slowest, those that failed."""
+LONGEST = 300
+"""Characters of an error that are told."""
+PAUSE = 0.5
+"""Seconds after which a worker tells of a batch that it has not finished."""
+
+
+class Times:
+    """The run times of calls: how many, their sum, their squares' sum, how they are distributed."""
+
+    __slots__ = ("bins", "number", "seconds", "squares")
+
+    def __init__(self) -> None:
+        self.number, self.seconds, self.squares = 0, 0.0, 0.0
+        self.bins = [0] * BINS
+
+    def add(self, seconds: float) -> None:
+        """Take note of one call."""
+        self.number += 1
+        self.seconds += seconds
+        self.squares += seconds * seconds
+        self.bins[_bin(seconds)] += 1
+
+    def add_all(self, tally: dict[str, Any]) -> None:
+        """Take note of a batch, as its worker tells of it."""
+        for place, number in tally["bins"].items():
+            self.number += number
+            self.bins[int(place)] += number
+        self.seconds += tally["seconds"]
+        self.squares += tally["squares"]
+
+
+def _bin(seconds: float) -> int:
+    return max(0, min(BINS - 1, math.frexp(seconds)[1] + BINS // 4))
+
+
+class Tally:
+    """What a worker knows of the calls of a batch while it runs them, and tells the scheduler now and then.
+
+    What it tells is all since the batch began, so that a message says what the one before said, too.
+    """
+
+    def __init__(self) -> None:
+        self._times: list[float] = []
+        self._errors: list[tuple[int, str]] = []
+        self._failed = self._retried = 0
+        self._begun = self._told = time.perf_counter()
+
+    def add(self, error: BaseException | None, attempts: int = 1) -> None:
+        """Take note of the call that has just ended."""
+        now = time.perf_counter()
+        self._times.append(now - self._begun)
+        self._begun = now
+        self._retried += attempts - 1
+        if error is not None:
+            self._failed += 1
+            if self._failed <= FEW:
+                self._errors.append((len(self._times) - 1, words(error)))
+        if now - self._told > PAUSE:
+            self._told = now
+            self.tell()
+
+    @property
+    def mean(self) -> float:
+        """Seconds of a call."""
+        return sum(self._times) / max(1, len(self._times))
+
+    def tell(self) -> None:
+        """Tell the scheduler."""
+        slowest = heapq.nlargest(FEW, zip(self._times, range(len(self._times)), strict=False))
+        tell(
+            done=len(self._times) - self._failed,
+            failed=self._failed,
+            retried=self._retried,
+            seconds=sum(self._times),
+            squares=sum(one * one for one in self._times),
+            bins=_counted(self._times),
+            slowest=slowest,
+            errors=self._errors,
+        )
+
+
+def _counted(times: Iterable[float]) -> dict[str, int]:
+    return {str(place): number for place, number in Counter(map(_bin, times)).items()}
+
+
+def tell(**said: Any) -> None:
+    """Tell the scheduler something of the task that this thread of a worker runs."""
+    try:
+        worker: Any = get_worker()
+        send = worker.batched_send
+    except (ValueError, AttributeError):  # nobody's worker, or a call's own process
+        return
+    # Dask's message that it has ended goes the same way, later.
+    worker.loop.add_callback(send, {"op": TALLY, "key": thread_state.key, **said})
+
+
+def words(error: BaseException | str) -> str:
+    """The first of what an error says."""
+    text = error if isinstance(error, str) else f"{type(error).__name__}: {error}"
+    return text if len(text) <= LONGEST else text[: LONGEST - 1] + "…"

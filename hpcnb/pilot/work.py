@@ -1,0 +1,183 @@
+"""What the scheduler tells of work, group by group, to those who look: four times a second at most, and only what has changed."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import OrderedDict
+from typing import Any
+
+from distributed.diagnostics.plugin import SchedulerPlugin
+from distributed.scheduler import Scheduler, TaskState
+
+from hpcnb.pilot.counts import Counts, to_message
+from hpcnb.pilot.keeper import SIZE
+from hpcnb.pilot.tally import TALLY, WORK
+
+__all__ = ["LOOK", "LOOK_AWAY", "SUMMARY", "Work"]
+
+LOOK, LOOK_AWAY = "hpcnb-look", "hpcnb-look-away"
+"""The messages of a client, with the id of a group; the first one is answered at once, the summary of one unknown is empty."""
+SUMMARY = "hpcnb-work"
+"""The message to a client that looks."""
+INTERVAL = 0.25
+"""Seconds between two summaries of a group."""
+MOST = 1000
+"""Groups that are remembered."""
+
+STATES = {
+    "waiting": "waiting",
+    "queued": "queued",
+    "no-worker": "queued",
+    "processing": "running",
+    "memory": "done",
+    "erred": "failed",
+}
+"""Dask's word, and ours."""
+
+
+class Work(SchedulerPlugin):
+    """Counts the calls of each group, and shows the counts to clients that look.
+
+    A group is known by the annotation of its tasks. No list of tasks is ever walked.
+
+    Parameters
+    ----------
+    scheduler : Scheduler
+    """
+
+    name = "hpcnb-work"
+
+    def __init__(self, scheduler: Scheduler) -> None:
+        self._scheduler: Any = scheduler
+        self._groups: OrderedDict[str, Counts] = OrderedDict()
+        self._lookers: dict[str, set[str]] = {}
+        self._due: dict[str, asyncio.TimerHandle] = {}
+        self._last: dict[str, float] = {}
+        # Tasks that Dask has released: whether they come back, or are forgotten, is seen next.
+        self._left: dict[Any, str] = {}
+        said: dict[str, Any] = {LOOK: self._look, LOOK_AWAY: self._look_away, TALLY: self._told}
+        scheduler.stream_handlers.update(said)
+
+    # -- what the scheduler tells --------------------------------------------------------------------------------------
+
+    def transition(self, key: Any, start: str, finish: str, *args: Any, **more: Any) -> None:
+        task: TaskState = self._scheduler.tasks[key]
+        if task.annotations and start != finish and (named := task.annotations.get(WORK)):
+            self._moved(task, named, start, finish, more)
+
+    def _moved(self, task: TaskState, named: tuple[str, str], start: str, finish: str, more: dict[str, Any]) -> None:
+        key, size = task.key, (task.annotations or {}).get(SIZE) or 1
+        if start == "released":
+            start = self._left.pop(key, "")
+        if finish == "released":
+            self._left[key] = start
+            return
+        counts = self._groups.get(named[0])
+        if counts is None:
+            if start:  # of a group that was forgotten
+                return
+            counts = self._new(*named)
+        if finish == "forgotten":
+            self._forgotten(counts, key, start, size)
+        elif finish == "memory" and start == "processing":
+            counts.finish(key, size, _seconds(more))
+        else:
+            self._entered(counts, task, start, finish, size)
+        self._show_soon(counts.id)
+
+    def _forgotten(self, counts: Counts, key: Any, start: str, size: int) -> None:
+        if start in STATES and start not in ("memory", "erred"):
+            counts.leave(key, STATES[start], size)
+            counts.cancel(size)
+
+    def _entered(self, counts: Counts, task: TaskState, start: str, finish: str, size: int) -> None:
+        if start:
+            counts.leave(task.key, STATES[start], size)
+        if finish == "erred":
+            by_itself = task.exception_blame in (None, task)
+            worker = self._name(next(iter(task.erred_on or ()), ""))
+            counts.fail(task.key, size, (task.exception_text or "it failed") if by_itself else "", worker)
+            return
+        worker = str(task.processing_on.name) if task.processing_on else ""
+        further = start in ("processing", "memory", "erred")
+        counts.enter(task.key, STATES[finish], size, again=further, worker=worker)
+
+    def _new(self, id: str, label: str) -> Counts:
+        if len(self._groups) >= MOST:
+            over = (one for one, counts in self._groups.items() if counts.ended and one not in self._lookers)
+            del self._groups[next(over, next(iter(self._groups)))]
+        made = self._groups[id] = Counts(id, label)
+        return made
+
+    def _name(self, address: str) -> str:
+        worker = self._scheduler.workers.get(address)
+        return str(worker.name) if worker else ""
+
+    def remove_client(self, scheduler: Scheduler, client: str) -> None:
+        for group in list(self._lookers):
+            self._look_away(group, client)
+
+    def restart(self, scheduler: Scheduler) -> None:
+        self._groups.clear()
+        self._left.clear()
+
+    # -- what workers and clients tell ---------------------------------------------------------------------------------
+
+    def _told(self, key: Any, worker: str, cached: int = 0, **tally: Any) -> None:
+        task = self._scheduler.tasks.get(key)
+        named = ((task is not None and task.annotations) or {}).get(WORK)
+        if named and (counts := self._groups.get(named[0])):
+            counts.cached += cached
+            if tally:
+                counts.tell(key, tally)
+            self._show_soon(counts.id)
+
+    def _look(self, group: str, client: str) -> None:
+        self._lookers.setdefault(group, set()).add(client)
+        self._show(group, (client,))
+
+    def _look_away(self, group: str, client: str) -> None:
+        lookers = self._lookers.get(group, set())
+        lookers.discard(client)
+        if not lookers:
+            self._lookers.pop(group, None)
+            self._last.pop(group, None)
+            if due := self._due.pop(group, None):
+                due.cancel()
+
+    # -- what they are shown -------------------------------------------------------------------------------------------
+
+    def _show_soon(self, group: str) -> None:
+        if group in self._lookers and group not in self._due:
+            pause = max(0.0, self._last.get(group, 0.0) + INTERVAL - time.monotonic())
+            self._due[group] = asyncio.get_running_loop().call_later(pause, self._show_all, group)
+
+    def _show_all(self, group: str) -> None:
+        del self._due[group]
+        self._last[group] = time.monotonic()
+        self._show(group, tuple(self._lookers.get(group, ())))
+
+    def _show(self, group: str, clients: tuple[str, ...]) -> None:
+        counts = self._groups.get(group) or Counts(group, "")
+        told = {
+            "op": SUMMARY,
+            "summary": to_message(counts.summary(self._scheduler.total_nthreads, self._beside(group))),
+        }
+        for client in clients:
+            self._scheduler.report(told, client=client)
+
+    def _beside(self, group: str) -> int:
+        """Tasks that run without a core."""
+        return sum(
+            1
+            for worker in self._scheduler.workers.values()
+            for task in worker.long_running
+            if (task.annotations or {}).get(WORK, ("",))[0] == group
+        )
+
+
+def _seconds(more: dict[str, Any]) -> float:
+    """How long a task took, as its worker has told."""
+    times = more.get("startstops") or ()
+    return float(sum(one["stop"] - one["start"] for one in times if one["action"] == "compute"))

@@ -1,0 +1,176 @@
+"""What is told of work: calls counted by group, in constant space, to those who look, and to nobody else."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+
+import pytest
+
+from hpcnb.future import batches, work
+from hpcnb.future.work import together, uncounted, work_now
+from hpcnb.pilot.counts import Counts, to_message
+from hpcnb.pilot.work import LOOK, SUMMARY
+from tests.unit.future.tasks import fails, gate, waits
+from tests.unit.pilot.tiny import wait_for
+
+LONG = 30.0
+
+
+class Recorder:
+    """A view that keeps what it was drawn with."""
+
+    def __init__(self):
+        self.seen = []
+        self.news = threading.Condition()
+
+    def draw(self, summary, note):
+        with self.news:
+            self.seen.append((time.monotonic(), summary, note))
+            self.news.notify_all()
+
+    def wait(self, condition):
+        """Wait until something holds of what is shown; what that is."""
+        with self.news:
+            assert self.news.wait_for(lambda: self.seen and condition(self.seen[-1][1]), LONG), self.seen[-1:]
+            return self.seen[-1][1]
+
+
+@pytest.fixture
+def views(monkeypatch):
+    """The views of what is submitted, by label; there is one at once, for all that is work."""
+    found = {}
+    monkeypatch.setattr(work, "_show", lambda look: found.setdefault(look.work.label, Recorder()))
+    monkeypatch.setattr(work, "PATIENCE", 0.0)
+    return found
+
+
+def odd(x):
+    """Half of them fail."""
+    if x % 2:
+        raise ValueError(f"{x} is odd")
+    return x
+
+
+def slow(x):
+    """They take their time."""
+    time.sleep(x)
+
+
+def test_calls_of_batches_are_counted_as_calls(client, views):
+    """Batches and single calls of a group are counted call by call, with those that failed, the slowest, and their times."""
+    with together("map"):
+        batches.send_all(client, odd, [(x,) for x in range(100)], batch_size=10)
+        batches.send_all(client, slow, [(0.2,), (0.0,)], batch_size=2)
+        batches.send(client, fails, (), {})
+    seen = views["map"].wait(lambda summary: summary.ended)
+    assert (seen.done, seen.failed, seen.total) == (52, 51, 103)
+    assert sum(seen.bins) == 102  # what fails as a whole has no time
+    (name, seconds, worker), *_ = seen.slowest
+    assert name.startswith("slow-")
+    assert name.endswith("[0]")
+    assert seconds >= 0.2
+    assert worker == "0"
+    messages = [message for _, message, _ in seen.errors]
+    assert len(messages) == 5
+    assert set(messages) <= {*(f"ValueError: {x} is odd" for x in range(100)), "ValueError('as it should')"}
+
+
+def test_each_state_is_counted(client, submit, views):
+    """What waits for others, what waits for a core, what runs, what was cancelled, and what fails because others have."""
+    with together("failed"):
+        submit(len, submit(fails))
+    seen = views["failed"].wait(lambda summary: summary.failed == 2)
+    assert [message for _, message, _ in seen.errors] == ["ValueError('as it should')"]
+    with together("states"):
+        first = [submit(waits, x) for x in range(2)]
+        gone = submit(waits)
+        after = submit(waits, first[0])
+    seen = views["states"].wait(lambda summary: summary.running and summary.waiting)
+    assert (seen.running, seen.queued, seen.waiting, seen.done) == (2, 1, 1, 0)
+    assert len(seen.running_longest) >= 2
+    gone.cancel()
+    views["states"].wait(lambda summary: summary.cancelled == 1)
+    gate.set()
+    assert after.result(LONG) == 0
+    seen = views["states"].wait(lambda summary: summary.ended)
+    assert (seen.done, seen.cancelled, seen.total) == (3, 1, 4)
+
+
+def test_what_is_tried_again_is_counted(client, submit, views):
+    """Another attempt counts as one, whether of a single call or of one in a batch."""
+    with together("again"):
+        submit(fails, retries=2)
+        batches.send_all(client, odd, [(1,), (2,)], batch_size=2, retries=3)
+    seen = views["again"].wait(lambda summary: summary.ended)
+    assert (seen.done, seen.failed, seen.retried) == (1, 2, 5)
+
+
+def test_a_long_batch_tells_how_far_it_is(client, views):
+    """While a batch runs, its calls that have ended are counted; one of them runs, the others wait."""
+    with together("batch"):
+        futures = batches.send_all(client, slow, [(0.05,)] * 40, batch_size=40)
+    seen = views["batch"].wait(lambda summary: 0 < summary.done < 40)
+    assert (seen.running, seen.total) == (1, 40)
+    assert seen.queued == 40 - 1 - seen.done
+    futures[0].result(LONG)
+    assert views["batch"].wait(lambda summary: summary.ended).done == 40
+
+
+def test_parts_are_no_calls(client, submit, views):
+    """What is sent for a reason of ours is counted nowhere."""
+    with uncounted():
+        submit(pow, 2, 3).result(LONG)
+    with together("real"):
+        submit(pow, 2, 4)
+    assert views["real"].wait(lambda summary: summary.ended).total == 1
+    assert list(views) == ["real"]
+
+
+def test_quick_work_is_not_shown(client, submit, monkeypatch):
+    """Nothing is drawn for what has ended when somebody would look; later work of the same group is looked at again."""
+    seen = Recorder()
+    monkeypatch.setattr(work, "_show", lambda look: seen)
+    monkeypatch.setattr(work, "PATIENCE", 0.3)
+    monkeypatch.setattr(work, "SETTLED", 0.01)
+    with together("quick"):
+        submit(pow, 2, 3).result(LONG)
+        look = next(iter(client.looks._looks.values()))
+        assert look.heard.wait(LONG)
+        assert seen.seen == []
+        wait_for(lambda: not look.open)
+        submit(waits)
+    assert seen.wait(lambda summary: summary.running).done == 1
+
+
+def test_only_who_looks_is_told_and_not_often(client, monkeypatch):
+    """Four summaries a second at most, none while nothing happens, none without a look, and all of one size."""
+    told = []
+    monkeypatch.setitem(client._stream_handlers, SUMMARY, lambda summary: told.append((time.monotonic(), summary)))
+    with together("unseen"):
+        batches.send_all(client, slow, [(0.02,)] * 50, batch_size=1)[-1].result(LONG)
+    assert told == []
+    with together("seen"):
+        client.tell({"op": LOOK, "group": work_now().id})
+        batches.send_all(client, slow, [(0.01,)] * 300, batch_size=1)[-1].result(LONG)
+    wait_for(lambda: told[-1][1]["done"] == 300)
+    times = [at for at, _ in told]
+    assert len(times) <= 4 * (times[-1] - times[0]) + 3
+    number = len(told)
+    with together("other"):
+        batches.send(client, slow, (0.5,), {}).result(LONG)
+    assert len(told) == number
+    sizes = {len(json.dumps(to_message(summary_of(number)))) for number in (20, 20_000)}
+    assert max(sizes) < 1.1 * min(sizes)
+
+
+def summary_of(number):
+    """That of so many calls that have ended."""
+    counts = Counts("g", "label")
+    for key in range(number):
+        counts.enter(key, "waiting", 1, again=False)
+        counts.leave(key, "waiting", 1)
+        counts.enter(key, "running", 1, again=False, worker="0")
+        counts.finish(key, 1, key / 7919)
+    return counts.summary(4)
