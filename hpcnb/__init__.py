@@ -55,6 +55,7 @@ _LAZY = {
     "gather": "hpcnb.future.verbs",
     "graph": "hpcnb.tasks",
     "group": "hpcnb.tasks",
+    "implements": "hpcnb.tasks",
     "io": "hpcnb.tasks",
     "load": "hpcnb.objects",
     "local": "hpcnb.tasks",

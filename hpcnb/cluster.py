@@ -309,6 +309,12 @@ class Cluster(DaskCluster):
         """All of the above at one moment."""
         return self._handle.status
 
+    @property
+    def nodes(self) -> int:
+        """How many it has, or will have when all of its jobs run."""
+        seen = self._handle.status
+        return seen.spec.resources.nodes + max(0, len(seen.jobs) - 1)  # each further job is one node
+
     def why(self) -> str:
         """Why it is not ready, or why it ended, in words."""
         status = self._handle.status

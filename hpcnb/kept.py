@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import atexit
+import concurrent.futures
 import contextlib
 import itertools
 import sys
@@ -97,6 +98,15 @@ class NotebookClient(Client):
         """
         with self.awaited():
             self._connected.result()
+
+    def when_connected(self, then: Callable[[], object]) -> None:
+        """Have something quick done once it is; never, if it cannot be."""
+
+        def heard(connected: concurrent.futures.Future[Any]) -> None:
+            if not connected.cancelled() and connected.exception() is None:
+                then()
+
+        self._connected.add_done_callback(heard)
 
     def awaited(self) -> contextlib.AbstractContextManager[Any]:
         """While somebody waits for what the cluster has, he is asked for whatever a lost connection needs."""

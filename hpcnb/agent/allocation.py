@@ -44,6 +44,8 @@ def run_of(kept: ClusterRecord, job: JobRecord, site: Site, *, scheduler: str) -
         scheduler=scheduler if job.index else "",
         directory=spec.directory or kept.user_home,
         umask=kept.umask if spec.umask is None else spec.umask,
+        software=site.config.software,
+        features=site.config.features,
         launcher="srun" if site.batch.kind == "slurm" else "exec",
     )
 

@@ -17,6 +17,7 @@ from hpcnb.choice import current
 from hpcnb.future.batch import Batch
 from hpcnb.future.batches import send, send_all
 from hpcnb.future.future import Future
+from hpcnb.future.offers import check, constrained, watch
 from hpcnb.future.work import together
 from hpcnb.kept import NotebookClient
 
@@ -68,12 +69,16 @@ def submit(
     >>> submit(pow, 2, 10).result()                 # doctest: +SKIP
     1024
     """
+    cluster = current()
     options: dict[str, Any] = {"key": key, "tag": tag, "retries": retries, "priority": priority}
-    if (cores, memory, gpus) != (1, None, 0):
-        from hpcnb.tasks.where import constrained
-
-        fn, options["resources"] = constrained(fn, cores=cores, memory=memory, gpus=gpus)
-    return send(current().early_client, fn, args, kwargs, **options)
+    if (cores, memory, gpus) == (1, None, 0):
+        return send(cluster.early_client, fn, args, kwargs, **options)
+    fn, needed = constrained(fn, cores=cores, memory=memory, gpus=gpus)
+    known = check(cluster, [needed])
+    future = send(cluster.early_client, fn, args, kwargs, resources=needed, **options)
+    if not known:
+        watch(cluster, future, [needed])
+    return future
 
 
 def map(

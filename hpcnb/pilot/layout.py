@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import platform
+import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from hpcnb.model import ClusterSpec
@@ -63,3 +65,39 @@ def node_from_environment(environ: Mapping[str, str], *, cores: int, memory: int
         memory = per_cpu * 2**20 * cores
     visible = environ.get("CUDA_VISIBLE_DEVICES", "")
     return Node(cores=cores, memory=memory, gpus=tuple(g for g in visible.split(",") if g))
+
+
+def tags_of(environ: Mapping[str, str], *, software: Iterable[str], features: Iterable[str]) -> list[str]:
+    """What a node offers to tasks that ask for it by name.
+
+    Parameters
+    ----------
+    environ : mapping
+        Of the batch job.
+    software, features : iterable of str
+        The architecture and the operating system are features, too.
+
+    Examples
+    --------
+    >>> tags_of({"SLURM_JOB_PARTITION": "gpu"}, software=["gromacs"], features=["haswell"])[:3]
+    ['partition:gpu', 'software:gromacs', 'feature:haswell']
+    """
+    partition = environ.get("SLURM_JOB_PARTITION", "")
+    known = [*features, platform.machine(), platform.system()]
+    return [
+        *([f"partition:{partition}"] if partition else []),
+        *(f"software:{name}" for name in software),
+        *(f"feature:{name}" for name in dict.fromkeys(known) if name),
+    ]
+
+
+def features_in(node: str) -> list[str]:
+    """The active features in what ``scontrol show node`` says.
+
+    Examples
+    --------
+    >>> features_in("NodeName=n1 Arch=x86_64 AvailableFeatures=a,b ActiveFeatures=a,b Gres=(null)")
+    ['a', 'b']
+    """
+    found = re.search(r"\bActiveFeatures=(\S+)", node)
+    return [] if found is None or found[1] == "(null)" else found[1].split(",")

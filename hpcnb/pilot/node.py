@@ -21,11 +21,12 @@ import shutil
 import signal
 import socket
 import stat
+import subprocess
 import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -36,7 +37,7 @@ from distributed.cli import dask_scheduler, dask_worker
 from hpcnb.pilot import call
 from hpcnb.pilot.address import own_address
 from hpcnb.pilot.events import emit, fall_silent, take_stdout
-from hpcnb.pilot.layout import WorkerLayout, layout, node_from_environment
+from hpcnb.pilot.layout import WorkerLayout, features_in, layout, node_from_environment, tags_of
 from hpcnb.pilot.run import Run
 from hpcnb.pilot.suspects import tell_of_death
 
@@ -57,6 +58,8 @@ YIELDS = 0.4
 """Seconds after the others that the session host starts."""
 GRACE = 5.0
 """Seconds between the polite and the other signal."""
+ASKED = 3.0
+"""Seconds that Slurm has to tell the features of a node."""
 PR_SET_PDEATHSIG = 1
 TAIL = 2000
 
@@ -273,14 +276,19 @@ def sessions_child(run: Run) -> Child:
     )
 
 
-def worker_child(run: Run, worker: WorkerLayout, *, node: str, local_directory: str) -> Child:
+def worker_child(run: Run, worker: WorkerLayout, *, node: str, tags: Sequence[str], local_directory: str) -> Child:
     """A Dask worker, as ``dask worker --no-nanny`` runs it; it waits for the scheduler's address by itself."""
     name = f"{run.index}-{node}-{worker.index}"
     worked = mmap.mmap(-1, 1)
 
     def main() -> None:
         dask.config.set(
-            {"hpcnb.umask": run.umask, "hpcnb.home": str(run.file("../..").resolve()), "hpcnb.worked": worked}
+            {
+                "hpcnb.umask": run.umask,
+                "hpcnb.home": str(run.file("../..").resolve()),
+                "hpcnb.worked": worked,
+                "distributed.worker.resources": _offered(worker, tags, local_directory),
+            }
         )
         if worker.gpus:
             os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(worker.gpus)
@@ -289,7 +297,6 @@ def worker_child(run: Run, worker: WorkerLayout, *, node: str, local_directory: 
         argv += ["--nthreads", str(worker.threads), "--memory-limit", str(worker.memory)]
         argv += ["--no-dashboard", "--dashboard-address", "127.0.0.1:0", "--local-directory", local_directory]
         argv += ["--death-timeout", str(PATIENCE), "--preload", "hpcnb.pilot.plugin"]
-        argv += ["--resources", _offered(worker, node, local_directory)]
         call.isolate_from_here()
         if child.died:
             tell_of_death(address, name, child.died)
@@ -300,11 +307,30 @@ def worker_child(run: Run, worker: WorkerLayout, *, node: str, local_directory: 
     return child
 
 
-def _offered(worker: WorkerLayout, node: str, local_directory: str) -> str:
-    """What tasks may ask of a worker, as Dask's command line takes it."""
+def _offered(worker: WorkerLayout, tags: Sequence[str], local_directory: str) -> dict[str, float]:
+    """What tasks may ask of a worker."""
     storage = shutil.disk_usage(local_directory).free
     offered = {"cores": worker.threads, "memory": worker.memory, "storage": storage, "gpus": len(worker.gpus)}
-    return " ".join(f"{name}={amount}" for name, amount in {**offered, f"node:{node}": 1}.items())
+    return {**offered, **dict.fromkeys(tags, 1)}
+
+
+def _slurms_features(node: str) -> list[str]:
+    """The features that Slurm knows of a node; none where it does not answer soon."""
+    if "SLURM_JOB_ID" not in os.environ or shutil.which("scontrol") is None:
+        return []
+    try:
+        done = subprocess.run(
+            ["scontrol", "--oneliner", "show", "node", node],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=ASKED,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired) as exc:
+        sys.stderr.write(f"hpcnb: the features of {node} are not known: {exc}\n")
+        return []
+    return features_in(done.stdout)
 
 
 def _scheduler_address(run: Run) -> str:
@@ -339,10 +365,14 @@ def main() -> int:
         os.environ, cores=min(asked.cores_per_node or cores, cores), memory=min(asked.memory_per_node or memory, memory)
     )
     name = os.environ.get("SLURMD_NODENAME") or socket.gethostname()
+    tags = [
+        f"node:{name}",
+        *tags_of(os.environ, software=run.software, features=[*run.features, *_slurms_features(name)]),
+    ]
     scratch = os.path.expandvars(dask.config.get("temporary-directory") or "") or None
     with tempfile.TemporaryDirectory(prefix="hpcnb-", dir=scratch, ignore_cleanup_errors=True) as local:
         dask.config.set({"temporary-directory": local})  # the scheduler has a work space, too
-        children = [worker_child(run, w, node=name, local_directory=local) for w in layout(run.spec, node)]
+        children = [worker_child(run, w, node=name, tags=tags, local_directory=local) for w in layout(run.spec, node)]
         if run.leads and int(os.environ.get("SLURM_NODEID", "0")) == 0:
             children = [scheduler_child(run, own_address(run.launcher)), *children, sessions_child(run)]
         return NodeSupervisor(children).run()

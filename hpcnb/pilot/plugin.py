@@ -21,6 +21,7 @@ from hpcnb.pilot.events import emit
 from hpcnb.pilot.keeper import Keeper
 from hpcnb.pilot.known import Known
 from hpcnb.pilot.suspects import Suspects
+from hpcnb.pilot.versions import Chooser
 from hpcnb.pilot.work import Work
 
 PROMPT = 0.0005
@@ -95,5 +96,6 @@ async def dask_setup(server: Scheduler | Worker) -> None:
     scheduler.add_plugin(Work(scheduler))
     pass_on(scheduler)
     scheduler.add_plugin(Elsewhere(scheduler))
+    scheduler.add_plugin(Chooser(scheduler))
     scheduler.periodic_callbacks["hpcnb-load"] = PeriodicCallback(plugin.publish, INTERVAL)
     emit("scheduler", address=scheduler.address)

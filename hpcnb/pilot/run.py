@@ -48,6 +48,8 @@ class Run(Record):
         Where sessions and workers start.
     umask : int
         For what the user's code writes; all that is ours is private.
+    software, features : tuple of str
+        What workers offer to tasks that ask for it by name.
     launcher : str
         ``srun`` inside Slurm, ``exec`` where one process is one node.
     """
@@ -60,6 +62,8 @@ class Run(Record):
     scheduler: str = ""
     directory: str
     umask: int = 0o077
+    software: tuple[str, ...] = ()
+    features: tuple[str, ...] = ()
     launcher: str = "exec"
 
     @classmethod

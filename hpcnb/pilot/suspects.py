@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import heapq
+import time
 from collections import defaultdict, deque
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,14 +17,18 @@ from distributed.scheduler import Scheduler, TaskState, WorkerState
 
 from hpcnb.pilot.cores import CORES
 
-__all__ = ["SUSPECT", "Suspects", "tell_of_death"]
+__all__ = ["APART", "SUSPECT", "Suspects", "tell_of_death"]
 
 SUSPECT = "hpcnb_suspect"
 """The annotation of a task that ran on a worker that has died."""
+APART = "hpcnb_apart"
+"""That of one which has its worker for itself, with the number of its cores."""
 REMEMBERED = 10
 """Deaths that are told of a task; in a storm of them, most say nothing about it."""
 POISON = 2
 """So many workers may die of what a suspect runs; with the one whose death made it a suspect, they are three."""
+STORM = 600.0
+"""Seconds for which a worker that died of something else makes it likelier that the next one does so, too: then one more may die."""
 PATIENCE = 5.0
 """Seconds that a node has to say how its worker died; who says nothing by then has died as well."""
 TELLING = 60.0
@@ -44,6 +49,7 @@ class Death:
     worker: str
     host: str
     how: str = ""
+    at: float = field(default_factory=time.monotonic)
     told: asyncio.Event = field(default_factory=asyncio.Event)
 
     def __str__(self) -> str:
@@ -106,6 +112,7 @@ class Suspects(SchedulerPlugin):
         fit = [offer[CORES] for offer in offers if all(offer.get(name, 0) >= needed[name] for name in needed)]
         if cores := max(fit, default=0):
             task.resource_restrictions = {**needed, CORES: cores}
+            task.annotations = {**(task.annotations or {}), APART: cores}
 
     # -- what workers and nodes say ------------------------------------------------------------------------------------
 
@@ -125,15 +132,20 @@ class Suspects(SchedulerPlugin):
         dict
             ``history``: of the workers that have died while it ran on them, a sentence each; ``poison``: it must not run again.
         """
-        self._begun[key] = (worker, member)
-        blamed = self._blamed.get(key, {}).get(member, [])
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(PATIENCE):
                 for death in self._histories.get(key, ()):
                     await death.told.wait()
         for death in self._histories.get(key, ()):
             death.told.set()  # it is not waited for again
-        return {"history": self.history(key), "poison": sum(bool(death.how) for death in blamed) >= POISON}
+        self._begun[key] = (worker, member)
+        return {"history": self.history(key), "poison": self._is_poison(key, member)}
+
+    def _is_poison(self, key: Any, member: Any) -> bool:
+        mine, now = self._histories.get(key, ()), time.monotonic()
+        others = any(death not in mine and now - death.at < STORM for death in self._last.values())
+        blamed = self._blamed.get(key, {}).get(member, [])
+        return sum(bool(death.how) for death in blamed) >= POISON + others
 
     def history(self, key: Any) -> list[str]:
         """Of the workers that have died while a task ran on them, a sentence each."""

@@ -22,7 +22,7 @@ from hpcnb.tasks.directions import (
 from hpcnb.tasks.group import Group
 from hpcnb.tasks.mpi import mpi
 from hpcnb.tasks.reduction import reduction
-from hpcnb.tasks.task import Task, io, local, task
+from hpcnb.tasks.task import Task, implements, io, local, task
 from hpcnb.tasks.verbs import barrier, delete, graph, group, wait_on, wait_on_file
 
 __all__ = [
@@ -50,6 +50,7 @@ __all__ = [
     "delete",
     "graph",
     "group",
+    "implements",
     "io",
     "local",
     "mpi",

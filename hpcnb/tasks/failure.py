@@ -9,11 +9,11 @@ from typing import Any
 from distributed import Reschedule
 
 from hpcnb import serializing
+from hpcnb.future.constraints import Constraints
+from hpcnb.future.gpus import Pinned
 from hpcnb.pilot.cache import Cached
 from hpcnb.pilot.packed import unpacked
 from hpcnb.tasks.body import Argument, Body, leaves, only
-from hpcnb.tasks.constraints import Constraints
-from hpcnb.tasks.gpus import Pinned
 from hpcnb.tasks.staging import Content
 
 __all__ = ["CANCEL_SUCCESSORS", "FAIL", "IGNORE", "POLICIES", "RETRY", "Options", "called"]

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import inspect
 import operator
 import os
 import threading
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from hpcnb.pilot.versions import Versions
 from hpcnb.tasks.body import Argument, Body, leaves, shaped
 from hpcnb.tasks.data import Datum, Ledger, Version, absolute, refreshed
 from hpcnb.tasks.directions import Access, Direction, In
@@ -23,6 +25,10 @@ from hpcnb.tasks.staging import Content, Place, collected, published
 from hpcnb.tasks.where import Where
 
 __all__ = ["Program"]
+
+
+Implementation = tuple[Callable[..., Any], Options]
+"""A function by which a task can be done, and how it is run."""
 
 
 @dataclass(kw_only=True)
@@ -52,12 +58,20 @@ class Program:
 
     def call(
         self,
-        fn: Callable[..., Any],
-        options: Options,
+        versions: Sequence[Implementation],
         passed: Sequence[tuple[str, Direction]],
         values: Iterable[Any],
     ) -> Any:
-        """Submit a task; gives its future, or a tuple of them where it returns several values."""
+        """Submit a task; gives its future, or a tuple of them where it returns several values.
+
+        Parameters
+        ----------
+        versions : sequence of (callable, Options)
+            The best first; the last is the task itself, which says all but what its worker needs.
+        passed : sequence of (str, Direction)
+        values : iterable
+        """
+        _, options = versions[-1]
         with self._lock:
             sources: set[int] = set()
             written: list[_Written] = []
@@ -65,31 +79,38 @@ class Program:
                 self._argument(name, direction, value, sources, written)
                 for (name, direction), value in zip(passed, values, strict=True)
             ]
-            needed = options.constraints.needed()
-            waits = needed.get("cores") == 0
-            if needed:
-                self._where.check(needed)
-            body = Body(fn, [argument for argument, _ in given], returns=options.returns, waits=waits)
-            task = self._submit(body, [value for _, value in given], options, needed)
+            task = self._submit(versions, [argument for argument, _ in given], [value for _, value in given])
             spares = options.on_failure == CANCEL_SUCCESSORS
-            node = self._nodes[task.key] = self.graph.add(body.__name__, task.key, sources, spares=spares)
+            name = versions[-1][0].__name__
+            node = self._nodes[task.key] = self.graph.add(name, task.key, sources, spares=spares)
             for group in [self._all, *self._groups]:
                 group.members[task.key] = task
             returned = self._outputs(task, node, options.returns, written)
         self._where.on_end(task, functools.partial(self._ended, node, options))
         return returned
 
-    def _submit(self, body: Body, values: list[Any], options: Options, needed: Mapping[str, float]) -> Any:
-        return self._where.submit(
-            called(body, options, needed),
+    def _submit(self, versions: Sequence[Implementation], arguments: list[Argument], values: list[Any]) -> Any:
+        fn, options = versions[-1]
+        needed = [one.constraints.needed(getattr(inspect.unwrap(of), "__globals__", {})) for of, one in versions]
+        known = self._where.check(needed)
+        calls = []
+        for (of, one), needs in zip(versions, needed, strict=True):
+            body = Body(of, arguments, returns=options.returns, waits=needs.get("cores") == 0)
+            calls.append(called(body, one, needs))
+        several = Versions(calls, needed) if len(calls) > 1 else None
+        task = self._where.submit(
+            several or calls[0],
             [values],
-            key=f"{body.__name__}-{uuid.uuid4()}",
+            key=f"{fn.__name__}-{uuid.uuid4()}",
             retries=0 if options.on_failure == IGNORE else options.again,
             same_first=options.on_failure == RETRY,
             priority=options.priority,
-            resources=needed or None,
             counts=True,
+            resources=(several.needs[-1] if several else needed[0]) or None,
         )
+        if not known:
+            self._where.watch(task, needed)
+        return task
 
     def _outputs(self, task: Any, node: Node, returns: int, written: Sequence[_Written]) -> Any:
         parts = [task]

@@ -6,15 +6,17 @@ import dis
 import functools
 import inspect
 from collections.abc import Callable
+from dataclasses import replace
 from types import MethodType
 from typing import Any, overload
 
-from hpcnb.tasks.constraints import Constraints
+from hpcnb.future.constraints import Constraints, Tags
 from hpcnb.tasks.directions import Direction, InOut, Parameters
 from hpcnb.tasks.failure import Options
+from hpcnb.tasks.program import Implementation
 from hpcnb.tasks.programs import program
 
-__all__ = ["Task", "io", "local", "task"]
+__all__ = ["Task", "implements", "io", "local", "task"]
 
 
 class Task:
@@ -34,12 +36,33 @@ class Task:
     ) -> None:
         functools.update_wrapper(self, fn)  # first: it copies whatever attributes the function has
         self.fn, self.options = fn, options
+        self._others: list[Implementation] = []
         self._parameters = Parameters(fn, directions, target)
 
     @property
     def directions(self) -> dict[str, Direction]:
         """What it does with its parameters, by their names."""
         return self._parameters.directions
+
+    @property
+    def versions(self) -> list[Implementation]:
+        """The functions by which it can be done, the best first, and how each is run."""
+        return [*self._others, (self.fn, self.options)]
+
+    def add(self, fn: Callable[..., Any], options: Options) -> None:
+        """Let it be done by another function, too.
+
+        Raises
+        ------
+        TypeError
+            Its parameters are not the same.
+        """
+        mine, its = (list(inspect.signature(one).parameters) for one in (self.fn, fn))
+        if mine != its:
+            raise TypeError(
+                f"{fn.__name__}({', '.join(its)}) cannot do what {self.fn.__name__}({', '.join(mine)}) does: the parameters must be the same"
+            )
+        self._others.append((fn, options))
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Submit a call; gives its future, or a tuple of futures where it returns several values."""
@@ -50,7 +73,7 @@ class Task:
 
     def _call(self, args: tuple[Any, ...], kwargs: dict[str, Any], *, method: bool) -> Any:
         passed = list(self._parameters.of(args, kwargs, method=method))
-        return program().call(self.fn, self.options, passed, [*args, *kwargs.values()])
+        return program().call(self.versions, passed, [*args, *kwargs.values()])
 
     def __repr__(self) -> str:
         return f"<task {self.fn.__qualname__}>"
@@ -98,11 +121,14 @@ def task(fn: Callable[..., Any], /) -> Task: ...
 def task(
     *,
     returns: int | None = None,
-    cores: int | Callable[[], int] = 1,
+    cores: int | str | Callable[[], int] = 1,
     memory: str | Callable[[], str] | None = None,
     storage: str | Callable[[], str] | None = None,
-    gpus: int | Callable[[], int] = 0,
+    gpus: int | str | Callable[[], int] = 0,
     where: str | Callable[[], str] | None = None,
+    partition: str | Callable[[], str] | None = None,
+    feature: Tags = None,
+    software: Tags = None,
     timeout: float | None = None,
     retries: int | None = None,
     priority: int = 0,
@@ -118,11 +144,14 @@ def task(
     /,
     *,
     returns: int | None = None,
-    cores: int | Callable[[], int] = 1,
+    cores: int | str | Callable[[], int] = 1,
     memory: str | Callable[[], str] | None = None,
     storage: str | Callable[[], str] | None = None,
-    gpus: int | Callable[[], int] = 0,
+    gpus: int | str | Callable[[], int] = 0,
     where: str | Callable[[], str] | None = None,
+    partition: str | Callable[[], str] | None = None,
+    feature: Tags = None,
+    software: Tags = None,
     timeout: float | None = None,
     retries: int | None = None,
     priority: int = 0,
@@ -145,7 +174,8 @@ def task(
         How many values it returns; each has a future. By default 1, or none if it has no ``return`` with a value: then its future's
         value is None.
     cores : int
-        Of the worker that runs it; 0 for one that only waits (see `io`). As the other needs it may be a function, which is asked at each call.
+        Of the worker that runs it; 0 for one that only waits (see `io`). As the other needs it may be a function, which is asked at each
+        call; a number or an amount also the name of a variable of the function's module, or of the environment (``"$CORES"``).
     memory : str, optional
         ``"4GiB"``: how much of the worker's memory it is given; tasks that say nothing are given none.
     storage : str, optional
@@ -153,6 +183,12 @@ def task(
     gpus : int
     where : str, optional
         The name of a node.
+    partition : str, optional
+        Of the batch system, for a cluster with nodes of several.
+    feature : str or sequence of str, optional
+        Of the node, as Slurm names them, or the site's configuration (``features:``); its architecture and operating system are features, too.
+    software : str or sequence of str, optional
+        What the site's configuration says is there (``software:``).
     timeout : float, optional
         Seconds that a call may take.
     retries : int, optional
@@ -195,11 +231,64 @@ def task(
             cache=cache,
             on_failure=on_failure,
             default=default,
-            constraints=Constraints(cores=cores, memory=memory, storage=storage, gpus=gpus, where=where),
+            constraints=Constraints(
+                cores=cores,
+                memory=memory,
+                storage=storage,
+                gpus=gpus,
+                where=where,
+                partition=partition,
+                feature=feature,
+                software=software,
+            ),
         )
         return Task(fn, options, directions, target_direction)
 
     return made if fn is None else made(fn)
+
+
+def implements(
+    of: Task, *, timeout: float | None = None, isolate: bool = False, **needs: Any
+) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Let a task be done by another function, too, on workers that have what that one needs.
+
+    Calls are those of the task. Each is run by the first of its versions for which its worker has room: those that were added, in
+    their order, before the task's own function. With no room for any it waits for the one that others wait for least.
+
+    Parameters
+    ----------
+    of : Task
+        It says all but what follows: directions, what is returned, retries and so on.
+    timeout, isolate
+        As in `task`.
+    **needs
+        ``cores``, ``memory``, ``storage``, ``gpus``, ``where``, ``partition``, ``feature``, ``software``, as in `task`.
+
+    Returns
+    -------
+    callable
+        The function as it is.
+
+    Examples
+    --------
+    >>> @task
+    ... def step(a):
+    ...     return "slow"
+    >>> @implements(step, gpus=1)
+    ... def step_on_gpu(a):
+    ...     return "fast"
+    >>> len(step.versions)
+    2
+    """
+    if not isinstance(of, Task):
+        raise TypeError(f"implements() takes a task, not {of!r:.80}")
+    options = replace(of.options, timeout=timeout, isolate=isolate, constraints=Constraints(**needs))
+
+    def added(fn: Callable[..., Any]) -> Callable[..., Any]:
+        of.add(fn, options)
+        return fn
+
+    return added
 
 
 def io(fn: Callable[..., Any] | None = None, /, **options: Any) -> Any:

@@ -11,9 +11,8 @@ import dask
 import distributed
 from dask.utils import funcname
 
+from hpcnb.future.constraints import refusal
 from hpcnb.pilot.elsewhere import SAME_FIRST
-from hpcnb.tasks.constraints import Constraints, refusal
-from hpcnb.tasks.gpus import Pinned
 
 __all__ = ["Inside", "Main", "Where"]
 
@@ -27,8 +26,11 @@ class Where(Protocol):
     def shown_as(self, name: str) -> contextlib.AbstractContextManager[None]:
         """Have what is submitted within shown together."""
 
-    def check(self, needed: Mapping[str, float]) -> None:
-        """Raise, if no worker can ever give what a task needs."""
+    def check(self, versions: Sequence[Mapping[str, float]]) -> bool:
+        """Raise, if no worker can ever give what any version of a task needs; False: that is not known yet."""
+
+    def watch(self, future: Any, versions: Sequence[Mapping[str, float]]) -> None:
+        """Have a future fail as soon as it is known that no worker can run it."""
 
     def is_future(self, value: Any) -> bool:
         """Whether a value is one that was given."""
@@ -76,11 +78,17 @@ class Main:
 
         return together(name)
 
-    def check(self, needed: Mapping[str, float]) -> None:
+    def check(self, versions: Sequence[Mapping[str, float]]) -> bool:
         from hpcnb.choice import current
+        from hpcnb.future.offers import check
 
-        cluster = current()
-        check(needed, cluster.client, f"cluster {cluster.name!r} on {cluster.site}")
+        return check(current(), versions)
+
+    def watch(self, future: Any, versions: Sequence[Mapping[str, float]]) -> None:
+        from hpcnb.choice import current
+        from hpcnb.future.offers import watch
+
+        watch(current(), future, versions)
 
     def is_future(self, value: Any) -> bool:
         from hpcnb.future.future import Future
@@ -158,8 +166,15 @@ class Inside:
     def shown_as(self, name: str) -> contextlib.AbstractContextManager[None]:
         return contextlib.nullcontext()
 
-    def check(self, needed: Mapping[str, float]) -> None:
-        check(needed, self._client, "this cluster")
+    def check(self, versions: Sequence[Mapping[str, float]]) -> bool:
+        from hpcnb.future.offers import offers_of
+
+        if any(versions) and (error := refusal(versions, offers_of(self._client), "this cluster")) is not None:
+            raise error
+        return True
+
+    def watch(self, future: Any, versions: Sequence[Mapping[str, float]]) -> None:
+        """Its cluster has what it has."""
 
     def is_future(self, value: Any) -> bool:
         return isinstance(value, distributed.Future)
@@ -190,34 +205,9 @@ class Inside:
         self._client.cancel(list(futures))
 
 
-def constrained(fn: Callable[..., Any], **said: Any) -> tuple[Any, dict[str, float]]:
-    """For `hpcnb.submit`: a function with constraints, and what it needs of a worker.
-
-    Raises
-    ------
-    TaskError
-        None has it.
-    """
-    needed = Constraints(**said).needed()
-    Main().check(needed)
-    return (Pinned(fn, said["gpus"]) if said["gpus"] else fn), needed
-
-
 def _marked(*, same_first: bool) -> contextlib.AbstractContextManager[Any]:
     marked: Any = dask
     return marked.annotate(**{SAME_FIRST: True}) if same_first else contextlib.nullcontext()
-
-
-def check(needed: Mapping[str, float], client: Any, where: str) -> None:
-    """Raise, if none of a client's workers can ever give what a task needs.
-
-    Raises
-    ------
-    TaskError
-    """
-    offers = [worker.get("resources", {}) for worker in client.scheduler_info(n_workers=-1)["workers"].values()]
-    if (error := refusal(needed, offers, where)) is not None:
-        raise error
 
 
 @contextlib.contextmanager

@@ -342,7 +342,7 @@ def test_a_future_knows_how_its_worker_died(cluster, tmp_path):
     wait_for((tmp_path / "again").exists)
     said = future.why()
     (tmp_path / "stop").touch()
-    assert re.fullmatch(r"survivor .* worker \S+.*, attempt 2; its worker \S+ on .* was killed by SIGKILL", said)
+    assert re.fullmatch(r"survivor .* worker \S+.*, attempt \d; its worker \S+ on .* was killed by SIGKILL", said)
     assert future.result(timeout=LONG) == "survived"
 
 

@@ -11,6 +11,7 @@ from concurrent.futures import CancelledError
 from pathlib import Path
 
 import cloudpickle
+import distributed
 import numpy as np
 import pytest
 
@@ -28,11 +29,13 @@ def cluster():
     """Two workers of four threads on this machine: where the data is, there is room."""
     with (
         tempfile.TemporaryDirectory(prefix="hpcnb-", dir="/tmp", ignore_cleanup_errors=True) as folder,
-        Account(Path(folder)).entered(),
+        Account(Path(folder)).entered() as account,
         pytest.MonkeyPatch.context() as patch,
     ):
         patch.setenv("CUDA_VISIBLE_DEVICES", "4,5,6,7")  # as a batch system gives them
+        account.sites(local={"batch": "process", "software": ["gromacs", "cuda-12"], "features": "fast"})
         with hpc.Cluster("local", workers_per_node=2, cores_per_worker=4, gpus_per_worker=2) as cluster:
+            cluster.wait_until_ready(PATIENCE)
             yield hpc.use(cluster)
 
 
@@ -515,7 +518,18 @@ def test_memory_is_divided(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "asked", [{"cores": 64}, {"memory": "1PiB"}, {"storage": "1PiB"}, {"gpus": 3}, {"where": "nowhere"}], ids=str
+    "asked",
+    [
+        {"cores": 64},
+        {"memory": "1PiB"},
+        {"storage": "1PiB"},
+        {"gpus": 3},
+        {"where": "nowhere"},
+        {"partition": "long"},
+        {"feature": "haswell"},
+        {"software": ["gromacs", "vasp"]},
+    ],
+    ids=str,
 )
 def test_what_the_site_does_not_have(asked):
     """An unsatisfiable constraint is an error at once, which names what the site offers."""
@@ -524,8 +538,109 @@ def test_what_the_site_does_not_have(asked):
     def work():
         """Never run."""
 
-    with pytest.raises(hpc.TaskError, match="no worker has what the task needs: .*\n.* 4 cores, .* MiB of memory"):
+    with pytest.raises(
+        hpc.TaskError, match="no worker has what the task needs: .*\n.* 4 cores, .* MiB of memory.*software gromacs"
+    ):
         work()
+
+
+CORES = 1
+
+
+def test_constraints_by_name():
+    """A node's features and the site's software are asked for by name, a number by that of a variable, read at each call."""
+
+    @hpc.task(feature=["Linux", "fast"], software="gromacs", cores="CORES")
+    def work():
+        return distributed.get_worker().state.tasks[distributed.get_worker().get_current_task()].resource_restrictions
+
+    global CORES
+    asked = hpc.wait_on(work())
+    assert asked == {"feature:Linux": 0, "feature:fast": 0, "software:gromacs": 0}
+    CORES = 3
+    assert hpc.wait_on(work()) == asked | {"cores": 3}
+    CORES = 64
+    with pytest.raises(hpc.TaskError, match="needs: 64 cores"):
+        work()
+
+
+def test_constraints_before_the_cluster_is_ready(cluster):
+    """A call with constraints waits for no cluster; what no worker of it has is an error of its future as soon as that is known."""
+
+    @hpc.task(cores=64)
+    def never():
+        """Never run."""
+
+    @hpc.task(cores=2)
+    def work():
+        return 1
+
+    young = hpc.use(hpc.Cluster("local", name="early", workers_per_node=1, cores_per_worker=2))
+    try:
+        too_much, plain, enough = never(), hpc.submit(sum, [1, 2], gpus=1), work()
+        assert hpc.wait_on(enough) == 1
+        for future, asked in ((too_much, "64 cores"), (plain, "1 GPU")):
+            with pytest.raises(hpc.TaskError, match=f"no worker has what the task needs: {asked}"):
+                future.result(PATIENCE)
+    finally:
+        young.close()
+        hpc.use(cluster)
+
+
+# -- several versions ------------------------------------------------------------------------------------------------------
+
+
+def test_the_version_is_that_of_a_free_worker(tmp_path):
+    """Each call is run by the best version that its worker has room for: the GPUs' first, the others while those are at work."""
+
+    @hpc.task
+    def step(c: hpc.InOut, name, others):
+        meet(tmp_path, name, others)
+        c.append("core")
+
+    @hpc.implements(step, gpus=1)
+    def step_on_gpu(c, name, others):
+        meet(tmp_path, name, others)
+        c.append(os.environ["CUDA_VISIBLE_DEVICES"])
+
+    names = [f"step-{number}" for number in range(8)]
+    lists: list[list[str]] = [[] for _ in names]
+    for c, name in zip(lists, names, strict=True):
+        step(c, name, names)
+    assert sorted(one for (one,) in hpc.wait_on(lists)) == ["4", "5", "6", "7", *["core"] * 4]
+
+
+def test_versions_that_there_is_no_worker_for():
+    """A version that no worker suits is never taken; with none that any suits the call is an error at once, which names both."""
+
+    @hpc.task(software="vasp")
+    def step():
+        return "vasp"
+
+    with pytest.raises(hpc.TaskError, match="needs: software vasp"):
+        step()
+
+    @hpc.implements(step, gpus=8)
+    def on_eight():
+        return "eight"
+
+    with pytest.raises(hpc.TaskError, match="needs: 8 GPUs; or software vasp"):
+        step()
+
+    @hpc.implements(step, cores=2)
+    def on_two():
+        return "two"
+
+    assert hpc.wait_on([step() for _ in range(5)]) == ["two"] * 5
+    assert (on_two(), {node.name for node in hpc.graph().nodes.values()}) == ("two", {"step"})
+    with pytest.raises(TypeError, match=r"other\(a\) cannot do what step\(\) does: the parameters must be the same"):
+        hpc.implements(step)(other)
+    with pytest.raises(TypeError, match="implements\\(\\) takes a task, not"):
+        hpc.implements(len)
+
+
+def other(a):
+    """It has a parameter more."""
 
 
 # -- programs, and tasks of other kinds -------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 
@@ -26,10 +27,32 @@ UNSURE = 4
 def cluster(debian, short_path, account):
     """Two nodes of a real Slurm."""
     with Sandbox(short_path(), nodes=2, cores_per_node=2) as sandbox:
-        account.sites(box=sandbox.site_entry() | {"home": str(account.home)})
+        command = ["scontrol", "update", "nodename=n2", "availablefeatures=big,new", "activefeatures=big"]
+        subprocess.run(command, env={**os.environ, **sandbox.slurm_env}, check=True)
+        account.sites(box=sandbox.site_entry() | {"home": str(account.home), "software": ["mpich"]})
         with hpc.Cluster("box", nodes=2, cores_per_node=2, workers_per_node=1) as cluster:
             yield hpc.use(cluster)
         account.end()
+
+
+def test_partition_features_and_software():
+    """A task goes to the node that has the feature; what no node has is an error that names what each has."""
+
+    @hpc.task(feature="big", partition="main", software="mpich")
+    def where():
+        import os
+
+        return os.environ["SLURMD_NODENAME"]
+
+    @hpc.task(feature="new")
+    def nowhere():
+        """Never run."""
+
+    assert hpc.wait_on([where() for _ in range(4)]) == ["n2"] * 4
+    with pytest.raises(
+        hpc.TaskError, match=r"needs: feature new .*\n.*node n1: .*, partition main, software mpich, .*\n.*feature big,"
+    ):
+        nowhere()
 
 
 def test_an_mpi_function_of_four_ranks():

@@ -112,28 +112,23 @@ def _each(answers: list[bool]) -> bool | list[bool]:
 
 def compss_get_number_of_resources() -> int:
     """The number of nodes."""
-    return _nodes()
+    return int(_cluster().nodes)
 
 
 def compss_request_resources(num_resources: int, group_name: str | None = None) -> None:  # noqa: ARG001 - their signature
     """Ask for so many nodes more."""
-    _cluster().scale(nodes=_nodes() + num_resources)
+    _cluster().scale(nodes=_cluster().nodes + num_resources)
 
 
 def compss_free_resources(num_resources: int, group_name: str | None = None) -> None:  # noqa: ARG001 - their signature
     """Give so many nodes back."""
-    _cluster().scale(nodes=max(1, _nodes() - num_resources))
+    _cluster().scale(nodes=max(1, _cluster().nodes - num_resources))
 
 
 def _cluster() -> Any:
     from hpcnb.choice import current  # not at a site, where its tasks import this module and there is no client
 
     return current()
-
-
-def _nodes() -> int:
-    seen = _cluster().snapshot
-    return int(seen.spec.resources.nodes) + max(0, len(seen.jobs) - 1)  # each further job is one node
 
 
 def compss_set_wall_clock(wall_clock_limit: int) -> None:

@@ -15,7 +15,7 @@ from cloudpickle import cloudpickle
 
 from hpcnb import tasks
 from hpcnb.compat.pycompss.parameters import direction
-from hpcnb.tasks.constraints import Constraints
+from hpcnb.future.constraints import Constraints
 
 __all__ = ["constraint", "local", "on_failure", "task"]
 

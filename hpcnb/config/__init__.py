@@ -9,16 +9,16 @@ from __future__ import annotations
 
 import difflib
 import os
-import re
 import sys
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from importlib import resources
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import dask.config
 import yaml
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from hpcnb.config.values import Count, Duration, Line, Lines, Memory, Name, Options, Positive, Tags, Word
 from hpcnb.errors import ConfigError
 from hpcnb.model import ClusterSpec, Resources
 from hpcnb.units import format_duration, parse_duration, parse_memory, shown
@@ -32,64 +32,6 @@ __all__ = [
     "parse_duration",
     "parse_memory",
 ]
-
-# ---- values --------------------------------------------------------------------------------------------------
-
-
-def _read(parse: Callable[[Any], int]) -> BeforeValidator:
-    """Let pydantic report what a parser refuses: it knows the key, the parser the remedy."""
-
-    def validate(value: Any) -> int:
-        try:
-            return parse(value)
-        except ConfigError as error:
-            raise ValueError(error.what) from error
-
-    return BeforeValidator(validate)
-
-
-def _number(value: Any) -> Any:
-    # YAML's "yes" is True, and True is 1 to Python.
-    if isinstance(value, bool):
-        raise ValueError(f"{value} is not a number")  # noqa: TRY004 - pydantic reports a ValueError
-    return value
-
-
-def _matching(pattern: str, allowed: str) -> AfterValidator:
-    def validate(value: str) -> str:
-        if not re.fullmatch(pattern, value):
-            raise ValueError(f"{shown(value)} is not allowed: {allowed}")
-        return value
-
-    return AfterValidator(validate)
-
-
-def _lines(value: Any) -> Any:
-    return value.splitlines() if isinstance(value, str) else value
-
-
-def _options(value: Any) -> Any:
-    """Accept a bare option (``--exclusive:``), which is one without a value."""
-    if not isinstance(value, Mapping):
-        return value
-    for name in value:
-        if not re.fullmatch(r"--[a-z][a-z0-9-]*", str(name)):
-            raise ValueError(f"{shown(name)} is not an option: write it in full, as --constraint")
-    return {name: "" if found is None or found is True else found for name, found in value.items()}
-
-
-_Duration = Annotated[int, _read(parse_duration), Field(ge=1)]
-_Memory = Annotated[int, _read(parse_memory), Field(ge=1)]
-_Positive = Annotated[int, BeforeValidator(_number), Field(ge=1)]
-_Count = Annotated[int, BeforeValidator(_number), Field(ge=0)]
-_Line = Annotated[str, _matching(r"[^\x00-\x1f\x7f-\x9f\u2028\u2029]*", "one line without control characters")]
-_Word = Annotated[
-    str, _matching(r"([A-Za-z0-9_][A-Za-z0-9_.,:/@+-]{0,254})?", "letters, digits and _ . , : / @ + -, no - or . first")
-]
-_Name = Annotated[
-    str, _matching(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,63}", "up to 64 letters, digits and _ . -, no - or . first")
-]
-
 
 # ---- schema --------------------------------------------------------------------------------------------------
 
@@ -112,20 +54,20 @@ class _Section(BaseModel):
 class _Wishes(_Section):
     """What may be asked of one cluster; a site's entry gives the default of each."""
 
-    nodes: _Positive = 1
-    walltime: _Duration = 3600
-    partition: _Word = ""
-    account: _Word = ""
-    qos: _Word = ""
-    cores_per_node: _Positive | None = None
-    memory_per_node: _Memory | None = None
-    gpus_per_node: _Count = 0
-    workers_per_node: _Positive | None = None
-    cores_per_worker: _Positive | None = None
-    memory_per_worker: _Memory | None = None
-    gpus_per_worker: _Count = 0
-    idle_timeout: _Duration = 1800
-    options: Annotated[dict[str, _Line], BeforeValidator(_options)] = Field(default_factory=dict)
+    nodes: Positive = 1
+    walltime: Duration = 3600
+    partition: Word = ""
+    account: Word = ""
+    qos: Word = ""
+    cores_per_node: Positive | None = None
+    memory_per_node: Memory | None = None
+    gpus_per_node: Count = 0
+    workers_per_node: Positive | None = None
+    cores_per_worker: Positive | None = None
+    memory_per_worker: Memory | None = None
+    gpus_per_worker: Count = 0
+    idle_timeout: Duration = 1800
+    options: Options = Field(default_factory=dict)
 
 
 class SiteConfig(_Wishes):
@@ -153,22 +95,28 @@ class SiteConfig(_Wishes):
         Where hpcnb keeps its files at the site; empty: ``$HPCNB_HOME`` there, else ``~/.hpcnb``.
     scratch : str
         Where large temporary files go at the site (``$SCRATCH``); empty: the node's own ``$TMPDIR``.
+    software : tuple of str
+        What tasks may ask for by ``software=``: names for what `setup` makes usable.
+    features : tuple of str
+        What they may ask for by ``feature=``, beside the features that Slurm knows of a node.
     nodes, walltime, partition, account, qos, cores_per_node, memory_per_node, gpus_per_node, options
         The site's defaults for `Resources`.
     workers_per_node, cores_per_worker, memory_per_worker, gpus_per_worker, idle_timeout
         The site's defaults for `ClusterSpec`.
     """
 
-    name: _Name
-    host: _Word = ""
-    ssh_config: _Line = ""
-    connect_timeout: _Duration | None = None
+    name: Name
+    host: Word = ""
+    ssh_config: Line = ""
+    connect_timeout: Duration | None = None
     link: Literal["auto", "direct", "exec", "srun", "reverse", "mailbox"] = "auto"
     batch: Literal["slurm", "process"] = "slurm"
-    python: _Line = ""
-    setup: Annotated[tuple[_Line, ...], BeforeValidator(_lines)] = ()
-    home: _Line = ""
-    scratch: _Line = ""
+    python: Line = ""
+    setup: Lines = ()
+    home: Line = ""
+    scratch: Line = ""
+    software: Tags = ()
+    features: Tags = ()
 
     @model_validator(mode="before")
     @classmethod
@@ -366,8 +314,8 @@ def cluster_spec(site: SiteConfig, *, name: str = "", directory: str = "", **wis
 
 
 class _Asked(_Wishes):
-    name: _Name
-    directory: _Line = ""
+    name: Name
+    directory: Line = ""
 
     @classmethod
     def of(cls, wishes: dict[str, Any]) -> _Asked:
