@@ -8,13 +8,14 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import FunctionType, ModuleType
+from types import CodeType, FunctionType, ModuleType
 from typing import Any
 
 from cloudpickle import cloudpickle
 from dask.utils import funcname
 from distributed import Future as DaskFuture
 
+from hpcnb.notebook_name import shell
 from hpcnb.pilot.blame import PLAIN, blame, is_array, kind
 from hpcnb.pilot.call import Call
 from hpcnb.pilot.packed import Packed
@@ -28,6 +29,7 @@ INSTALLED = ("site-packages", "dist-packages")
 
 _seen: set[str] = set()
 _warned: set[str] = set()
+_latest: dict[str, CodeType] = {}
 
 
 def call(fn: Callable[..., Any], **options: Any) -> Call:
@@ -45,6 +47,7 @@ def call(fn: Callable[..., Any], **options: Any) -> Call:
         Names the variable, and the part of it, that cannot travel.
     """
     _send_own_modules_by_value()
+    _notice_change(fn)
     with blaming(fn, funcname(fn)):
         made = Call(fn, **options)
     if len(made.payload) > LARGE:
@@ -120,6 +123,37 @@ def _warn(fn: Any, total: int) -> None:
     )
 
 
+def _notice_change(fn: Any) -> None:
+    """Say once, in a notebook, that a cell has given a function other code than its calls had before."""
+    while hasattr(fn, "fn"):  # what is ours around it
+        fn = fn.fn
+    code = getattr(inspect.unwrap(fn) if callable(fn) else fn, "__code__", None)
+    if code is None or fn.__module__ != "__main__" or "<" in fn.__qualname__ or shell() is None:
+        return
+    before = _latest.get(fn.__qualname__)
+    _latest[fn.__qualname__] = code
+    if before is not None and not _is_same(before, code):
+        sys.stderr.write(
+            f"hpcnb: {fn.__qualname__} is defined anew: this call and later ones run its new code, earlier ones keep theirs\n"
+        )
+
+
+def _is_same(one: CodeType, other: CodeType) -> bool:
+    """Whether two pieces of code do the same, wherever they stand in their cells."""
+    if one is other:
+        return True
+    told = [
+        (code.co_code, code.co_names, code.co_varnames, code.co_freevars, code.co_flags, len(code.co_consts))
+        for code in (one, other)
+    ]
+    return told[0] == told[1] and all(
+        _is_same(mine, its)
+        if isinstance(mine, CodeType) and isinstance(its, CodeType)
+        else (type(mine), mine) == (type(its), its)
+        for mine, its in zip(one.co_consts, other.co_consts, strict=True)
+    )
+
+
 def _send_own_modules_by_value() -> None:
     """Have modules that lie beside the notebook, or the script, travel as they are now: the site may not have them, or older ones."""
     new = sys.modules.keys() - _seen
@@ -134,9 +168,8 @@ def _send_own_modules_by_value() -> None:
 
 
 def _beside() -> Path:
-    ipython: Any = sys.modules.get("IPython")
-    shell = ipython.get_ipython() if ipython is not None else None
-    if shell is not None and (history := shell.user_ns.get("_dh")):
+    running = shell()
+    if running is not None and (history := running.user_ns.get("_dh")):
         return Path(history[0])
     script = getattr(sys.modules["__main__"], "__file__", None)
     return Path(script).resolve().parent if script else Path.cwd()

@@ -60,10 +60,16 @@ def test_what_is_defined_in_cells_travels_both_ways(value):
     )
 
 
-def test_a_redefined_function_runs_as_it_is_now(value):
-    """The cell is run again with other code: the next call is the new one."""
-    for number in (1, 2):
-        assert value(f"def g(x):\n    return x + {number}\nprint(hpc.submit(g, 0).result())") == str(number)
+@pytest.mark.parametrize("call", ["hpc.submit(g, 0)", "hpc.map(g, [0])[0]", "g(0)"])
+def test_a_redefined_function_runs_as_it_is_now(value, call):
+    """The cell is run again: with other code the next call runs that, which is said once; with the same code nothing is."""
+    mark = "@hpc.task\n" if call == "g(0)" else ""
+    name = {"h": "sent", "g": "called"}[call[0]] + str(len(call))
+    for lines, number, said in (("", 1, False), ("", 1, False), ("# moved\n", 1, False), ("", 2, True), ("", 2, False)):
+        cell = f"{lines}{mark}def g(x):\n    return x + {number}\nfor _ in range(2):\n    print({call}.result())"
+        shown = value(cell.replace("g(", f"{name}(").replace("(g,", f"({name},"))
+        notice = f"hpcnb: {name} is defined anew: this call and later ones run its new code, earlier ones keep theirs"
+        assert sorted(shown.splitlines()) == sorted([*[notice] * said, str(number), str(number)])
 
 
 def test_modules_beside_the_notebook_travel_by_value(value, folder):
