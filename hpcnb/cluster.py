@@ -376,9 +376,9 @@ class Cluster(DaskCluster):
     """Not Dask's widget, which knows neither the queue nor the link: `_repr_html_` shows our own view."""
 
     def _repr_html_(self, cluster_status: Any = None) -> str:
-        from hpcnb.views.cluster import status_html
+        from hpcnb.views.overview import overview_html
 
-        return status_html(self._handle.status, time.time())
+        return overview_html(self._handle.status, time.time())
 
     def __repr__(self) -> str:
         return f"<Cluster {self.name!r} on {self.site}: {self.state}>"

@@ -22,6 +22,7 @@ from hpcnb.handle import Handle, ask_with, run
 from hpcnb.model import ClusterStatus
 from hpcnb.site.shell import Prompt
 from hpcnb.views.cluster import status_line, table_text
+from hpcnb.views.overview import overview_styled
 
 TICK = 1.0
 """Seconds between two redraws while only the clock moves."""
@@ -64,7 +65,15 @@ class TerminalFace:
             yield
 
     def show(self, statuses: Sequence[ClusterStatus]) -> None:
-        click.echo(table_text(statuses, time.time()))
+        now = time.time()
+        if not sys.stdout.isatty():
+            click.echo(table_text(statuses, now))
+            return
+        from rich.console import Console  # it is dear, and a script does without
+        from rich.text import Text
+
+        for status in statuses:
+            Console().print(Text.assemble(*overview_styled(status, now)))
 
     def use(self, handle: Handle) -> None:
         """Nothing to do: a terminal has no current cluster."""

@@ -23,7 +23,8 @@ from hpcnb.handle import Handle, ask_with
 from hpcnb.model import ClusterStatus, State
 from hpcnb.notebook.remote_error import shown
 from hpcnb.site.shell import Prompt
-from hpcnb.views.cluster import status_html, status_line, table_html, table_text
+from hpcnb.views.cluster import status_html, status_line
+from hpcnb.views.overview import overviews_html, overviews_text
 
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
@@ -71,7 +72,8 @@ class NotebookFace:
 
     def show(self, statuses: Sequence[ClusterStatus]) -> None:
         now = time.time()
-        display({"text/html": table_html(statuses, now), "text/plain": table_text(statuses, now)}, raw=True)
+        data = {"text/html": overviews_html(statuses, now), "text/plain": overviews_text(statuses, now)}
+        display(data, raw=True)
         cluster = self._in_use()
         if cluster is not None and cluster.state is State.READY and cluster.sessions:
             from hpcnb.notebook.attach import reminder

@@ -20,6 +20,8 @@ from hpcnb.pilot.elsewhere import Elsewhere
 from hpcnb.pilot.events import emit
 from hpcnb.pilot.keeper import Keeper
 from hpcnb.pilot.known import Known
+from hpcnb.pilot.nodes import INTERVAL as NODES_INTERVAL
+from hpcnb.pilot.nodes import Nodes
 from hpcnb.pilot.suspects import Suspects
 from hpcnb.pilot.versions import Chooser
 from hpcnb.pilot.work import Work
@@ -98,4 +100,5 @@ async def dask_setup(server: Scheduler | Worker) -> None:
     scheduler.add_plugin(Elsewhere(scheduler))
     scheduler.add_plugin(Chooser(scheduler))
     scheduler.periodic_callbacks["hpcnb-load"] = PeriodicCallback(plugin.publish, INTERVAL)
+    scheduler.periodic_callbacks["hpcnb-nodes"] = PeriodicCallback(Nodes(scheduler).publish, NODES_INTERVAL)
     emit("scheduler", address=scheduler.address)

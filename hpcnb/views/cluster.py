@@ -51,21 +51,21 @@ def _facts(status: ClusterStatus, now: float) -> str:
     if job and status.state is not State.ENDED and len(job.job_id) < 32:
         facts.append(f"job {job.job_id}")
     if job and status.state is State.QUEUED and job.estimated_start:
-        facts.append(f"starts about {_moment(job.estimated_start, now)}")
+        facts.append(f"starts about {moment(job.estimated_start, now)}")
     if status.state in (State.READY, State.UNREACHABLE):
-        facts += _loads(status)
+        facts += _loads(status, now)
     detail = status.detail
     if status.unknown_since:
         detail = f"the batch system has not answered for {clock(now - status.unknown_since)}"
     return "; ".join([", ".join(facts) + (f": {detail}" if detail else ""), *status.notices.values()])
 
 
-def _loads(status: ClusterStatus) -> list[str]:
+def _loads(status: ClusterStatus, now: float) -> list[str]:
     counts = status.counts
     facts = [f"{_workers(status)}, {counts.cores} core{'s' * (counts.cores != 1)}"]
     busy = {k: n for k, n in counts.tasks.items() if n and k in ("processing", "queued", "waiting", "erred")}
     facts += [f"tasks: {', '.join(f'{n:,} {k}' for k, n in busy.items())}"] if busy else []
-    facts += [f"{_about(status.walltime_left)} left"] if status.walltime_left else []
+    facts += [f"{about(left)} left"] if (left := status.left(now)) else []
     facts += [_link(status)] if status.link or status.route else []
     return facts
 
@@ -86,12 +86,14 @@ def _workers(status: ClusterStatus) -> str:
     return f"{number} worker{'s' * (number != 1)}"
 
 
-def _moment(then: float, now: float) -> str:
+def moment(then: float, now: float) -> str:
+    """The time of day, with the date where it is not today's."""
     day, today = time.localtime(then), time.localtime(now)
     return time.strftime("%H:%M" if day[:3] == today[:3] else "%a %d %b %H:%M", day)
 
 
-def _about(seconds: float) -> str:
+def about(seconds: float) -> str:
+    """A duration without what is too small to matter."""
     unit = 3600 if seconds >= 86400 else 60 if seconds >= 60 else 1
     return format_duration(seconds // unit * unit)
 
@@ -103,26 +105,22 @@ def clock(seconds: float) -> str:
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
-def _mark(status: ClusterStatus) -> str:
+def mark(status: ClusterStatus) -> str:
+    """One character for its state."""
     return "✗" if status.error else MARKS[status.state]
 
 
 def status_html(status: ClusterStatus, now: float) -> str:
     """The same as `status_line`, with a mark in the colour of the state."""
     colour = FAILED if status.error else COLOURS.get(status.state, WAITING)
-    mark = f'<span style="color:{colour}">{_mark(status)}</span>'
     head, _, rest = status_line(status, now).partition(": ")
-    return f'<div style="font-size:0.9em">{mark} <b>{escape(head)}</b> {escape(rest)}</div>'
-
-
-def table_html(statuses: Sequence[ClusterStatus], now: float) -> str:
-    """All clusters, one below the other."""
-    return "".join(status_html(status, now) for status in statuses)
+    coloured = f'<span style="color:{colour}">{mark(status)}</span>'
+    return f'<div style="font-size:0.9em">{coloured} <b>{escape(head)}</b> {escape(rest)}</div>'
 
 
 def table_text(statuses: Sequence[ClusterStatus], now: float) -> str:
     """All clusters, a line each."""
-    return "\n".join(f"{_mark(status)} {status_line(status, now)}" for status in statuses)
+    return "\n".join(f"{mark(status)} {status_line(status, now)}" for status in statuses)
 
 
 def sites_text(sites: Sequence[dict[str, Any]]) -> str:
