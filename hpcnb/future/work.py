@@ -98,8 +98,8 @@ def _cell() -> Work:
         return Work(id=_own, label=Path(sys.argv[0]).name or "calls")
     kernel = getattr(running, "kernel", None)
     header = kernel.get_parent().get("header", {}) if kernel is not None else {}
-    name = header.get("msg_id") or f"{_own}-{running.execution_count}"
-    return Work(id=name, label=f"cell [{running.execution_count}]")
+    name = header.get("msg_id") or f"{_own}-{running.displayhook.prompt_count}"
+    return Work(id=name, label=f"cell [{running.displayhook.prompt_count}]")
 
 
 def settle_all(timeout: float, *, at_once: bool) -> None:
@@ -126,12 +126,12 @@ class Look:
         self.heard = threading.Event()
         self.sent = 0
         self.fresh = self.open = False
-        self.begun = self.at = time.monotonic()
+        self.begun = self.at = self.drawn = time.monotonic()
         self.view = _show(self)
 
     def draw(self, summary: Summary, note: str = "") -> None:
         """Show how it stands."""
-        self.shown = True
+        self.shown, self.drawn = True, time.monotonic()
         if self.view is not None:
             self.view.draw(summary, note)
 
@@ -235,7 +235,7 @@ class Looks:
     def _tick(self) -> None:
         open_ = [look for look in list(self._looks.values()) if look.open]
         for look in open_:
-            if look.shown or look.summary is None:
+            if time.monotonic() >= look.drawn + TICK * 0.9 and (look.shown or look.summary is None):
                 self._draw(look)
         self._ticking = bool(open_)
         if open_:

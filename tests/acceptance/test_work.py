@@ -1,0 +1,132 @@
+"""Work is shown under the cell that submitted it: as `nbclient` and a terminal see it, and what stays."""
+
+from __future__ import annotations
+
+import os
+import pty
+import re
+import subprocess
+import sys
+
+import nbformat
+import pytest
+from nbclient import NotebookClient
+from nbconvert import HTMLExporter
+
+from tests.unit.pilot.host import environment
+
+pytestmark = pytest.mark.slow
+
+UP = """
+%load_ext hpcnb
+import time
+import hpcnb as hpc
+%hpc up local --workers-per-node 2 --cores-per-worker 1
+def odd(x):
+    time.sleep(0.1)
+    if x == 7:
+        raise ValueError(f"<b>no</b> {x}")
+    return x
+"""
+CELLS = [
+    UP,
+    "futures = hpc.map(odd, range(60))",
+    "hpc.wait(futures);",
+    "hpc.gather(hpc.map(abs, range(1000)))[-1]",
+    "waits = [hpc.submit(time.sleep, 2.5), hpc.submit(abs, -1)]\nhpc.wait(waits);",
+    "@hpc.task\ndef nap():\n    time.sleep(2.5)\nwith hpc.group('naps'):\n    nap(), nap()",
+]
+SCRIPT = """
+import time
+import hpcnb as hpc
+if __name__ == "__main__":
+    with hpc.Cluster("local", workers_per_node=1, cores_per_worker=1) as cluster:
+        hpc.use(cluster)
+        cluster.wait_until_ready()
+        hpc.gather(hpc.map(abs, range(10)))
+        hpc.gather(hpc.map(time.sleep, [0.3] * 10))
+"""
+
+
+@pytest.fixture(scope="module")
+def notebook(tmp_path_factory):
+    """One that was run by a program."""
+    from tests.isolation import isolation
+
+    with pytest.MonkeyPatch.context() as monkeypatch, isolation(monkeypatch) as place:
+        for name, value in (environment() | place.environ).items():
+            monkeypatch.setenv(name, value)
+        made = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in CELLS])
+        NotebookClient(made, timeout=90, kernel_name="python3").execute()
+        yield made
+
+
+def shown(notebook, cell):
+    """The texts under a cell."""
+    return [o.data["text/plain"] for o in notebook.cells[cell].outputs if o.output_type == "display_data"]
+
+
+def test_the_final_state_stays(notebook):
+    """Under the cell that submitted a map stands how it ended, though that cell had ended long before; once."""
+    (text,) = shown(notebook, 1)
+    assert re.match(r"odd: 59 of 60 done, 1 failed, in 0:0\d\n  odd-\w+\S* failed on 0-\S+: .*<b>no</b> 7", text)
+    assert shown(notebook, 2) == []
+
+
+def test_quick_work_shows_nothing(notebook):
+    """A map of a moment leaves nothing but the cell's own value."""
+    assert [output.output_type for output in notebook.cells[3].outputs] == ["execute_result"]
+
+
+def test_submits_of_a_cell_and_a_group_are_shown_together(notebook):
+    """What a cell submits one by one has one view, and so have the tasks of a group, under its name."""
+    assert re.match(r"cell \[5\]: 2 done, in 0:0\d\n", *shown(notebook, 4))
+    assert re.match(r"naps: 2 done, in 0:0\d\n", *shown(notebook, 5))
+
+
+def test_an_exported_page_has_it(notebook):
+    """The page that `nbconvert` makes has it without a script: the bar, what failed, and markup of others as text."""
+    page, _ = HTMLExporter().from_notebook_node(notebook)
+    assert "59 of 60 done" in page
+    assert "&lt;b&gt;no&lt;/b&gt; 7" in page
+    assert "<b>no</b>" not in page
+
+
+def run_script(tmp_path, isolated, stderr):
+    """Start the script with this stderr."""
+    (tmp_path / "script.py").write_text(SCRIPT)
+    return subprocess.Popen(
+        [sys.executable, "script.py"],
+        cwd=tmp_path,
+        env=environment() | isolated.environ,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=stderr,
+    )
+
+
+def test_a_terminal_has_a_line(tmp_path, isolated):
+    """In a terminal, work that takes long is a line on stderr that ends with how it ended; quick work is none."""
+    ours, theirs = pty.openpty()
+    process = run_script(tmp_path, isolated, theirs)
+    os.close(theirs)
+    text = b""
+    try:
+        while more := os.read(ours, 4096):
+            text += more
+    except OSError:  # the other end is closed
+        pass
+    finally:
+        os.close(ours)
+    assert process.wait(60) == 0
+    lines = re.split(r"[\r\n]+", text.decode().strip())
+    assert all(line.startswith("\x1b[Ksleep [") for line in lines), lines
+    assert re.search(r"\]: 10 done, in 0:0\d$", lines[-1])
+    assert len(lines) > 1
+
+
+def test_a_pipe_has_nothing(tmp_path, isolated):
+    """A script whose stderr is no terminal says nothing there."""
+    process = run_script(tmp_path, isolated, subprocess.PIPE)
+    _, said = process.communicate(timeout=90)
+    assert (process.returncode, said) == (0, b"")
