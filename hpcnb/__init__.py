@@ -64,6 +64,7 @@ _LAZY = {
     "persist": "hpcnb.objects",
     "persisted": "hpcnb.objects",
     "reduction": "hpcnb.tasks",
+    "retry": "hpcnb.future.again",
     "sites": "hpcnb.choice",
     "submit": "hpcnb.future.verbs",
     "task": "hpcnb.tasks",

@@ -25,7 +25,7 @@ from hpcnb.future.batches import Sent
 from hpcnb.future.future import Future
 from hpcnb.future.graph import annotated, node
 from hpcnb.future.ledger import Ledger
-from hpcnb.future.work import Looks, work_now
+from hpcnb.future.work import Looks, Work, work_now
 from hpcnb.handle import Handle
 from hpcnb.model import State
 from hpcnb.notebook_name import notebook_name, shell
@@ -157,6 +157,7 @@ class NotebookClient(Client):
         priority: int = 0,
         retries: int | None = None,
         resources: Mapping[str, float] | None = None,
+        work: Sequence[str] = (),
     ) -> None:
         """Have tasks run, in order, as soon as that can be; the one way by which all of ours go.
 
@@ -169,8 +170,10 @@ class NotebookClient(Client):
             As in `hpcnb.submit`.
         resources : mapping, optional
             What they need of what workers offer (see `hpcnb.pilot.node`).
+        work : id and label, optional
+            With which others they are shown; by default as where this is called.
         """
-        work = work_now()
+        shown = Work(id=work[0], label=work[1]) if work else work_now()
         # Not by Dask's own `submit`, which would take arguments of some names for its own.
         for size, some in itertools.groupby(tasks, lambda task: task.batch.size):
             sent = list(some)
@@ -179,7 +182,7 @@ class NotebookClient(Client):
             for task in sent:  # the scheduler reads a graph in a thread, and hears meanwhile what is released
                 task.batch.needs = [DaskFuture(key, self) for key in nodes[task.batch.key].dependencies]
             try:
-                with annotated(**{TAG: tag, SIZE: size, WORK: (work.id, work.label) if work.id else None}):
+                with annotated(**{TAG: tag, SIZE: size, WORK: (shown.id, shown.label) if shown.id else None}):
                     made = self._graph_to_futures(
                         LLGExpr(nodes, _determ_token=uuid.uuid4().hex),
                         keys,
@@ -194,10 +197,10 @@ class NotebookClient(Client):
                     self.ledger.forget(task.batch, error)
                 raise
             for task in sent:
-                task.batch.work = work.id
+                task.batch.work = shown.id
                 self.ledger.hold(task.batch, made[task.batch.key])
         if tasks:
-            self.looks.sent(work, sum(task.batch.size or 1 for task in tasks))
+            self.looks.sent(shown, sum(task.batch.size or 1 for task in tasks))
 
     def pick(self, batch: Batch, index: int) -> Any:
         """A future of Dask's for one call of a batch; no one of the notebook's own."""
@@ -257,6 +260,10 @@ class NotebookClient(Client):
     def _handle_key_in_memory(self, key: Any = None, type: Any = None, workers: Any = None) -> None:
         super()._handle_key_in_memory(key, type, workers)
         self.ledger.finished(key)
+
+    def _handle_retried_key(self, key: Any = None) -> None:
+        super()._handle_retried_key(key)
+        self.ledger.retried(key)
 
     def _handle_task_erred(self, key: Any = None, exception: Any = None, traceback: Any = None) -> None:
         super()._handle_task_erred(key, exception, traceback)

@@ -47,6 +47,7 @@ class Batch:
         "_released",
         "_traceback",
         "_wanted",
+        "again",
         "dask",
         "early",
         "error",
@@ -70,6 +71,7 @@ class Batch:
         self.size = size
         self.tag = tag
         self.work = ""  # with which others it is shown
+        self.again: dict[int, tuple[Batch, int]] | None = None  # calls that were sent once more, and where they are now
         self.pace = pace
         # Dask's futures of what it depends on, which must not go before the scheduler knows of it.
         self.needs: Sequence[Any] = ()
@@ -115,6 +117,13 @@ class Batch:
             self.pace.learn(value)
         for listener in listeners:
             listener(self)
+
+    def reopen(self) -> bool:
+        """It is run again, after it has failed; False: it has not."""
+        with _lock:
+            if failed := self.error is not None and self.state is FINISHED:
+                self.state, self.settled, self.error, self._traceback, self._wanted = PENDING, False, None, None, False
+        return failed
 
     def cancel(self, index: int | None) -> bool:
         """Cancel it, or one of its calls: the key goes when nobody wants anything of it."""

@@ -50,13 +50,25 @@ class Future(concurrent.futures.Future[Any]):
         Which of its calls; None where it is but one.
     """
 
-    __slots__ = ("_watch", "batch", "index")
+    __slots__ = ("_batch", "_index", "_watch")
 
     def __init__(self, batch: Batch, index: int | None = None) -> None:
         # Not what `concurrent.futures` makes at once: a condition for each of a million futures is a gigabyte.
-        self.batch = batch
-        self.index = index
+        self._batch = batch
+        self._index = index
         self._watch: Watch | None = None
+
+    @property
+    def batch(self) -> Batch:
+        """What it stands on; where its call was sent again, that."""
+        while self._batch.again and self._index in self._batch.again:
+            self._batch, self._index = self._batch.again[self._index or 0]
+        return self._batch
+
+    @property
+    def index(self) -> int | None:
+        """Which of the calls of that."""
+        return self._index if self.batch.size is not None else None
 
     # -- the protocol of concurrent.futures ----------------------------------------------------------------------------
 

@@ -15,6 +15,7 @@ from distributed.client import FutureCancelledError
 from hpcnb.future.batch import Batch
 from hpcnb.future.revealed import revealed
 from hpcnb.future.why import node_of
+from hpcnb.pilot.work import RETRY
 
 if TYPE_CHECKING:
     from hpcnb.kept import NotebookClient
@@ -40,7 +41,7 @@ class Ledger:
     """
 
     def __init__(self, client: NotebookClient) -> None:
-        self._client = client
+        self.client = client
         self._known: weakref.WeakValueDictionary[Any, Batch] = weakref.WeakValueDictionary()
         self._open: dict[Any, Batch] = {}
         self._wanted: deque[Batch] = deque()
@@ -53,7 +54,7 @@ class Ledger:
 
     def awaited(self) -> contextlib.AbstractContextManager[Any]:
         """While somebody waits for a future, he is asked for whatever a lost connection needs."""
-        return self._client.awaited()
+        return self.client.awaited()
 
     def batch(self, key: Any, **more: Any) -> tuple[Batch, bool]:
         """The batch of a key, and whether it is a new one."""
@@ -97,6 +98,12 @@ class Ledger:
         else:  # Python's own values, and of ours no more than the outcomes of a batch: see `hpcnb.pilot.early`
             batch.settle(pickle.loads(batch.early))  # noqa: S301
 
+    def retried(self, key: Any) -> None:
+        """A key that had failed is tried again."""
+        batch = self._known.get(key)
+        if batch is not None and batch.reopen():
+            self._open[key] = batch
+
     def erred(self, key: Any) -> None:
         """A key has failed, or was cancelled, as Dask's own state of it says."""
         batch = self._open.get(key)
@@ -106,7 +113,7 @@ class Ledger:
 
     def _state(self, batch: Batch) -> Any:
         # The client has forgotten what was cancelled, and the batch has no future of Dask's while it is being sent.
-        return self._client.futures.get(batch.key) or (batch.dask and batch.dask._state)  # noqa: SLF001
+        return self.client.futures.get(batch.key) or (batch.dask and batch.dask._state)  # noqa: SLF001
 
     def _end(self, key: Any) -> None:
         batch = self._known.get(key)
@@ -118,7 +125,7 @@ class Ledger:
     def close(self, cause: BaseException) -> None:
         """Nothing more will be heard: what is not here now never will be, and this is why."""
         self._cause = self._cause or cause
-        self._client.looks.close(self._cause)
+        self.client.looks.close(self._cause)
         while self._open:
             with contextlib.suppress(KeyError):
                 self._open.popitem()[1].settle(error=self._cause)
@@ -131,34 +138,44 @@ class Ledger:
         """Have the scheduler cancel a key, and those that need it."""
         self._open.pop(batch.key, None)
         batch.settle(error=FutureCancelledError(batch.key, "cancelled by its user"))
-        self._client.cancel_soon(batch.dask)
+        self.client.cancel_soon(batch.dask)
+
+    def cancel_work(self, work: str) -> None:
+        """Have all cancelled that are shown together."""
+        for batch in [batch for batch in list(self._open.values()) if batch.work == work]:
+            batch.cancel(None)
+
+    def again(self, batch: Batch) -> None:
+        """Have the scheduler run a key once more that has failed."""
+        self.retried(batch.key)
+        self.client.tell({"op": RETRY, "key": batch.key})
 
     def release(self, batch: Batch) -> None:
         """Let the scheduler forget a key."""
         self._open.pop(batch.key, None)
         batch.settle(error=FutureCancelledError(batch.key, "released by its user"))
-        self._client.release(batch.key)
+        self.client.release(batch.key)
         batch.dask.release()
 
     def pick(self, batch: Batch, index: int) -> Any:
         """A future of Dask's for one of a batch's calls."""
-        return self._client.pick(batch, index)
+        return self.client.pick(batch, index)
 
     def tell(self, batch: Batch) -> dict[str, Any]:
         """How it stands with a key at the scheduler, and in which job."""
-        known = self._client.known(batch.key)
+        known = self.client.known(batch.key)
         return {**known, "job": self._job_of(node_of(known["worker"])) if known["worker"] else ""}
 
     def _job_of(self, node: str) -> str:
-        jobs = self._client.handle.status.jobs if self._client.handle else ()
+        jobs = self.client.handle.status.jobs if self.client.handle else ()
         found = [job.job_id for job in jobs if node in job.nodes or len(jobs) == 1]
         return found[0] if found else ""
 
     def held_up(self) -> str:
         """What holds up all that was submitted; empty: nothing."""
-        if self._client.connected:
+        if self.client.connected:
             return ""
-        handle = self._client.handle
+        handle = self.client.handle
         return f"the cluster is {handle.status.state}: {handle.status.detail}" if handle else "nobody is connected"
 
     def fetch(self, batch: Batch) -> None:
@@ -170,7 +187,7 @@ class Ledger:
         with self._lock:
             call, self._called = not self._called, True
         if call:
-            self._client.call(self._begin)
+            self.client.call(self._begin)
 
     def _begin(self) -> None:
         self._called = False
@@ -206,16 +223,16 @@ class Ledger:
         lost = set(answer["keys"])  # with their workers; the scheduler tells when they have been computed again
         for key in lost:
             self._open[key] = batches[key]
-            self._client.report(key)
+            self.client.report(key)
         if rest := {key: batch for key, batch in batches.items() if key not in lost}:
             await self._bring(rest)
 
     async def _ask(self, keys: list[Any]) -> dict[str, Any]:
         while True:
             try:
-                answer: dict[str, Any] = await self._client.collect(keys)
+                answer: dict[str, Any] = await self.client.collect(keys)
                 return answer
             except OSError:  # the connection: the client makes it again
-                if self._client.status not in ("running", "connecting"):
+                if self.client.status not in ("running", "connecting"):
                     raise
                 await asyncio.sleep(PAUSE)

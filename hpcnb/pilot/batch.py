@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import pickle
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -71,15 +72,22 @@ class Calls:
         How often a call is tried again when it raises.
     """
 
-    __slots__ = ("__name__", "_call", "_retries", "_rows")
+    __slots__ = ("__name__", "_call", "_only", "_retries", "_rows")
     isolates = True
 
     def __init__(self, call: Call, rows: Sequence[tuple[Any, ...]], retries: int = 0) -> None:
         self.__name__: str = call.__name__
         self._call = call
         self._retries = retries
+        self._only: tuple[int, ...] = ()
         # The scheduler carries bytes, and needs nothing of the user's to read them.
         self._rows: bytes = cloudpickle.dumps(rows, protocol=pickle.HIGHEST_PROTOCOL)
+
+    def only(self, indices: Sequence[int]) -> Calls:
+        """Some of them."""
+        other = copy.copy(self)
+        other._only = tuple(self._only[index] if self._only else index for index in indices)  # noqa: SLF001 - its twin
+        return other
 
     @property
     def nbytes(self) -> int:
@@ -89,6 +97,7 @@ class Calls:
     def __call__(self, *batches: Outcomes) -> Outcomes:
         """Run them, one after the other."""
         rows = pickle.loads(self._rows)  # noqa: S301 - of the user's own client
+        rows = [rows[index] for index in self._only] or rows
 
         def work(run: Callable[[int, Sequence[Any]], Outcome]) -> Outcomes:
             tally = Tally()

@@ -146,6 +146,16 @@ class Counts:
         self._changed = time.monotonic()
         self._count["cancelled"] += size
 
+    def take_back(self, key: Any, number: int) -> None:
+        """So many calls of a batch that have failed are about to be sent again."""
+        bad = self._bad.pop(key, 0)
+        number = min(number, bad)
+        if left := bad - number:
+            self._bad[key] = left
+        self._count["failed"] -= number
+        self._retried += number
+        self._errors = [error for error in self._errors if not error[0].startswith(f"{key}[")]
+
     def tell(self, key: Any, tally: dict[str, Any]) -> None:
         """A worker tells how far it is with a batch, since its beginning."""
         if task := self._running.get(key):

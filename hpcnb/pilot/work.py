@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import pickle
 import time
 from collections import OrderedDict
 from typing import Any
@@ -14,10 +15,12 @@ from hpcnb.pilot.counts import Counts, to_message
 from hpcnb.pilot.keeper import SIZE
 from hpcnb.pilot.tally import TALLY, WORK
 
-__all__ = ["LOOK", "LOOK_AWAY", "SUMMARY", "Work"]
+__all__ = ["LOOK", "LOOK_AWAY", "RETRY", "SUMMARY", "Work"]
 
 LOOK, LOOK_AWAY = "hpcnb-look", "hpcnb-look-away"
 """The messages of a client, with the id of a group; the first one is answered at once, the summary of one unknown is empty."""
+RETRY = "hpcnb-retry"
+"""The message of a client, with the key of a task that has failed and shall be run again."""
 SUMMARY = "hpcnb-work"
 """The message to a client that looks."""
 INTERVAL = 0.25
@@ -56,7 +59,8 @@ class Work(SchedulerPlugin):
         self._last: dict[str, float] = {}
         # Tasks that Dask has released: whether they come back, or are forgotten, is seen next.
         self._left: dict[Any, str] = {}
-        said: dict[str, Any] = {LOOK: self._look, LOOK_AWAY: self._look_away, TALLY: self._told}
+        said: dict[str, Any] = {LOOK: self._look, LOOK_AWAY: self._look_away, TALLY: self._told, RETRY: self._retry}
+        scheduler.handlers["hpcnb_again"] = self.again
         scheduler.stream_handlers.update(said)
 
     # -- what the scheduler tells --------------------------------------------------------------------------------------
@@ -145,6 +149,29 @@ class Work(SchedulerPlugin):
             self._last.pop(group, None)
             if due := self._due.pop(group, None):
                 due.cancel()
+
+    def _retry(self, key: Any, client: str) -> None:
+        task = self._scheduler.tasks.get(key)
+        if task is not None and task.state == "erred":
+            self._scheduler.stimulus_retry(keys=[key], client=client)
+
+    def again(self, key: Any, indices: list[int]) -> dict[str, Any]:
+        """Of a batch, what some of its calls are, which their client is about to send again; empty: it is not known.
+
+        Returns
+        -------
+        dict
+            ``calls``: `hpcnb.pilot.batch.Calls`, pickled; ``needs``: keys of the batches that they take arguments from; ``work``: id and
+            label of their group.
+        """
+        task = self._scheduler.tasks.get(key)
+        if task is None or task.state != "memory":
+            return {}
+        named = (task.annotations or {}).get(WORK) or ("", "")
+        if counts := self._groups.get(named[0]):
+            counts.take_back(key, len(indices))
+        needs = [one.key for one in task.run_spec.args]
+        return {"calls": pickle.dumps(task.run_spec.func.only(indices)), "needs": needs, "work": named}
 
     # -- what they are shown -------------------------------------------------------------------------------------------
 

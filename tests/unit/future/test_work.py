@@ -9,6 +9,7 @@ import time
 import pytest
 
 from hpcnb.future import batches, work
+from hpcnb.future.again import retry
 from hpcnb.future.work import together, uncounted, work_now
 from hpcnb.pilot.counts import Counts, to_message
 from hpcnb.pilot.work import LOOK, SUMMARY
@@ -126,6 +127,56 @@ def test_parts_are_no_calls(client, submit, views):
         submit(pow, 2, 4)
     assert views["real"].wait(lambda summary: summary.ended).total == 1
     assert list(views) == ["real"]
+
+
+def test_what_has_failed_is_run_again(client, submit, views, monkeypatch):
+    """Failed calls, alone or in a batch, run again and their futures give what comes of that; others are not touched."""
+    broken.set()
+    with together("retry"):
+        alone = submit(mended, 1)
+        after = submit(abs, alone)
+        members = batches.send_all(client, mended, [(x,) for x in range(6)], batch_size=3)
+    views["retry"].wait(lambda summary: summary.failed == 5)
+    assert isinstance(members[1].exception(LONG), ValueError)
+    broken.clear()
+    before = ran_with.copy()
+    assert retry([alone, *members]) == 4
+    assert [future.result(LONG) for future in [alone, after, *members]] == [1, 1, *range(6)]
+    assert sorted(ran_with[len(before) :]) == [1, 1, 3, 5]
+    seen = views["retry"].wait(lambda summary: summary.ended and summary.done == 8)
+    assert (seen.failed, seen.total, seen.errors) == (0, 8, ())
+    assert seen.retried == 5
+    assert retry([alone, *members]) == 0
+
+
+broken = threading.Event()
+ran_with = []
+
+
+def mended(x):
+    """Odd numbers fail for some time."""
+    ran_with.append(x)
+    if x % 2 and broken.is_set():
+        raise ValueError(x)
+    return x
+
+
+def test_all_that_is_shown_together_is_cancelled(client, submit, views):
+    """What has not ended is cancelled, the rest and other groups are not."""
+    with together("here"):
+        ended = submit(pow, 2, 3)
+        assert ended.result(LONG) == 8
+        futures = [submit(waits) for _ in range(5)]
+        work = work_now()
+    with together("there"):
+        other = submit(waits, 3)
+    views["here"].wait(lambda summary: summary.total == 6)
+    client.ledger.cancel_work(work.id)
+    seen = views["here"].wait(lambda summary: summary.ended)
+    assert (seen.done, seen.cancelled) == (1, 5)
+    assert all(future.cancelled() for future in futures)
+    gate.set()
+    assert other.result(LONG) == 3
 
 
 def test_quick_work_is_not_shown(client, submit, monkeypatch):
