@@ -24,6 +24,7 @@ _COMMANDS = {
     "keep": "hpcnb.cli.clusters",
     "sites": "hpcnb.cli.sites",
     "login": "hpcnb.cli.sites",
+    "queue": "hpcnb.cli.queue",
     "agent": "hpcnb.cli.agent",
     "sandbox": "hpcnb.cli.sandbox",
 }

@@ -25,6 +25,7 @@ FLOORS = [
         "cluster",
         "compat",
         "kept",
+        "queue",
         "notebook_name",
         "objects",
         "serializing",

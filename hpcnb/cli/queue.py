@@ -1,0 +1,262 @@
+"""`queue`: the commands about persistent queues. They need nothing that runs: each takes the queue's lease, and returns it."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import shlex
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import click
+
+from hpcnb.cli.face import as_json
+from hpcnb.errors import QueueError
+from hpcnb.queue.queue import Queue, listing
+from hpcnb.views.queue import queues_text, tasks_text
+
+_STATES = ("Waiting", "Pending", "Running", "Succeeded", "Failed", "Killed")
+
+
+@click.group()
+def queue() -> None:
+    """Persistent queues: many tasks, few jobs, no open laptop.
+
+    \b
+    Examples:
+      hpcnb queue create extract
+      hpcnb queue load extract commands.txt
+      hpcnb queue add extract -- gzip -9 big.tar
+      hpcnb queue list
+      hpcnb queue tasks extract --state Failed
+      hpcnb queue retry extract
+    """
+
+
+def _on_queue(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command the queue it is about."""
+    site = click.option("--site", default="", help="Where the queue is; by default on the default site.")
+    return click.argument("name")(site(command))
+
+
+def _numbers(_context: click.Context, _parameter: click.Parameter, text: str | None) -> list[int]:
+    """Ids as people write them: 3,5,10-20."""
+    found: list[int] = []
+    for piece in filter(None, (text or "").split(",")):
+        first, dash, last = piece.partition("-")
+        if not first.strip().isdecimal() or (dash and not last.strip().isdecimal()):
+            raise click.BadParameter(f"{piece!r} is no id of a task; write 3,5,10-20")
+        found += range(int(first), int(last or first) + 1)
+    return found
+
+
+_ids = click.option("--id", "ids", callback=_numbers, metavar="IDS", help="Only these tasks: 3,5,10-20.")
+_priority = click.option("--priority", type=int, default=0, show_default=True, help="Higher goes first.")
+
+
+def _say(count: int, done: str) -> None:
+    click.echo(f"{count} task{'s' * (count != 1)} {done}")
+
+
+@queue.command()
+@_on_queue
+def create(name: str, site: str) -> None:
+    """Make a queue called NAME.
+
+    \b
+    Examples:
+      hpcnb queue create extract
+    """
+    Queue.create(name, site=site)
+
+
+@queue.command(context_settings={"ignore_unknown_options": True})
+@_on_queue
+@click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
+@_priority
+@click.option("--requires", callback=_numbers, metavar="IDS", help="Tasks that have to succeed before: 3,5,10-20.")
+@click.option("--after", callback=_numbers, metavar="IDS", help="Tasks that have to finish before, well or not.")
+def add(name: str, site: str, command: Sequence[str], priority: int, requires: list[int], after: list[int]) -> None:
+    """Add COMMAND to the queue called NAME; prints the task's id. One word is a whole line for the shell.
+
+    \b
+    Examples:
+      hpcnb queue add extract 'convert a.tif a.png && rm a.tif'
+      hpcnb queue add extract --requires 1-100 -- merge --all
+    """
+    line = command[0] if len(command) == 1 else shlex.join(command)
+    click.echo(Queue.connect(name, site=site).add(line, priority=priority, requires=requires, after=after))
+
+
+@queue.command()
+@_on_queue
+@click.argument("file", type=click.Path(allow_dash=True))
+@_priority
+def load(name: str, site: str, file: str, priority: int) -> None:
+    """Add each line of FILE as a command, all or none; empty lines and those that begin with # are left out.
+
+    \b
+    Examples:
+      hpcnb queue load extract commands.txt
+      seq -f 'process %g' 1000 | hpcnb queue load extract -
+    """
+    _say(len(Queue.connect(name, site=site).load("/dev/stdin" if file == "-" else file, priority=priority)), "added")
+
+
+@queue.command("list")
+@click.option("--site", default="", help="Whose queues; by default the default site's.")
+@as_json
+def list_(site: str, as_json: bool) -> None:
+    """List the queues.
+
+    \b
+    Examples:
+      hpcnb queue list
+      hpcnb queue list --json
+    """
+    found = listing(site=site)
+    click.echo(json.dumps(found, indent=1) if as_json else queues_text(found))
+
+
+@queue.command()
+@_on_queue
+@as_json
+def status(name: str, site: str, as_json: bool) -> None:
+    """Show how many tasks of the queue called NAME are in each state.
+
+    \b
+    Examples:
+      hpcnb queue status extract
+      hpcnb queue status extract --json
+    """
+    found = Queue.connect(name, site=site).status()
+    click.echo(json.dumps(found, indent=1) if as_json else queues_text([found]))
+
+
+@queue.command()
+@_on_queue
+@click.option("--state", type=click.Choice(_STATES, case_sensitive=False), help="Only tasks in this state.")
+@click.option("-n", "count", type=click.IntRange(min=1), help="At most so many.")
+@as_json
+def tasks(name: str, site: str, state: str | None, count: int | None, as_json: bool) -> None:
+    """List the tasks of the queue called NAME; as JSON, one on each line.
+
+    \b
+    Examples:
+      hpcnb queue tasks extract --state Failed
+      hpcnb queue tasks extract --json -n 10
+    """
+    found = itertools.islice(Queue.connect(name, site=site).tasks(state), count)
+    if as_json:
+        for one in found:
+            click.echo(json.dumps(one.to_json()))
+    else:
+        click.echo(tasks_text([one.to_json() for one in found]))
+
+
+@queue.command()
+@_on_queue
+@click.argument("id", type=int)
+def task(name: str, site: str, id: int) -> None:
+    """Show the task ID of the queue called NAME with all its attempts, as JSON.
+
+    \b
+    Examples:
+      hpcnb queue task extract 17
+    """
+    click.echo(json.dumps(Queue.connect(name, site=site).task(id), indent=1))
+
+
+@queue.command()
+@_on_queue
+@_ids
+def retry(name: str, site: str, ids: list[int]) -> None:
+    """Have failed tasks carried out again.
+
+    \b
+    Examples:
+      hpcnb queue retry extract
+      hpcnb queue retry extract --id 3,7-9
+    """
+    _say(Queue.connect(name, site=site).retry(ids or None), "to be carried out again")
+
+
+@queue.command()
+@_on_queue
+@_ids
+def revive(name: str, site: str, ids: list[int]) -> None:
+    """Have killed tasks carried out again.
+
+    \b
+    Examples:
+      hpcnb queue revive extract
+    """
+    _say(Queue.connect(name, site=site).revive(ids or None), "to be carried out again")
+
+
+@queue.command()
+@_on_queue
+@_ids
+@click.option("--force", is_flag=True, help="Yes, those too that succeeded.")
+def rerun(name: str, site: str, ids: list[int], force: bool) -> None:
+    """Have all tasks that have ended carried out again, those too that succeeded.
+
+    \b
+    Examples:
+      hpcnb queue rerun extract --force
+    """
+    _say(Queue.connect(name, site=site).rerun(ids or None, force=force), "to be carried out again")
+
+
+@queue.command()
+@_on_queue
+def recover(name: str, site: str) -> None:
+    """Take back the tasks of workers that have died. Always safe, and done without it in time.
+
+    \b
+    Examples:
+      hpcnb queue recover extract
+    """
+    _say(Queue.connect(name, site=site).recover(), "taken back")
+
+
+@queue.command()
+@_on_queue
+def pause(name: str, site: str) -> None:
+    """Give out no further tasks; those that run go on.
+
+    \b
+    Examples:
+      hpcnb queue pause extract
+    """
+    Queue.connect(name, site=site).pause()
+
+
+@queue.command()
+@_on_queue
+def resume(name: str, site: str) -> None:
+    """Give out tasks again.
+
+    \b
+    Examples:
+      hpcnb queue resume extract
+    """
+    Queue.connect(name, site=site).resume()
+
+
+@queue.command()
+@_on_queue
+@click.option("--force", is_flag=True, help="Yes, with the tasks that have not ended.")
+def delete(name: str, site: str, force: bool) -> None:
+    """Remove the queue called NAME with all its tasks and logs.
+
+    \b
+    Examples:
+      hpcnb queue delete extract
+    """
+    found = Queue.connect(name, site=site)
+    tasks = found.status()["ntasks"]
+    left = tasks["Waiting"] + tasks["Pending"] + tasks["Running"]
+    if left and not force:
+        raise QueueError(f"queue {name!r} has {left} tasks that have not ended", remedy="If that is meant: --force.")
+    found.delete()

@@ -1,0 +1,51 @@
+"""One task that was taken by hand."""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import Any
+
+from hpcnb.errors import QueueError
+from hpcnb.pilot.queue.owner import Asker
+from hpcnb.queue.task import payload
+
+
+class Claim:
+    """A task from `Queue.get`: carry it out, and say how it ended, once.
+
+    Attributes
+    ----------
+    id : int
+    attempt : int
+        1 when it was never begun before.
+    task : object
+        What was added.
+    """
+
+    def __init__(self, asker: Asker, worker: str, id: int, attempt: int, text: str) -> None:
+        self.id = id
+        self.attempt = attempt
+        self.task = json.loads(text)
+        self._asker = asker
+        self._worker = worker
+        self._began = time.time()
+
+    def __repr__(self) -> str:
+        return f"<task {self.id}, attempt {self.attempt}>"
+
+    def succeed(self, result: Any = None) -> None:
+        """Record that it succeeded, with a result that JSON has."""
+        self._end("Succeeded", result=payload(result))
+
+    def fail(self, error: str) -> None:
+        """Record that it failed, and why."""
+        self._end("Failed", error=str(error))
+
+    def _end(self, state: str, **told: Any) -> None:
+        outcome = {"task": self.id, "attempt": self.attempt, "state": state, "began": self._began, "ended": time.time()}
+        if not self._asker.ask("finish", worker=self._worker, outcomes=[{**outcome, **told}]):
+            raise QueueError(
+                f"task {self.id} is no longer ours: this attempt was ended already, or given to somebody else",
+                remedy="What was recorded first counts.",
+            )

@@ -1,0 +1,256 @@
+"""`hpc.Queue`: tasks that outlive jobs, kernels and laptops."""
+
+from __future__ import annotations
+
+import getpass
+import os
+import secrets
+import shutil
+import socket
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from hpcnb import config
+from hpcnb.errors import QueueError
+from hpcnb.pilot.queue.lease import Lease, Watch
+from hpcnb.pilot.queue.owner import Asker, last_counts
+from hpcnb.pilot.queue.place import Place, home
+from hpcnb.pilot.queue.states import TaskState
+from hpcnb.queue.claim import Claim
+from hpcnb.queue.task import QueuedTask, ids, lines_with_edges, per_task, plain_lines
+from hpcnb.views.queue import queues_text
+
+__all__ = ["Queue", "queues"]
+
+PAGE = 10_000
+
+
+class Queue:
+    """A persistent queue, in files at its site. Made by `create`, found by `connect`.
+
+    Adding, looking and changing need nothing that runs; the tasks are carried out by what `launch` or `do` start.
+
+    Parameters
+    ----------
+    place : Place
+    """
+
+    def __init__(self, place: Place) -> None:
+        self._place = place
+        self._asker = Asker(place)
+
+    @property
+    def name(self) -> str:
+        return self._place.name
+
+    @classmethod
+    def create(cls, name: str, *, site: str = "") -> Queue:
+        """Make a queue.
+
+        Raises
+        ------
+        QueueError
+            The name cannot be a queue's, is taken, or the place cannot be written.
+
+        Examples
+        --------
+        >>> q = Queue.create("extract")                                # doctest: +SKIP
+        >>> ids = q.add_multiple(f"convert {n}.tif" for n in range(100))   # doctest: +SKIP
+        >>> q.add("merge", requires=ids)                                   # doctest: +SKIP
+        101
+        """
+        place = _place(name, site)
+        place.make()
+        queue = cls(place)
+        queue._ask("status")  # so that its counts are there to be listed
+        return queue
+
+    @classmethod
+    def connect(cls, name: str, *, site: str = "") -> Queue:
+        """Find a queue that was made before; raises `QueueError` when there is none."""
+        place = _place(name, site)
+        place.check()
+        return cls(place)
+
+    # -- adding --------------------------------------------------------------------------------------------------------
+
+    def add(self, task: Any, *, priority: int = 0, requires: Any = (), after: Any = ()) -> int:
+        """Add one task, a command line or any value that JSON has; return its id. See `add_multiple`."""
+        return self.add_multiple([task], priority=priority, requires=ids(requires), after=ids(after))[0]
+
+    def add_multiple(
+        self, tasks: Iterable[Any], *, priority: int = 0, requires: Sequence[Any] = (), after: Sequence[Any] = ()
+    ) -> range:
+        """Add all of these tasks, or none; return their ids, in order.
+
+        Parameters
+        ----------
+        tasks : iterable
+            Command lines or values that JSON has; may be larger than the memory.
+        priority : int
+            Higher goes first; among equals, who came first.
+        requires : sequence
+            Ids of the tasks that all of these wait for, and which have to *succeed*; or such a list for each task.
+        after : sequence
+            The same for tasks that have to *finish*, well or not.
+
+        Raises
+        ------
+        TypeError
+            A task is neither; nothing was added.
+        """
+        each = per_task(requires) or per_task(after)
+        if each:
+            lines, requires, after = lines_with_edges(tasks, requires, after), (), ()
+        else:
+            lines = plain_lines(tasks)
+        edges = {"requires": ids(requires), "after": ids(after)}
+        first, count = self._ask("add", lines, priority=int(priority), edges=each, **edges)
+        return range(first, first + count)
+
+    def load(self, path: str | os.PathLike[str], *, priority: int = 0) -> range:
+        """Add each line of a file as a command, all or none; empty ones and those that begin with # are left out."""
+        try:
+            with open(path, encoding="utf-8", errors="surrogateescape") as file:
+                words = (line.strip() for line in file)
+                return self.add_multiple((w for w in words if w and not w.startswith("#")), priority=priority)
+        except OSError as exc:
+            raise QueueError(f"cannot read {os.fspath(path)}: {exc.strerror}", remedy="Nothing was added.") from exc
+
+    # -- looking ---------------------------------------------------------------------------------------------------------
+
+    def status(self) -> dict[str, Any]:
+        """Name, user, state (Active or Paused) and how many tasks there are in each state."""
+        return _row(self.name, self._ask("status"))
+
+    def tasks(self, state: str | None = None) -> Iterator[QueuedTask]:
+        """The tasks, by id; those in one state. They are read as they are iterated over."""
+        title = TaskState.of(state).title if state else None
+        return self._pages(title)
+
+    def _pages(self, state: str | None) -> Iterator[QueuedTask]:
+        last = 0
+        while rows := self._ask("tasks", after=last, most=PAGE, state=state):
+            yield from map(QueuedTask.of, rows)
+            last = rows[-1][0]
+
+    def task(self, id: int) -> dict[str, Any]:
+        """One task with all its attempts (state, exit code, host, times) and the tasks that it waits for."""
+        found = self._ask("task", id=ids(id)[0])
+        row = QueuedTask.of(found.pop("row"))
+        return {**row.to_json(), "attempts": found["attempts"], "waits_for": found["waits_for"]}
+
+    def __len__(self) -> int:
+        return sum(self.status()["ntasks"].values())
+
+    def __str__(self) -> str:
+        return queues_text([self.status()])
+
+    def __repr__(self) -> str:
+        return f"<Queue {self.name}>"
+
+    # -- changing --------------------------------------------------------------------------------------------------------
+
+    def get(self, timeout: float = 0.0) -> Claim | None:
+        """Take one task, to be carried out here; None when there is none to be had within `timeout` seconds."""
+        worker = f"get-{secrets.token_hex(8)}"
+        end = time.monotonic() + timeout
+        pause = 0.02
+        while True:
+            if found := self._ask("get", worker=worker, host=socket.gethostname(), pid=os.getpid()):
+                return Claim(self._asker, worker, *found)
+            if time.monotonic() >= end:
+                return None
+            time.sleep(min(pause, max(0.0, end - time.monotonic())))
+            pause = min(pause * 1.5, 1.0)
+
+    def set_state(self, tasks: Any, state: str) -> int:
+        """Put tasks into a state by hand: Pending, Succeeded, Failed or Killed. Returns how many there were."""
+        return int(self._ask("mark", state=TaskState.of(state).title, ids=ids(tasks)))
+
+    def set_priority(self, tasks: Any, priority: int) -> int:
+        """Change the priority of tasks that have not begun; returns how many there were."""
+        return int(self._ask("prioritize", priority=int(priority), ids=ids(tasks)))
+
+    def retry(self, tasks: Any = None) -> int:
+        """Have failed tasks carried out again, all of them or these; returns how many."""
+        return self._again(["Failed"], tasks)
+
+    def revive(self, tasks: Any = None) -> int:
+        """Have killed tasks carried out again, all of them or these; returns how many."""
+        return self._again(["Killed"], tasks)
+
+    def rerun(self, tasks: Any = None, *, force: bool = False) -> int:
+        """Have all tasks that have ended carried out again, those too that succeeded; returns how many."""
+        if not force:
+            what = "the tasks that succeeded would be carried out again, too"
+            raise QueueError(what, remedy="If that is meant: `rerun(force=True)`, `--force`; for what failed, `retry`.")
+        return self._again(["Succeeded", "Failed", "Killed"], tasks)
+
+    def _again(self, states: list[str], tasks: Any) -> int:
+        return int(self._ask("again", states=states, ids=None if tasks is None else ids(tasks)))
+
+    def recover(self) -> int:
+        """Take back the tasks of workers that have died; returns how many. Always safe, and done without it in time."""
+        return int(self._ask("recover"))
+
+    def pause(self) -> None:
+        """Give out no further tasks; those that run go on."""
+        self._ask("pause", paused=True)
+
+    def resume(self) -> None:
+        """Give out tasks again."""
+        self._ask("pause", paused=False)
+
+    def delete(self) -> None:
+        """Remove the queue with all its tasks and logs; refused while it is drained."""
+        watch = Watch(self._place)
+        lease = None
+        if (after := watch.claimable()) is not None:
+            lease = Lease.claim(self._place, after)
+        if lease is None:
+            owner = watch.owner() or {}
+            where = f"process {owner.get('pid')} on {owner.get('host')}"
+            raise QueueError(f"queue {self.name!r} is in use", where=where, remedy="Pause it and end its jobs first.")
+        lease.drop()
+        aside = self._place.path.with_name(f".{self.name}.{secrets.token_hex(4)}")
+        self._place.path.rename(aside)  # at once gone for all
+        shutil.rmtree(aside)
+
+    def _ask(self, op: str, lines: Iterator[str] | tuple[str, ...] = (), **arguments: Any) -> Any:
+        self._place.check()
+        return self._asker.ask(op, lines, **arguments)
+
+
+def queues(*, site: str = "") -> list[Queue]:
+    """The queues of a site, by name."""
+    folder = _root(site) / "queues"
+    names = sorted(path.name for path in folder.iterdir() if not path.name.startswith(".")) if folder.is_dir() else []
+    return [Queue(Place(folder / name)) for name in names]
+
+
+def listing(*, site: str = "") -> list[dict[str, Any]]:
+    """The status of each queue: as its owner has left it, unless there is something new to be carried out."""
+    counts: Callable[[Queue], Any] = lambda queue: last_counts(queue._place) or queue._ask("status")  # noqa: E731, SLF001
+    return [_row(queue.name, counts(queue)) for queue in queues(site=site)]
+
+
+def _row(name: str, counts: dict[str, Any]) -> dict[str, Any]:
+    state = "Paused" if counts["paused"] else "Active"
+    return {"name": name, "user": getpass.getuser(), "state": state, "ntasks": counts["ntasks"]}
+
+
+def _place(name: str, site: str) -> Place:
+    return Place.named(name, root=_root(site))
+
+
+def _root(site: str) -> Path:
+    entry = config.load().site(site)
+    if entry.host:
+        what = f"the queues of site {entry.name!r} can only be used there yet"
+        raise QueueError(
+            what, where=entry.host, remedy="Run this on its login node, where the site's entry has no host."
+        )
+    return Path(os.path.expandvars(entry.home)).expanduser() if entry.home else home()

@@ -1,0 +1,100 @@
+"""A queue's task as its user sees it, and a user's task as a queue keeps it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from hpcnb.pilot.queue.states import TaskState
+from hpcnb.units import shown
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class QueuedTask:
+    """One task of a queue, as it was when it was asked for.
+
+    Parameters
+    ----------
+    id : int
+    state : str
+        Waiting, Pending, Running, Succeeded, Failed or Killed.
+    priority : int
+    attempts : int
+        How often it was begun.
+    """
+
+    id: int
+    state: str
+    priority: int
+    attempts: int
+    _payload: str
+    _result: str | None
+
+    @classmethod
+    def of(cls, row: Sequence[Any]) -> QueuedTask:
+        id, state, priority, attempts, payload, result = row
+        title = TaskState(state).title
+        return cls(id=id, state=title, priority=priority, attempts=attempts, _payload=payload, _result=result)
+
+    @property
+    def task(self) -> Any:
+        """What was added: a command line, or a value."""
+        return json.loads(self._payload)
+
+    @property
+    def result(self) -> Any:
+        """What its function returned."""
+        return None if self._result is None else json.loads(self._result)
+
+    def to_json(self) -> dict[str, Any]:
+        names = ("id", "state", "priority", "attempts", "task", "result")
+        return {name: getattr(self, name) for name in names}
+
+
+def payload(task: Any) -> str:
+    """A task as JSON.
+
+    Raises
+    ------
+    TypeError
+        It is neither a command line nor a value that JSON has.
+    """
+    try:
+        return json.dumps(task, allow_nan=False, separators=(",", ":"))
+    except (TypeError, ValueError, RecursionError) as exc:
+        raise TypeError(
+            f"a task is a command line or a value that JSON has, not {shown(task)}: {exc}; nothing was added"
+        ) from None
+
+
+def plain_lines(tasks: Iterable[Any]) -> Iterator[str]:
+    """Tasks as the lines of a request."""
+    return (payload(task) + "\n" for task in tasks)
+
+
+def lines_with_edges(tasks: Iterable[Any], requires: Sequence[Any], after: Sequence[Any]) -> Iterator[str]:
+    """Tasks, each with what it waits for, as the lines of a request."""
+    tasks = list(tasks)
+    for word, each in (("requires", requires), ("after", after)):
+        if each and len(each) != len(tasks):
+            raise ValueError(f"{len(tasks)} tasks, but {word}= has {len(each)} lists of ids; nothing was added")
+    for index, task in enumerate(tasks):
+        row = [payload(task), ids(requires[index] if requires else ()), ids(after[index] if after else ())]
+        yield json.dumps(row) + "\n"
+
+
+def per_task(edges: Sequence[Any]) -> bool:
+    """Whether this is a list of ids for each task, and not one list for all."""
+    return len(edges) > 0 and not isinstance(edges[0], int)
+
+
+def ids(wanted: Any) -> list[int]:
+    """Ids of tasks as a list: an id, a task, or several."""
+    if isinstance(wanted, int | QueuedTask):
+        wanted = [wanted]
+    found = [one.id if isinstance(one, QueuedTask) else one for one in wanted]
+    if odd := next((one for one in found if not isinstance(one, int) or isinstance(one, bool)), None):
+        raise TypeError(f"{shown(odd)} is no id of a task")
+    return found

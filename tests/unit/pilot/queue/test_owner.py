@@ -1,0 +1,251 @@
+"""One owner: claims, leases, stopped owners that wake up, and what they leave."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+
+from hpcnb.errors import QueueError
+from hpcnb.pilot.queue import lease
+from hpcnb.pilot.queue.lease import Fenced, Lease, Watch, newest
+from hpcnb.pilot.queue.owner import Asker, Owner
+from hpcnb.pilot.queue.place import Place, read_json
+from tests.unit.pilot.tiny import wait_for
+
+ADD = {"priority": 0, "edges": False, "requires": [], "after": []}
+
+
+@pytest.fixture
+def place(tmp_path):
+    """A queue's folder."""
+    place = Place.named("q", root=tmp_path)
+    place.make()
+    return place
+
+
+@pytest.fixture
+def impatient(monkeypatch):
+    """An owner is believed dead after a fifth of a second of silence, and beats often."""
+    monkeypatch.setattr(lease, "LAPSE", 0.2)
+    monkeypatch.setattr(lease, "BEAT", 0.02)
+
+
+def taken(place, deadline=30.0):
+    """Own the queue as soon as it can be had."""
+    watch = Watch(place)
+    return wait_for(lambda: Owner.take(place, watch), deadline)
+
+
+def add(owner, *commands):
+    with owner.change():
+        owner.store.add(f'"{command}"' for command in commands)
+
+
+def payloads(owner):
+    return [row[4] for row in owner.store.tasks()]
+
+
+def test_one_of_many_that_claim_at_once(place):
+    """Of fifty who claim the same number at once, one has it."""
+    together = threading.Barrier(50)
+    found = []
+
+    def claim():
+        together.wait()
+        found.append(Lease.claim(place, 0))
+
+    threads = [threading.Thread(target=claim) for _ in range(50)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    winners = [one for one in found if one]
+    assert [one.fence for one in winners] == [1]
+    winners[0].release()
+    assert newest(place / "owner") == (1, True)
+
+
+def test_who_has_an_old_number_in_mind_does_not_own(place):
+    """A claim that comes late, after the files of that time were tidied away, is seen to be late."""
+    for number in range(1, 90):
+        Lease.claim(place, number - 1).release()
+    assert not (place / "owner" / f"{3:012}").exists()
+    assert Lease.claim(place, 2) is None
+    assert newest(place / "owner") == (89, True)
+
+
+def test_an_owner_that_lives_is_not_replaced(place, impatient):
+    """As long as the heart beats nobody else gets the queue, however the clocks are set."""
+    owner = taken(place)
+    watch = Watch(place)
+    beat = place / "owner" / f"{1:012}.beat"
+    first = wait_for(lambda: read_json(beat), 10)
+    os.utime(place / "owner" / f"{1:012}", (1, 1))  # ten years behind, to whoever would look at times
+    end = time.monotonic() + 1.0
+    while time.monotonic() < end or read_json(beat) < first + 20:
+        assert watch.claimable() is None
+        time.sleep(0.01)
+    owner.close()
+    assert watch.claimable() == 1
+
+
+STOPPED = """
+import os, signal, sys
+from pathlib import Path
+from hpcnb.pilot.queue import lease
+from hpcnb.pilot.queue.lease import Fenced, Watch
+from hpcnb.pilot.queue.owner import Owner
+from hpcnb.pilot.queue.place import Place
+lease.BEAT = 0.02
+place, when = Place(Path(sys.argv[1])), sys.argv[2]
+stop = lambda: os.kill(os.getpid(), signal.SIGSTOP)
+owner = Owner.take(place, Watch(place))
+with owner.change():
+    owner.store.add(['"before"'])
+try:
+    if when == "between":
+        stop()
+    with owner.change():
+        owner.store.add(['"after"'] * 3)
+        if when == "within":
+            stop()
+    print("told")
+    if when == "told":
+        stop()
+    with owner.change():
+        owner.store.add(['"too late"'])
+    print("told", "told")
+except Fenced:
+    print("fenced")
+"""
+
+
+@pytest.mark.parametrize(("when", "told"), [("between", 1), ("within", 1), ("told", 4)])
+def test_a_stopped_owner_writes_to_nothing_that_counts(place, impatient, when, told):
+    """An owner that is stopped for longer than its lease, and then goes on, changes and tells nothing more."""
+    words = [sys.executable, "-c", STOPPED, str(place.path), when]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as stopped:
+        wait_for(lambda: f"/{stopped.pid}/" and _state(stopped.pid) == "T", 30)
+        owner = taken(place)
+        assert owner.lease.fence == 2
+        assert payloads(owner) == ['"before"', '"after"', '"after"', '"after"'][:told]
+        add(owner, "ours")
+        stopped.send_signal(signal.SIGCONT)
+        said = stopped.communicate(timeout=60)[0].split()
+    assert said == (["told"] if when == "told" else []) + ["fenced"]
+    add(owner, "ours, too")
+    assert len(payloads(owner)) == told + 2
+    owner.store.check()
+    owner.close()
+    owner = taken(place)
+    assert len(payloads(owner)) == told + 2
+    owner.close()
+
+
+def _state(pid):
+    with open(f"/proc/{pid}/stat") as file:
+        return file.read().rpartition(")")[2].split()[0]
+
+
+def test_a_dead_owner_of_this_machine_is_replaced_at_once(place):
+    """Who can see that the owner's process is gone does not wait for the lease; a hot journal is rolled back."""
+    code = STOPPED.replace("SIGSTOP", "SIGKILL")
+    done = subprocess.run([sys.executable, "-c", code, str(place.path), "within"], check=False)
+    assert done.returncode == -signal.SIGKILL
+    owner = Owner.take(place, Watch(place))
+    assert payloads(owner) == ['"before"']
+    owner.close()
+    assert [path.name for path in (place / "store").glob("*.sqlite")] == ["2.sqlite"]
+
+
+def test_requests_are_carried_out_once(place, impatient):
+    """What an owner carried out but did not answer for is answered by the next one, and not done again."""
+    owner = taken(place)
+    asker = Asker(place)
+    name = asker._inbox.put("add", ADD, ['"once"\n'])
+    owner._inbox.reply = lambda *_: None  # it is killed before
+    owner.serve()
+    owner.abandon()
+    after = taken(place)
+    assert after.serve() == 1
+    assert asker._inbox.answer(name) == {"value": [1, 1]}
+    assert payloads(after) == ['"once"']
+    after.close()
+
+
+def test_a_request_that_fails_leaves_the_others(place):
+    """One transaction carries out many requests; the one that fails leaves no trace."""
+    asker = Asker(place)
+    names = [asker._inbox.put("add", {**ADD, "requires": wanted}, ['"x"\n', '"y"\n']) for wanted in ([], [1, 99], [1])]
+    owner = taken(place)
+    assert owner.serve() == 3
+    answers = [asker._inbox.answer(name) for name in names]
+    assert [answer.get("value") for answer in answers] == [[1, 2], None, [3, 2]]
+    assert answers[1]["error"]["what"] == "there is no task 99 to wait for"
+    owner.close()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"",
+        b"{",
+        b"[]\n",
+        b"\xff\xfe\n",
+        b'{"op": "drop table", "arguments": {}}\n',
+        b'{"op": "add", "arguments": {"x": 1}}\n',
+    ],
+)
+def test_nonsense_in_the_inbox(place, text):
+    """A request that makes no sense is answered with an error; the queue goes on."""
+    (place / "inbox" / "0nonsense").write_bytes(text)
+    assert Asker(place).ask("add", ('"x"\n',), **ADD) == [1, 1]
+    assert "error" in read_json(place / "answers" / "0nonsense")
+
+
+def test_a_million_dies_whole(place, monkeypatch):
+    """A call that is killed while it adds leaves all of its tasks, or none."""
+    asker = Asker(place)
+
+    def lines():
+        yield from ['"x"\n'] * 5000
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        asker.ask("add", lines(), **ADD)
+    assert not any((place / "inbox").iterdir())
+    assert asker.ask("status")["ntasks"]["Pending"] == 0
+
+
+def test_a_full_disk(place, monkeypatch):
+    """When the store cannot be written the error says so, the request is withdrawn, and the queue goes on later."""
+
+    def full(*_):
+        raise sqlite3.OperationalError("database or disk is full")
+
+    asker = Asker(place)
+    with monkeypatch.context() as patched:
+        patched.setattr(Owner, "serve", full)
+        with pytest.raises(QueueError, match=r"(?s)cannot be written.*disk is full.*Nothing was changed"):
+            asker.ask("add", ('"x"\n',), **ADD)
+    monkeypatch.setattr(lease, "LAPSE", 0.2)
+    assert asker.ask("add", ('"x"\n',), **ADD) == [1, 1]
+    with pytest.raises(Fenced):
+        _stale(place)
+
+
+def _stale(place):
+    first = Lease.claim(place, newest(place / "owner")[0])
+    second = Lease.claim(place, first.fence)
+    second.release()
+    try:
+        first.confirm()
+    finally:
+        first.drop()
