@@ -7,7 +7,6 @@ import atexit
 import concurrent.futures
 import contextlib
 import itertools
-import sys
 import uuid
 import weakref
 from collections import deque
@@ -20,6 +19,7 @@ from distributed import Future as DaskFuture
 from distributed.spans import SpanMetadata
 
 from hpcnb.errors import HPCError, NotReady, Unreachable
+from hpcnb.farewell import FAREWELL, leave
 from hpcnb.future.batch import Batch
 from hpcnb.future.batches import Sent
 from hpcnb.future.future import Future
@@ -27,7 +27,6 @@ from hpcnb.future.graph import annotated, node
 from hpcnb.future.ledger import Ledger
 from hpcnb.future.work import Looks, Work, work_now
 from hpcnb.handle import Handle
-from hpcnb.model import State
 from hpcnb.notebook_name import notebook_name, shell
 from hpcnb.pilot.batch import executing, pick
 from hpcnb.pilot.early import VALUE
@@ -40,10 +39,6 @@ __all__ = ["NotebookClient"]
 ENDED = ("memory", "erred")
 PATIENCE = 30.0
 """Seconds that the scheduler has to answer."""
-FAREWELL = 1.0
-"""Seconds that the end of Python is held up for it."""
-CONNECTING = 10.0
-"""The same for what is submitted to a cluster that is ready, but not connected yet."""
 PAUSE = 1.0
 """Seconds between two attempts to reach the scheduler again."""
 PROMPT = 0.0005
@@ -73,7 +68,7 @@ class NotebookClient(Client):
         self._stream_handlers["hpcnb-kept"] = self._answered
         self._stream_handlers[VALUE] = self.ledger.told
         self._stream_handlers[SUMMARY] = self.looks.told
-        atexit.register(_leave, weakref.ref(self))
+        atexit.register(leave, weakref.ref(self))
 
     # -- its beginning: what is submitted meanwhile waits in order -------------------------------------------------------
 
@@ -217,6 +212,10 @@ class NotebookClient(Client):
         scheduler: Any = self.scheduler
         told: dict[str, Any] = self.sync(scheduler.hpcnb_known, key=key)
         return told
+
+    def finish_connecting(self, within: float) -> None:
+        """Wait so long for the connection, and raise what kept it from being made."""
+        self._connected.result(within)
 
     @property
     def connected(self) -> bool:
@@ -364,39 +363,3 @@ class NotebookClient(Client):
             for question in asked:
                 self._send_to_scheduler(question)
             self.looks.again()
-
-    def all_sent(self) -> bool:
-        """See to it that what was submitted has left this process, if the cluster is there; else say that it is lost."""
-        ready = self.handle is not None and self.handle.status.state is State.READY
-        if not self.connected and ready:
-            with contextlib.suppress(HPCError, OSError, TimeoutError):
-                self._connected.result(CONNECTING)
-        if not self.connected and (number := sum(len(batch.indices) for batch in self.ledger.known())):
-            sys.stderr.write(
-                f"hpcnb: {number} submitted calls are lost: their cluster was not ready when Python ended\n"
-            )
-        return self.connected
-
-    async def farewell(self) -> None:
-        """Say that this client leaves, behind all that it has said, and say nothing more."""
-        await asyncio.sleep(0)  # what was dropped is said in two steps
-        await asyncio.sleep(0)
-        for periodic in self._periodic_callbacks.values():
-            periodic.stop()
-        self.status = "closed"
-        if (comm := self.scheduler_comm) is not None:
-            with contextlib.suppress(OSError):
-                comm.send({"op": "close-client"})
-                await comm.close()
-
-
-def _leave(known: weakref.ref[NotebookClient]) -> None:
-    """Have a client leave before Python drops its futures one by one."""
-    client = known()
-    if client is None or client.status in ("closing", "closed"):
-        return
-    loop: Any = client.loop
-    if loop.asyncio_loop.is_running() and client.all_sent():
-        client.looks.settle(FAREWELL)
-        with contextlib.suppress(TimeoutError):  # then it is dropped without a word, which is as good
-            asyncio.run_coroutine_threadsafe(client.farewell(), loop.asyncio_loop).result(FAREWELL)

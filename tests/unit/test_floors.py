@@ -24,6 +24,7 @@ FLOORS = [
         "cell",
         "cluster",
         "compat",
+        "farewell",
         "kept",
         "queue",
         "notebook_name",
