@@ -11,7 +11,7 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -35,8 +35,10 @@ class Command:
         Its arguments, with ``{name}`` for those of the function; a value is one word, whatever is in it. By default all of them, in order.
     working_dir : str, optional
         By default where the worker runs.
-    stdout, stderr : str
-        The parameters whose files they are written to.
+    stdin, stdout, stderr : str
+        The parameters whose files they are read from and written to.
+    prefixes : mapping of str to str
+        What stands before the value of a parameter where `args` is not given.
     fail : bool
         Whether an exit status other than 0 is an error.
     before : callable, optional
@@ -51,14 +53,17 @@ class Command:
         *,
         args: str | None = None,
         working_dir: str | None = None,
+        stdin: str = "",
         stdout: str = "",
         stderr: str = "",
+        prefixes: Mapping[str, str] | None = None,
         fail: bool = True,
         before: Callable[[dict[str, Any]], Sequence[str]] | None = None,
         environ: Callable[[], dict[str, str]] | None = None,
     ) -> None:
         self.program, self.args, self.working_dir = program, args, working_dir
-        self.stdout, self.stderr, self.fail = stdout, stderr, fail
+        self.stdin, self.stdout, self.stderr, self.fail = stdin, stdout, stderr, fail
+        self.prefixes = prefixes or {}
         self.before, self.environ = before, environ
 
     def words(self, arguments: dict[str, Any]) -> list[str]:
@@ -70,7 +75,10 @@ class Command:
         ['grep', '-c', 'a b', '/tmp/x']
         """
         if self.args is None:
-            given = [str(value) for name, value in arguments.items() if name not in (self.stdout, self.stderr)]
+            streams = (self.stdin, self.stdout, self.stderr)
+            given = [
+                f"{self.prefixes.get(name, '')}{value}" for name, value in arguments.items() if name not in streams
+            ]
         else:
             given = [word.format_map(arguments) for word in shlex.split(self.args)]
         return [*(self.before(arguments) if self.before else ()), self.program, *given]
@@ -86,6 +94,7 @@ class Command:
         words, environ = self.words(arguments), self.environ() if self.environ else None
         with (
             tempfile.TemporaryFile() as said,
+            _file(arguments, self.stdin, "rb") as read,
             _file(arguments, self.stdout) as out,
             _file(arguments, self.stderr) as err,
         ):
@@ -94,7 +103,7 @@ class Command:
                     words,
                     cwd=self.working_dir,
                     env=environ,
-                    stdin=subprocess.DEVNULL,
+                    stdin=read or subprocess.DEVNULL,
                     stdout=out,
                     stderr=err or said,
                     check=False,
@@ -115,13 +124,13 @@ def failed(words: Sequence[str], code: int, said: str) -> TaskFailed:
 class _file:  # noqa: N801 - used like a function
     """The file of a parameter, open to be written and read; None where there is no such parameter."""
 
-    def __init__(self, arguments: dict[str, Any], name: str) -> None:
-        self._path = arguments[name] if name else None
+    def __init__(self, arguments: dict[str, Any], name: str, mode: str = "w+b") -> None:
+        self._path, self._mode = arguments[name] if name else None, mode
         self._file: IO[bytes] | None = None
 
     def __enter__(self) -> IO[bytes] | None:
         if self._path is not None:
-            self._file = open(self._path, "w+b")
+            self._file = open(self._path, self._mode)
         return self._file
 
     def __exit__(self, *_: object) -> None:
@@ -191,12 +200,19 @@ def container(
     names = {"args", "working_dir", "stdout", "stderr", "fail"}
     own = {name: value for name, value in more.items() if name in names}
     options = {name: value for name, value in more.items() if name not in names}
-    before = functools.partial(_inside, image, engine, tuple(engine_options))
+    before = functools.partial(inside, image, engine, tuple(engine_options))
     command = Command(program, before=before, **own)
     return lambda fn: apart(task(returns=1, **options)(running(fn, command.run)))
 
 
-def _inside(image: str, engine: str, options: Sequence[str], arguments: dict[str, Any]) -> list[str]:
+def inside(image: str, engine: str, options: Sequence[str], arguments: dict[str, Any]) -> list[str]:
+    """The words before a program that have it run in a container.
+
+    Raises
+    ------
+    TaskFailed
+        There is no engine.
+    """
     found = next(filter(shutil.which, [engine] if engine else ENGINES), None)
     if found is None:
         raise TaskFailed(

@@ -137,19 +137,27 @@ def mpi(
     def made(fn: Callable[..., Any]) -> Task:
         if program:
             own = {"args": args, "working_dir": working_dir, "stdout": stdout, "stderr": stderr, "fail": fail}
-            run: Any = Command(program, before=functools.partial(_before, launch), environ=environ, **own).run  # type: ignore[arg-type]
+            run: Any = Command(program, before=functools.partial(before, launch), environ=environ, **own).run  # type: ignore[arg-type]
         else:
-            run = functools.partial(_run_function, launch, fn)
+            run = functools.partial(run_function, launch, fn)
         return apart(task(**{"returns": 1, **options})(running(fn, run)))
 
     return made
 
 
-def _before(launch: Launch, _: dict[str, Any]) -> list[str]:
+def before(launch: Launch, _: dict[str, Any]) -> list[str]:
+    """The words before a program that have it run in each rank."""
     return launch.words()
 
 
-def _run_function(launch: Launch, fn: Callable[..., Any], arguments: dict[str, Any]) -> list[Any]:
+def run_function(launch: Launch, fn: Callable[..., Any], arguments: dict[str, Any]) -> list[Any]:
+    """Run a function in each rank; what they return.
+
+    Raises
+    ------
+    TaskFailed
+        They have ended without an answer.
+    """
     words = [*launch.words(), sys.executable, "-c", "from hpcnb.tasks.rank import main; main()"]
     with tempfile.TemporaryFile() as said:
         done = subprocess.run(

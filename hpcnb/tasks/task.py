@@ -47,10 +47,15 @@ class Task:
     @property
     def versions(self) -> list[Implementation]:
         """The functions by which it can be done, the best first, and how each is run."""
-        return [*self._others, (self.fn, self.options)]
+        mine = self.options
+        others = [
+            (fn, replace(mine, constraints=its.constraints, timeout=its.timeout, isolate=its.isolate))
+            for fn, its in self._others
+        ]
+        return [*others, (self.fn, mine)]
 
     def add(self, fn: Callable[..., Any], options: Options) -> None:
-        """Let it be done by another function, too.
+        """Let it be done by another function, too, of whose options count what it needs, its time and its isolation.
 
         Raises
         ------
@@ -282,7 +287,7 @@ def implements(
     """
     if not isinstance(of, Task):
         raise TypeError(f"implements() takes a task, not {of!r:.80}")
-    options = replace(of.options, timeout=timeout, isolate=isolate, constraints=Constraints(**needs))
+    options = Options(timeout=timeout, isolate=isolate, constraints=Constraints(**needs))
 
     def added(fn: Callable[..., Any]) -> Callable[..., Any]:
         of.add(fn, options)

@@ -76,6 +76,41 @@ def test_programs_run_unchanged(place: Isolation, tmp_path: Path) -> None:
         ]
 
 
+APPTAINER = """#!/bin/sh
+# What apptainer does with these words, but for the container.
+test "$1" = exec || exit 2; shift
+while :; do case $1 in --bind) shift 2;; --*) shift;; *) break;; esac; done
+export APPTAINER_CONTAINER=$1; shift
+exec "$@"
+"""
+
+
+def test_programs_of_programs_run_unchanged(place: Isolation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Binaries with streams, prefixes and exit codes, a container, several versions, I/O tasks and reductions."""
+    engine = tmp_path / "bin" / "apptainer"
+    engine.parent.mkdir()
+    engine.write_text(APPTAINER)
+    engine.chmod(0o755)
+    work = tmp_path / "work"
+    work.mkdir()
+    monkeypatch.setenv("PATH", f"{engine.parent}:{os.environ['PATH']}")
+    monkeypatch.setenv("SHELL_HERE", "sh")
+    place.configure("hpcnb: {sites: {local: {batch: process, software: [gromacs]}}}")
+    with hpc.Cluster("local", workers_per_node=1, cores_per_worker=2) as cluster:
+        cluster.wait_until_ready()
+        ran = run(place, "-m", "hpcnb.compat.pycompss", PROGRAMS / "tools.py", work)
+    assert (ran.returncode, ran.stderr) == (0, "")
+    assert ran.stdout.splitlines() == [
+        "['two', 'three']",
+        "3 ['/'] -1",
+        "0",
+        "['lines', 'where']",
+        "['tools.sif']",
+        "well Ada 14",
+        "15",
+    ]
+
+
 def test_a_notebook_starts_and_stops(place: Isolation) -> None:
     """`start` has a cluster, `stop(sync=True)` brings the variables and ends the cluster that `start` has started."""
     ran = run(place, "-c", NOTEBOOK)

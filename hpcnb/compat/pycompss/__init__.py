@@ -1,7 +1,13 @@
 """PyCOMPSs programs, unchanged: `activate` gives the modules ``pycompss.api.*`` and ``pycompss.interactive`` their names.
 
-Covered are the decorators ``task``, ``local``, ``on_failure`` and ``constraint``; all parameters but streams and the
-standard streams of binaries; synchronisation, deletion, groups and the number of resources; ``pycompss.interactive.start`` and ``stop``.
+Covered are the decorators ``task``, ``local``, ``on_failure``, ``constraint``, ``implement``, ``binary``, ``mpi``, ``container``, ``IO`` and
+``reduction``; all parameters but streams of data, with the standard streams and prefixes of binaries; synchronisation, deletion, groups and the
+number of resources; ``pycompss.interactive.start`` and ``stop``. Of constraints: computing units, memory, storage, processors, host,
+queue (a partition), architecture and operating system (features of nodes), software (named in the site's entry).
+
+Not covered, and an error or a warning that says so: ``prolog``, ``epilog``, ``http``, ``compss``, ``ompss``, ``opencl``, ``julia``, ``decaf``,
+``multinode``, ``mpmd_mpi``, ``software`` and ``data_transformation``; ``<parameter>_layout`` of ``mpi``; Python functions in a container; other constraints.
+
 What only tunes their runtime (``is_distributed``, ``is_replicated``, ``cache_returns``, ``numba``, tracing, monitoring, XML files) is
 taken and does nothing.
 
@@ -27,7 +33,7 @@ import sys
 from types import ModuleType
 from typing import Any
 
-from hpcnb.compat.pycompss import calls, decorators, interactive, parameters
+from hpcnb.compat.pycompss import calls, decorators, implementations, interactive, parameters, programs
 from hpcnb.errors import ConfigError
 
 __all__ = ["MODULES", "activate"]
@@ -37,8 +43,14 @@ MODULES: dict[str, dict[str, Any]] = {
     "pycompss.api": {},
     "pycompss.api.task": {"task": decorators.task},
     "pycompss.api.local": {"local": decorators.local},
-    "pycompss.api.constraint": {"constraint": decorators.constraint},
+    "pycompss.api.constraint": {"constraint": decorators.constraint, "Constraint": decorators.constraint},
     "pycompss.api.on_failure": {"on_failure": decorators.on_failure},
+    "pycompss.api.implement": {"implement": implementations.implement, "Implement": implementations.implement},
+    "pycompss.api.binary": {"binary": programs.binary, "Binary": programs.binary},
+    "pycompss.api.mpi": {"mpi": programs.mpi, "Mpi": programs.mpi, "MPI": programs.mpi},
+    "pycompss.api.container": {"container": programs.container, "Container": programs.container},
+    "pycompss.api.IO": {"IO": programs.io, "io": programs.io},
+    "pycompss.api.reduction": {"reduction": programs.reduction, "Reduction": programs.reduction},
     "pycompss.api.parameter": {name: getattr(parameters, name) for name in parameters.__all__},
     "pycompss.api.api": {name: getattr(calls, name) for name in calls.__all__},
     "pycompss.api.exceptions": {"COMPSsException": calls.COMPSsException},

@@ -14,7 +14,8 @@ from typing import Any
 from cloudpickle import cloudpickle
 
 from hpcnb import tasks
-from hpcnb.compat.pycompss.parameters import direction
+from hpcnb.compat.pycompss import implementations
+from hpcnb.compat.pycompss.parameters import direction, mark
 from hpcnb.future.constraints import Constraints
 
 __all__ = ["constraint", "local", "on_failure", "task"]
@@ -39,6 +40,11 @@ IGNORED = frozenset(
     }
 )
 """What only tunes their runtime."""
+FEATURES = ("processor_architecture", "operating_system_type")
+ARCHITECTURES = {"amd64": "x86_64", "arm64": "aarch64"}
+COVERED = frozenset(
+    {"computing_units", "memory_size", "storage_size", "processors", "host", "host_queues", "app_software", *FEATURES}
+)
 URGENT = 10
 """The priority of a task that has one."""
 
@@ -46,11 +52,19 @@ local = tasks.local
 
 
 class Activated:
-    """A function of a PyCOMPSs program: before it is unpickled, or runs, the modules that it imports have their names."""
+    """A function of a PyCOMPSs program: before it is unpickled, or runs, the modules that it imports have their names.
 
-    def __init__(self, fn: Callable[..., Any]) -> None:
+    Parameters
+    ----------
+    fn : callable
+    marks : mapping
+        Of its parameters, for the program that it may stand for (see `parameters.mark`).
+    """
+
+    def __init__(self, fn: Callable[..., Any], marks: Mapping[str, tuple[str, str]] | None = None) -> None:
+        functools.update_wrapper(self, fn)  # first, as in `Task`
         self.fn = fn
-        functools.update_wrapper(self, fn)
+        self.marks = dict(marks or {})
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         return self.fn(*args, **kwargs)
@@ -93,7 +107,14 @@ def task(
         target_direction=direction(target_direction, "target_direction"),
         **directions,
     )
-    return lambda fn: decorate(Activated(fn))
+    marks = {name: mark(value, name) for name, value in said.items() if name not in IGNORED}
+
+    def made(fn: Callable[..., Any]) -> tasks.Task:
+        found = decorate(Activated(fn, marks))
+        implementations.defined(found)
+        return found
+
+    return made
 
 
 def number_of(returns: Any) -> int | None:
@@ -113,25 +134,28 @@ def number_of(returns: Any) -> int | None:
 
 def on_failure(*, management: str, **default: Any) -> Callable[[tasks.Task], tasks.Task]:
     """``@on_failure(management="IGNORE", returns=0)`` above a task."""
-    return lambda of: _with(of, on_failure=management, default=default.get("returns"))
+    return lambda of: changed(of, on_failure=management, default=default.get("returns"))
 
 
 def constraint(**said: Any) -> Callable[[tasks.Task], tasks.Task]:
     """``@constraint(computing_units="4", memory_size=2)`` above a task.
 
-    A string may name an environment variable (``"$UNITS"``) or be an expression of the module's variables; both are read at each call.
+    ``app_software`` is what the site's configuration calls ``software``, ``host_queues`` a partition; the architecture and the operating
+    system are features of nodes. A string may name an environment variable (``"$UNITS"``) or be an expression of the module's variables; both are read at each call.
     """
-    if unknown := sorted(set(said) - {"computing_units", "memory_size", "storage_size", "processors", "host"}):
+    known = {_snake(name): value for name, value in said.items() if value != "[unassigned]"}
+    if unknown := sorted(set(known) - COVERED):
         warnings.warn(f"constraints that are not covered, and do nothing: {', '.join(unknown)}", stacklevel=2)
 
     def decorate(of: tasks.Task) -> tasks.Task:
         space = getattr(getattr(of.fn, "__wrapped__", of.fn), "__globals__", {})
-        return _with(of, constraints=_constraints(said, space))
+        return changed(of, constraints=_constraints(known, space))
 
     return decorate
 
 
-def _with(of: tasks.Task, **options: Any) -> tasks.Task:
+def changed(of: tasks.Task, **options: Any) -> tasks.Task:
+    """The same task with other options."""
     made = copy.copy(of)
     made.options = replace(of.options, **options)
     return made
@@ -152,7 +176,19 @@ def _constraints(said: Mapping[str, Any], space: Mapping[str, Any]) -> Constrain
         memory=_size(said.get("memory_size"), space),
         storage=_size(said.get("storage_size"), space),
         where=said.get("host"),
+        partition=said.get("host_queues"),
+        feature=[ARCHITECTURES.get(tag, tag) for name in FEATURES for tag in _tags(said.get(name))],
+        software=_tags(said.get("app_software")),
     )
+
+
+def _tags(said: str | None) -> list[str]:
+    return [tag for tag in re.split(r"[\s,]+", said or "") if tag]
+
+
+def _snake(name: str) -> str:
+    """The newer spelling of a name: ``appSoftware`` is ``app_software``."""
+    return re.sub(r"(?<=[a-z])([A-Z])", r"_\1", name).lower()
 
 
 def _size(said: Any, space: Mapping[str, Any]) -> Callable[[], str] | None:

@@ -12,7 +12,7 @@ import pytest
 
 import hpcnb as hpc
 from hpcnb.compat import pycompss
-from hpcnb.compat.pycompss import decorators, parameters
+from hpcnb.compat.pycompss import decorators, parameters, programs
 from hpcnb.tasks.directions import Access, Kind
 
 
@@ -58,8 +58,9 @@ def test_a_folder_of_that_name_is_not_the_real_one(monkeypatch: pytest.MonkeyPat
         ({parameters.Type: parameters.COLLECTION_INOUT, parameters.Depth: 3}, (Access.INOUT, Kind.OBJECT, 3)),
         ({parameters.Type: parameters.COLLECTION_FILE_IN, parameters.Weight: "2"}, (Access.IN, Kind.FILE, 1)),
         ({parameters.Direction: parameters.COMMUTATIVE}, (Access.COMMUTATIVE, Kind.OBJECT, 0)),
+        ({parameters.Type: parameters.FILE_OUT_STDOUT}, (Access.OUT, Kind.FILE, 0)),
     ],
-    ids=["constant", "type", "both", "depth", "hint", "direction"],
+    ids=["constant", "type", "both", "depth", "hint", "direction", "stream"],
 )
 def test_parameters(said: Any, expected: tuple[Any, ...]) -> None:
     """A constant, or a dictionary of type, direction and depth."""
@@ -67,7 +68,7 @@ def test_parameters(said: Any, expected: tuple[Any, ...]) -> None:
     assert (found.access, found.kind, found.depth) == expected
 
 
-@pytest.mark.parametrize("said", [1, "INOUT", {"StdIOStream": 1}], ids=["number", "word", "stream"])
+@pytest.mark.parametrize("said", [1, "INOUT", {"Colour": 1}], ids=["number", "word", "key"])
 def test_what_is_not_covered_is_said(said: Any) -> None:
     """What would be misunderstood is an error that names it."""
     with pytest.raises(TypeError, match="p"):
@@ -92,5 +93,33 @@ def test_constraints_are_read_at_each_call(monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_a_constraint_that_does_nothing_warns() -> None:
     """Nobody shall believe that a constraint holds which does not."""
-    with pytest.warns(UserWarning, match="do nothing: app_software"):
-        decorators.constraint(app_software="NAMD")
+    with pytest.warns(UserWarning, match="do nothing: processor_speed"):
+        decorators.constraint(processor_speed=3)
+
+
+def test_constraints_by_name() -> None:
+    """Software, queue, architecture and operating system, in either spelling, are names that workers offer."""
+
+    def f() -> None:
+        """Nothing."""
+
+    said = {"appSoftware": "NAMD,VMD", "host_queues": "debug", "processorArchitecture": "amd64"}
+    made = decorators.constraint(**said, operating_system_type="Linux")(decorators.task()(f))
+    tags = ["partition:debug", "feature:x86_64", "feature:Linux", "software:NAMD", "software:VMD"]
+    assert made.options.constraints.needed() == dict.fromkeys(tags, 0)
+
+
+def test_what_programs_cannot_be_is_said() -> None:
+    """A container without a program in it, ranks whose data is laid out, a reduction of nothing: errors that name it."""
+
+    def f(c: Any) -> None:
+        """Nothing."""
+
+    with pytest.raises(TypeError, match=r"f\(\) is a Python function, which is not run in a container here"):
+        programs.container(image="i")(decorators.task()(f))
+    with pytest.raises(TypeError, match="c_layout is not covered"):
+        programs.mpi(processes=2, c_layout={})
+    with pytest.raises(ValueError, match="chunk_size='1'"):
+        programs.reduction(chunk_size="1")
+    with pytest.raises(TypeError, match="cannot change c"):
+        programs.binary(binary="cat")(decorators.task(c=parameters.INOUT)(f))
