@@ -204,6 +204,24 @@ class Handle:
         found: dict[str, str] = await self._call("logs", name=name, most=most)
         return found
 
+    async def search(self, what: str, **question: Any) -> dict[str, Any]:
+        """Look for something in its logs, all of them (see `hpcnb.pilot.output.search`); nothing where it has none."""
+        found: dict[str, Any] = await self._call("search", question={"what": what, **question})
+        return found
+
+    async def printed(self, key: str, member: int | None = None) -> list[dict[str, Any]]:
+        """All that a task has printed, by attempts (see `hpcnb.pilot.output.search.task`)."""
+        runs: list[dict[str, Any]] = []
+        skip: int | None = 0
+        while skip is not None:
+            found = await self.search("task", key=key, member=member, skip=skip)
+            more = found.get("runs", [])
+            runs = [{**old, "text": old["text"] + new["text"]} for old, new in zip(runs, more, strict=False)] + more[
+                len(runs) :
+            ]
+            skip = found.get("next")
+        return runs
+
     def _call(self, call: str, /, **arguments: Any) -> Awaitable[Any]:
         return agent().call(call, id=self.id, **arguments)
 

@@ -14,6 +14,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from dask._expr import LLGExpr
+from dask.utils import key_split
 from distributed import Client
 from distributed import Future as DaskFuture
 from distributed.spans import SpanMetadata
@@ -31,8 +32,10 @@ from hpcnb.notebook_name import notebook_name, shell
 from hpcnb.pilot.batch import executing, pick
 from hpcnb.pilot.early import VALUE
 from hpcnb.pilot.keeper import SIZE, TAG, client_name
+from hpcnb.pilot.output.outbox import LINES, TAKEN
 from hpcnb.pilot.tally import WORK
 from hpcnb.pilot.work import SUMMARY
+from hpcnb.printed import Printed
 
 __all__ = ["NotebookClient"]
 
@@ -59,15 +62,15 @@ class NotebookClient(Client):
         self.notebook = notebook_name()
         self.ledger = Ledger(self)
         self.looks = Looks(self)
+        self.printed = Printed(lambda size: self.call(self._send_to_scheduler, {"op": TAKEN, "size": size}))
         self.handle = handle
         self._back: dict[Any, Batch] = {}
         self._early: deque[Any] = deque()
         self._questions: deque[tuple[asyncio.Future[dict[str, Any]], dict[str, Any]]] = deque()
         # Everything goes through the scheduler: a worker's address means nothing on this machine.
         super().__init__(cluster, name=client_name(self.notebook), direct_to_workers=False, set_as_default=False)
-        self._stream_handlers["hpcnb-kept"] = self._answered
-        self._stream_handlers[VALUE] = self.ledger.told
-        self._stream_handlers[SUMMARY] = self.looks.told
+        told = {VALUE: self.ledger.told, SUMMARY: self.looks.told, LINES: self.printed.take}
+        self._stream_handlers |= {"hpcnb-kept": self._answered, **told}
         atexit.register(leave, weakref.ref(self))
 
     # -- its beginning: what is submitted meanwhile waits in order -------------------------------------------------------
@@ -82,15 +85,7 @@ class NotebookClient(Client):
             self._connected = asyncio.run_coroutine_threadsafe(self._start(**more), loop.asyncio_loop)
 
     def wait_until_connected(self) -> None:
-        """Wait for it.
-
-        Raises
-        ------
-        HPCError
-            The cluster has ended instead, and why.
-        OSError
-            It cannot be reached.
-        """
+        """Wait for it; raises the `HPCError` with which the cluster has ended instead, or an `OSError`."""
         with self.awaited():
             self._connected.result()
 
@@ -122,6 +117,8 @@ class NotebookClient(Client):
         await super()._ensure_connected(timeout)
         if (comm := self.scheduler_comm) is not None:
             comm.interval = PROMPT
+        if (since := self.printed.returning()) is not None:
+            self._send_to_scheduler({"op": TAKEN, "since": since})
         self._send_early()
 
     def _send_to_scheduler_safe(self, msg: Any) -> None:
@@ -170,6 +167,7 @@ class NotebookClient(Client):
         """
         shown = Work(id=work[0], label=work[1]) if work else work_now()
         # Not by Dask's own `submit`, which would take arguments of some names for its own.
+        self.printed.expect((task.batch.key, key_split(task.batch.key), task.batch.size or 1) for task in tasks)
         for size, some in itertools.groupby(tasks, lambda task: task.batch.size):
             sent = list(some)
             keys = [task.batch.key for task in sent]

@@ -139,6 +139,10 @@ class Calls:
         """The ends of a cluster's logs by name: all of them, or those whose name contains `name`."""
         return await self._find(id).logs(name, most, ask)
 
+    async def call_search(self, *, id: str, question: dict[str, Any], client: object, ask: Ask) -> dict[str, Any]:
+        """Look for something in a cluster's logs (see `hpcnb.pilot.output.search`)."""
+        return await self._find(id).search(question, ask)
+
     # -- sites -------------------------------------------------------------------------------------------------
 
     async def call_login(self, *, site: str, client: object, ask: Ask) -> None:

@@ -233,6 +233,17 @@ class LiveCluster:
         most = min(most, MOST_LOGS // max(1, len(names)))
         return {n: await remains.read_log(self.site.shell, path, n, most) for n in names}
 
+    async def search(self, question: dict[str, Any], ask: Ask) -> dict[str, Any]:
+        """Look for something in its logs, likewise (see `hpcnb.pilot.output.search`)."""
+        kept = self._book.record
+        if not kept.jobs:
+            return {}
+        await self.site.connect(ask)
+        environment = self.site.environment(kept.status.spec)
+        return await remains.search(
+            self.site.shell, environment, zip_path=kept.zip_path, path=kept.jobs[0].path, question=question
+        )
+
     async def leave(self) -> None:
         """Stop following; the cluster goes on without us."""
         if self._following:

@@ -16,6 +16,7 @@ from dask.utils import key_split
 
 from hpcnb.future.batch import CANCELLED, FINISHED, PENDING, Batch
 from hpcnb.future.why import why
+from hpcnb.views.logs import runs_text
 
 __all__ = ["Future"]
 
@@ -205,6 +206,16 @@ class Future(concurrent.futures.Future[Any]):
         known = self._known()
         return why(self.name, known, job=known["job"])
 
+    def logs(self) -> str:
+        """All that it has printed so far, of each of its attempts; also when it, its worker or its cluster has ended.
+
+        Raises
+        ------
+        HPCError
+            The site cannot be reached.
+        """
+        return runs_text(self.batch.ledger.printed(self.batch, self.index))
+
     def traceback(self, timeout: float | None = None) -> str:
         """What the task has raised, with the lines where, as text; empty: nothing. Waits for its end."""
         error = self.exception(timeout)
@@ -239,11 +250,11 @@ class Future(concurrent.futures.Future[Any]):
         return self.batch.ledger.tell(self.batch)
 
     def _wait(self, ready: Callable[[], bool], timeout: float | None) -> None:
-        if ready():
-            return
-        with self.batch.ledger.awaited():
-            if not self.batch.wait(ready, timeout):
-                raise TimeoutError
+        if not ready():
+            with self.batch.ledger.awaited():
+                if not self.batch.wait(ready, timeout):
+                    raise TimeoutError
+        self.batch.ledger.settle()
 
     def _watched(self) -> Watch:
         if self._watch is None:

@@ -12,9 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 from distributed.client import FutureCancelledError
 
+from hpcnb.errors import NotReady
 from hpcnb.future.batch import Batch
 from hpcnb.future.revealed import revealed
 from hpcnb.future.why import node_of
+from hpcnb.handle import run
 from hpcnb.pilot.work import RETRY
 
 if TYPE_CHECKING:
@@ -170,6 +172,18 @@ class Ledger:
         jobs = self.client.handle.status.jobs if self.client.handle else ()
         found = [job.job_id for job in jobs if node in job.nodes or len(jobs) == 1]
         return found[0] if found else ""
+
+    def settle(self) -> None:
+        """Wait until what tasks have printed by now is shown."""
+        self.client.printed.settle()
+
+    def printed(self, batch: Batch, index: int | None) -> list[dict[str, Any]]:
+        """What a call has printed, by attempts."""
+        handle = self.client.handle
+        if handle is None:
+            raise NotReady("this client belongs to no cluster of hpcnb's, whose logs could be read")
+        found: list[dict[str, Any]] = run(handle.printed(str(batch.key), index))
+        return found
 
     def held_up(self) -> str:
         """What holds up all that was submitted; empty: nothing."""

@@ -175,6 +175,8 @@ def wait(futures: Iterable[Future], timeout: float | None = None, return_when: s
         if return_when == FIRST_COMPLETED or (return_when == FIRST_EXCEPTION and _failed(future)):
             break
     done = {future for future in found if future.done()}
+    for ledger in {future.batch.ledger for future in found}:
+        ledger.settle()
     return DoneAndNotDone(done, {future for future in found if future not in done})
 
 

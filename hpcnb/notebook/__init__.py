@@ -5,6 +5,8 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from hpcnb import printed
+
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
 
@@ -23,5 +25,12 @@ def register(shell: InteractiveShell) -> None:
 
         return run_cell(shell, line, cell, partial(session_for, shell))
 
+    printed.show_with(partial(_place, shell))
     # IPython's annotation of this method speaks of the shell where it means the magic.
     shell.register_magic_function(hpc, "line_cell", "hpc")  # type: ignore[arg-type]
+
+
+def _place(shell: InteractiveShell) -> printed.Place:
+    from hpcnb.notebook.printed import place_of
+
+    return place_of(shell)

@@ -37,7 +37,7 @@ from hpcnb.pilot.suspects import SUSPECT
 
 T = TypeVar("T")
 
-__all__ = ["POISON", "Call", "Outcome", "Stopper", "isolate_from_here", "stop"]
+__all__ = ["POISON", "Call", "Outcome", "Stopper", "isolate_from_here", "running", "stop"]
 
 POISON = 3
 """So often may a task's process be killed by nobody knows whom."""
@@ -140,7 +140,16 @@ class Call:
         if self.isolate or _is_suspect(task.key):  # one of them may have been to blame: each by itself
             return work(lambda number, args: self.outcome(args, member=number))
         function = self.function()
-        result: T = _running.run(task.key, lambda job: work(lambda _, args: task.outcome(job, function, args)))
+
+        def one(job: Job, number: int, args: Sequence[Any]) -> Outcome:
+            _running.turn(job, number)
+            return task.outcome(job, function, args)
+
+        def all_of_them(job: Job) -> T:
+            job.key = task.key
+            return work(functools.partial(one, job))
+
+        result: T = _running.run(task.key, all_of_them)
         return result
 
 
@@ -155,6 +164,7 @@ class _Task:
 
     def run(self, job: Job, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
         """Run it here, or in a process of its own; the value, or what it raises."""
+        job.key, job.member = self.key, self._member
         suspect = _is_suspect(self.key)
         if self._call.isolate or suspect:
             result = self._apart(job, args, kwargs, self._begin(job) if suspect else [])
@@ -277,6 +287,8 @@ def _at(thread: int) -> str:
 def _wait(job: Job, coroutine: Any) -> Any:
     """Run a coroutine on the worker's event loop, where Dask runs them, too."""
     loop: Any = get_worker().loop
+    if _running.watch is not None:
+        _running.watch.carry()
     future = asyncio.run_coroutine_threadsafe(coroutine, loop.asyncio_loop)
     job.stop = future.cancel
     return future.result()
@@ -311,6 +323,11 @@ def isolate_from_here() -> None:
     """Prepare for calls that run in processes of their own; before this process has threads."""
     global _isolation
     _isolation = Isolation()
+
+
+def running() -> Running:
+    """What runs in this process."""
+    return _running
 
 
 def stop(name: Any, why: Exception) -> None:

@@ -10,6 +10,7 @@ import contextlib
 import ctypes
 import faulthandler
 import functools
+import io
 import os
 import select
 import signal
@@ -220,6 +221,7 @@ def _become(channel: socket.socket, server: int, descriptor: int, crash: int) ->
         faulthandler.enable(crash)
         with contextlib.suppress(OSError):  # of all on this node, it is the one to go when memory ends
             Path("/proc/self/oom_score_adj").write_text("1000")
+        _print_by_lines()
         value = shared(received(descriptor)(functools.partial(_ask, channel)))
         with contextlib.suppress(OSError):  # nobody waits any more
             socket.send_fds(channel, [b"value 0"], [value])
@@ -230,6 +232,13 @@ def _become(channel: socket.socket, server: int, descriptor: int, crash: int) ->
             sys.stderr.flush()
         finally:
             os._exit(code)
+
+
+def _print_by_lines() -> None:
+    """Let each line be in the log when it is printed, as the worker's own are."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(line_buffering=True)
 
 
 def _ask(channel: socket.socket, what: str) -> None:

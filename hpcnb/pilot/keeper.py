@@ -12,7 +12,7 @@ from typing import Any
 from distributed.diagnostics.plugin import SchedulerPlugin
 from distributed.scheduler import Scheduler, TaskState
 
-__all__ = ["SIZE", "TAG", "Keeper", "client_name", "notebook_of", "state_of"]
+__all__ = ["SIZE", "TAG", "Keeper", "client_name", "holder", "notebook_of", "state_of"]
 
 TAG = "hpcnb_tag"
 """The annotation of a task that holds its tag."""
@@ -101,7 +101,7 @@ class Keeper(SchedulerPlugin):
         for key in sorted(keys, key=self._place):
             if key not in mine:
                 mine[key] = Kept(ordinal=next(self._ordinals), tag=tags.get(key, ""), at=now, size=sizes.get(key))
-        scheduler.client_desires_keys(keys, _holder(notebook))
+        scheduler.client_desires_keys(keys, holder(notebook))
 
     def _place(self, key: Any) -> int:
         """Its place in its graph, which comes as a set."""
@@ -183,7 +183,7 @@ class Keeper(SchedulerPlugin):
             return
         adopted = self._kept[other]
         self._kept[notebook] = adopted | self._kept.get(notebook, {})
-        self._scheduler.client_desires_keys(list(adopted), _holder(notebook))
+        self._scheduler.client_desires_keys(list(adopted), holder(notebook))
         self._drop(other, list(adopted))
 
     # -- within ------------------------------------------------------------------------------------------------------
@@ -207,7 +207,7 @@ class Keeper(SchedulerPlugin):
         for key in keys:
             del mine[key]
         if keys:
-            self._scheduler.client_releases_keys(keys=keys, client=_holder(notebook))
+            self._scheduler.client_releases_keys(keys=keys, client=holder(notebook))
 
 
 def state_of(task: TaskState) -> str:
@@ -221,5 +221,6 @@ def _number(keys: dict[Any, Kept]) -> int:
     return sum(one.size or 1 for one in keys.values())
 
 
-def _holder(notebook: str) -> str:
+def holder(notebook: str) -> str:
+    """The client that holds what a notebook wants."""
     return f"hpcnb-keeper:{notebook}"

@@ -10,6 +10,7 @@ from distributed.diagnostics.plugin import SchedulerPlugin
 from distributed.scheduler import Scheduler, TaskState
 
 from hpcnb.pilot.keeper import state_of
+from hpcnb.pilot.output.capture import ATTEMPT
 
 __all__ = ["Known"]
 
@@ -39,6 +40,8 @@ class Known(SchedulerPlugin):
     def transition(self, key: Any, start: str, finish: str, *args: Any, **kwargs: Any) -> None:
         if start == "processing" and finish in ("waiting", "released"):  # it was tried in vain, or its worker is gone
             self._again[key] += 1
+            if (task := self._scheduler.tasks.get(key)) is not None:  # its worker marks what it prints by it
+                task.annotations = {**(task.annotations or {}), ATTEMPT: self._again[key] + 1}
         elif finish == "forgotten" and self._again:
             self._again.pop(key, None)
 

@@ -279,7 +279,7 @@ def sessions_child(run: Run) -> Child:
 def worker_child(run: Run, worker: WorkerLayout, *, node: str, tags: Sequence[str], local_directory: str) -> Child:
     """A Dask worker, as ``dask worker --no-nanny`` runs it; it waits for the scheduler's address by itself."""
     name = f"{run.index}-{node}-{worker.index}"
-    worked = mmap.mmap(-1, 1)
+    worked, log = mmap.mmap(-1, 1), run.file(f"logs/worker-{name}.log")
 
     def main() -> None:
         dask.config.set(
@@ -287,6 +287,8 @@ def worker_child(run: Run, worker: WorkerLayout, *, node: str, tags: Sequence[st
                 "hpcnb.umask": run.umask,
                 "hpcnb.home": str(run.file("../..").resolve()),
                 "hpcnb.worked": worked,
+                "hpcnb.log": str(log),
+                "hpcnb.begin": os.lseek(1, 0, os.SEEK_END),  # above it is what a worker has left whose place it takes
                 "distributed.worker.resources": _offered(worker, tags, local_directory),
             }
         )
@@ -302,7 +304,6 @@ def worker_child(run: Run, worker: WorkerLayout, *, node: str, tags: Sequence[st
             tell_of_death(address, name, child.died)
         dask_worker.main(argv, standalone_mode=False)
 
-    log = run.file(f"logs/worker-{name}.log")
     child = Child(name=f"worker-{name}", main=main, log=log, memory=worker.memory, worked=worked)
     return child
 

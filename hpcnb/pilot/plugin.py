@@ -22,6 +22,8 @@ from hpcnb.pilot.keeper import Keeper
 from hpcnb.pilot.known import Known
 from hpcnb.pilot.nodes import INTERVAL as NODES_INTERVAL
 from hpcnb.pilot.nodes import Nodes
+from hpcnb.pilot.output.feed import Feed
+from hpcnb.pilot.output.worker import catch
 from hpcnb.pilot.suspects import Suspects
 from hpcnb.pilot.versions import Chooser
 from hpcnb.pilot.work import Work
@@ -85,6 +87,7 @@ async def dask_setup(server: Scheduler | Worker) -> None:
         await server.plugin_add(Stopper())
         await server.plugin_add(Early())
         await server.plugin_add(Cores())
+        catch(server)
         # Not earlier: what the worker itself has made by now is private.
         os.umask(dask.config.get("hpcnb.umask", 0o077))
         return
@@ -95,6 +98,7 @@ async def dask_setup(server: Scheduler | Worker) -> None:
     suspects = Suspects(scheduler)
     scheduler.add_plugin(suspects)
     scheduler.add_plugin(Known(scheduler, suspects.history))
+    scheduler.add_plugin(Feed(scheduler))
     scheduler.add_plugin(Work(scheduler))
     pass_on(scheduler)
     scheduler.add_plugin(Elsewhere(scheduler))

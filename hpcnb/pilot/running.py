@@ -12,11 +12,11 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import psutil
 
-__all__ = ["Interrupted", "Job", "Running", "end_tree"]
+__all__ = ["Interrupted", "Job", "Running", "Watch", "end_tree"]
 
 GRACE = 0.5
 """Seconds that a call has to stop by itself, before its thread is given up."""
@@ -47,9 +47,19 @@ class Job:
         What else ends it: where it waits for a child process, say, or for a coroutine.
     why : Exception or None
         With what it ends, since it was stopped.
+    key, member : object
+        Of what task it is, and which call of a batch, where that is known.
+    repeated : int
+        How often this member was run before.
+    speaker : Speaker or None
+        Of `hpcnb.pilot.output`, once it has printed.
     """
 
     name: Any
+    key: Any = None
+    member: int | None = None
+    repeated: int = 0
+    speaker: Any = None
     thread: int = field(default_factory=threading.get_ident)
     native: int = field(default_factory=threading.get_native_id)
     started: float = field(default_factory=lambda: time.clock_gettime(time.CLOCK_BOOTTIME))
@@ -57,6 +67,22 @@ class Job:
     why: Exception | None = None
     struck: bool = False
     over: threading.Event = field(default_factory=threading.Event)
+
+
+class Watch(Protocol):
+    """Who wants to know which call runs, in its own thread."""
+
+    def begin(self) -> None:
+        """One is about to begin."""
+
+    def turn(self, job: Job, member: int) -> None:
+        """One of a batch is."""
+
+    def carry(self) -> None:
+        """The one in this thread goes on as a coroutine, in another."""
+
+    def end(self, job: Job) -> None:
+        """One has ended; may be said twice."""
 
 
 class Running:
@@ -69,6 +95,7 @@ class Running:
     """
 
     def __init__(self, forsake: Callable[[int, Exception], None] | None = None) -> None:
+        self.watch: Watch | None = None
         self._forsake = forsake
         self._jobs: dict[Any, Job] = {}
         self._lock = threading.Lock()
@@ -94,6 +121,8 @@ class Running:
             Seconds after which it is stopped with what ``late(job)`` returns.
         late : callable, optional
         """
+        if self.watch is not None:
+            self.watch.begin()
         job = Job(name=name)
         result: Any = None
         error: BaseException | None = None
@@ -114,6 +143,15 @@ class Running:
         if error is not None:
             raise error
         return result
+
+    def jobs(self) -> list[Job]:
+        """Those that run, also in threads that were given up."""
+        return list(self._jobs.values())
+
+    def turn(self, job: Job, member: int) -> None:
+        """One of the calls that run together as `job` is about to begin."""
+        if self.watch is not None:
+            self.watch.turn(job, member)
 
     def stop(self, name: Any, why: Exception) -> None:
         """Stop a call, if it runs; returns at once."""
@@ -144,6 +182,8 @@ class Running:
             return True
 
     def _leave(self, job: Job) -> None:
+        if self.watch is not None:
+            self.watch.end(job)
         with self._lock:
             job.over.set()
             if self._jobs.get(job.name) is job:

@@ -29,6 +29,7 @@ FLOORS = [
         "queue",
         "notebook_name",
         "objects",
+        "printed",
         "serializing",
         "session",
         "future",

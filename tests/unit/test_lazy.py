@@ -43,7 +43,12 @@ def test_loading_the_extension_imports_nothing_heavy():
     """`%load_ext hpcnb` registers the magics, and imports nothing of what they will need."""
     found = printed(KERNEL)
     assert {name for name in found if name.split(".")[0] in HEAVY} == set()
-    assert {name for name in found if name.startswith("hpcnb")} == {"hpcnb", "hpcnb.errors", "hpcnb.notebook"}
+    assert {name for name in found if name.startswith("hpcnb")} == {
+        "hpcnb",
+        "hpcnb.errors",
+        "hpcnb.notebook",
+        "hpcnb.printed",
+    }
 
 
 def test_the_magics_are_there():

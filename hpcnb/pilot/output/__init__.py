@@ -1,0 +1,1 @@
+"""What tasks print: caught in the worker, kept in its log, and told to whoever submitted them."""

@@ -1,0 +1,308 @@
+"""What tasks print, on the user's side: live in the cell that submitted them, cut where nobody could read it."""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+import weakref
+from collections import Counter, OrderedDict, deque
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+__all__ = ["Cell", "Place", "Printed", "show_with", "streams"]
+
+PAUSE = 0.1
+"""Seconds between two messages to a front end."""
+LINES, LINES_A_SECOND = 1000, 50
+CHARACTERS, CHARACTERS_A_SECOND = 200_000, 10_000
+"""What a cell shows at once, and how fast that is renewed: beyond it text is counted, and its end shown."""
+TAIL = 5
+"""Lines at the end of what was counted."""
+REMEMBERED = 100_000
+"""Tasks whose cell is remembered."""
+SETTLING = 1.0
+"""Seconds that a result waits for what was printed before it to be shown."""
+ERR = 2
+
+
+class Place(Protocol):
+    """Where text goes; one for each cell. Any thread may use it, one at a time."""
+
+    name: str
+    """The cell's."""
+    bounded: bool
+    """Whether more than can be read would do harm."""
+
+    def write(self, text: str, *, error: bool) -> None:
+        """Show text below what was shown."""
+
+    def count(self, lines: int, tail: str, task: str, *, new: bool) -> None:
+        """Show how much is not shown; in the place of the last such word, unless it is a `new` one."""
+
+
+class _Streams:
+    """The streams of a script."""
+
+    name = ""
+    bounded = False
+
+    def write(self, text: str, *, error: bool) -> None:
+        stream = sys.stderr if error else sys.stdout
+        stream.write(text)
+        stream.flush()
+
+    def count(self, lines: int, tail: str, task: str, *, new: bool) -> None:
+        if new:
+            sys.stderr.write(f"… {lines:,} lines, see `future.logs()` of {task}\n{tail}")
+
+
+_streams = _Streams()
+
+
+def streams() -> Place:
+    """Where a script prints."""
+    return _streams
+
+
+_place: Callable[[], Place] = streams
+
+
+def show_with(place: Callable[[], Place]) -> None:
+    """Say how this process finds the place of the cell that runs now."""
+    global _place
+    _place = place
+
+
+@dataclass(kw_only=True)
+class _Task:
+    """A task that a cell has submitted: what its calls are called there."""
+
+    cell: Cell
+    name: str
+    first: int
+
+
+@dataclass(kw_only=True)
+class _Room:
+    """How much a cell may still show."""
+
+    lines: float = LINES
+    characters: float = CHARACTERS
+    at: float = field(default_factory=time.monotonic)
+
+    def renew(self) -> None:
+        now = time.monotonic()
+        self.lines = min(LINES, self.lines + LINES_A_SECOND * (now - self.at))
+        self.characters = min(CHARACTERS, self.characters + CHARACTERS_A_SECOND * (now - self.at))
+        self.at = now
+
+    def take(self, text: str) -> int:
+        """How many characters of a text there is room for: whole lines, where that can be."""
+        if self.characters < 1 or self.lines < 1:
+            return 0
+        end = min(len(text), int(self.characters))
+        lines = text.count("\n", 0, end)
+        if lines > self.lines:
+            at = -1
+            for _ in range(int(self.lines)):
+                at = text.index("\n", at + 1)
+            end, lines = at + 1, int(self.lines)
+        self.lines, self.characters = self.lines - lines, self.characters - end
+        return end
+
+
+class Cell:
+    """The output of one cell's tasks, in the form in which it is shown.
+
+    Parameters
+    ----------
+    place : Place
+    """
+
+    def __init__(self, place: Place) -> None:
+        self._place = place
+        self._room = _Room()
+        self._names: Counter[str] = Counter()
+        self._begun: dict[Any, str] = {}
+        self._text: list[tuple[bool, str]] = []
+        self._counted = 0
+        self._tail = ""
+        self._task = ""
+        self._new = False
+
+    def expect(self, name: str, calls: int) -> _Task:
+        """Take notice of a task that it has submitted."""
+        first = self._names[name]
+        self._names[name] += calls
+        return _Task(cell=self, name=name, first=first)
+
+    def add(self, task: _Task, entry: Sequence[Any]) -> None:
+        """Take what a task has printed: an entry of `hpcnb.pilot.output.feed`."""
+        key, member, attempt, stream, _, data, lines, size, worker = entry
+        text = data.decode("utf-8", "replace")
+        if size:
+            self._count(task, lines, text)
+            return
+        if self._counted and self._place.bounded and self._full():
+            self._count(task, data.count(b"\n"), text)
+            return
+        if self._names.total() > 1 or attempt > 1:
+            label = self._label(task, member, attempt, worker)
+            text = self._by_lines((key, member, attempt, stream), text, label)
+        self._show(task, text, error=stream == ERR)
+
+    def _full(self) -> bool:
+        """Whether what was cut goes on: there is room again when some of it has been renewed."""
+        self._room.renew()
+        return self._room.lines < LINES / 2 or self._room.characters < CHARACTERS / 2
+
+    def _label(self, task: _Task, member: int | None, attempt: int, worker: str) -> str:
+        number = f"[{task.first + (member or 0)}]" if self._names[task.name] > 1 else ""
+        node = worker.partition("-")[2].rpartition("-")[0]
+        again = f", attempt {attempt}" if attempt > 1 else ""
+        return f"{task.name}{number} on {node}{again}: "
+
+    def _by_lines(self, whose: Any, text: str, label: str) -> str:
+        """Whole lines, each with its label; the beginning of another one is kept until it is whole."""
+        *whole, rest = (self._begun.pop(whose, "") + text).split("\n")
+        if rest:
+            self._begun[whose] = rest[-CHARACTERS:]
+        return "".join(f"{label}{line.rstrip(chr(13)).rpartition(chr(13))[2]}\n" for line in whole)
+
+    def _show(self, task: _Task, text: str, *, error: bool) -> None:
+        if self._place.bounded:
+            self._room.renew()
+            end = self._room.take(text)
+            text, rest = text[:end], text[end:]
+        else:
+            rest = ""
+        if text:
+            if self._counted:
+                self._tell()
+                self._counted = 0
+            self._text.append((error, text))
+        if rest:
+            self._count(task, rest.count("\n"), rest)
+
+    def _count(self, task: _Task, lines: int, text: str) -> None:
+        if not self._counted:
+            self.publish()
+            self._new, self._tail = True, ""
+        self._counted += max(lines, 1)
+        self._task = task.name
+        self._tail = (self._tail + text[-2000:])[-2000:]
+
+    def publish(self) -> None:
+        """Show what has come."""
+        text, self._text = self._text, []
+        run: list[str] = []
+        for at, (error, some) in enumerate(text):
+            run.append(some)
+            if at + 1 == len(text) or text[at + 1][0] != error:
+                self._place.write("".join(run), error=error)
+                run = []
+        self._tell()
+
+    def _tell(self) -> None:
+        if self._counted and self._tail:
+            tail = "".join(f"{line}\n" for line in self._tail.splitlines()[-TAIL:])
+            self._place.count(self._counted, tail, self._task, new=self._new)
+            self._new, self._tail = False, ""
+
+
+class Printed:
+    """What one client hears of what its tasks print, and the thread that shows it.
+
+    Parameters
+    ----------
+    taken : callable
+        Tells the scheduler how many bytes have been taken; may be called in any thread.
+    """
+
+    def __init__(self, taken: Callable[[int], object]) -> None:
+        self._taken = taken
+        self._tasks: OrderedDict[Any, _Task] = OrderedDict()
+        self._cells: weakref.WeakValueDictionary[str, Cell] = weakref.WeakValueDictionary()
+        self._news: deque[tuple[Iterable[Sequence[Any]], int]] = deque()
+        self._changed = threading.Condition()
+        self._thread: threading.Thread | None = None
+        self._unshown: set[Cell] = set()
+        self._hurry = False
+        self._next: int | None = None
+        self._returning = False
+
+    def expect(self, tasks: Iterable[tuple[Any, str, int]]) -> None:
+        """Show what these tasks print in the cell that runs now.
+
+        Parameters
+        ----------
+        tasks : iterable of tuple
+            Keys, names, numbers of calls.
+        """
+        place = _place()
+        cell = self._cells.get(place.name) or Cell(place)
+        self._cells[place.name] = cell
+        for key, name, calls in tasks:
+            self._tasks[key] = cell.expect(name, calls)
+        while len(self._tasks) > REMEMBERED:
+            self._tasks.popitem(last=False)
+
+    def settle(self) -> None:
+        """Wait until what has come by now is shown."""
+        if self._news or self._unshown:
+            with self._changed:
+                self._hurry = True
+                self._changed.notify_all()
+                self._changed.wait_for(lambda: not (self._news or self._unshown), SETTLING)
+                self._hurry = False
+
+    # -- what the client's loop says -------------------------------------------------------------------------------------
+
+    def take(self, entries: Iterable[Sequence[Any]], size: int, next: int, again: bool) -> None:
+        """The scheduler tells what was printed (see `hpcnb.pilot.output.feed`)."""
+        if self._returning and not again:
+            return  # it comes again, in order
+        self._returning, self._next = False, next
+        with self._changed:
+            self._news.append((entries, size))
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._show_all, name="hpcnb-printed", daemon=True)
+                self._thread.start()
+            self._changed.notify_all()
+
+    def returning(self) -> int | None:
+        """Where to go on over a new connection; None: from now on."""
+        self._returning = self._next is not None
+        return self._next
+
+    # -- in its thread ---------------------------------------------------------------------------------------------------
+
+    def _show_all(self) -> None:
+        shown = 0.0
+        while True:
+            with self._changed:
+                while not self._news:
+                    pause = shown + PAUSE - time.monotonic() if self._unshown and not self._hurry else None
+                    if self._unshown and (pause is None or pause <= 0):
+                        break
+                    self._changed.wait(pause)
+            self._read()
+            if self._hurry or time.monotonic() >= shown + PAUSE:
+                for cell in list(self._unshown):
+                    cell.publish()
+                shown = time.monotonic()
+                with self._changed:
+                    self._unshown.clear()
+                    self._changed.notify_all()
+
+    def _read(self) -> None:
+        while self._news:
+            entries, size = self._news[0]
+            for entry in entries:
+                if (task := self._tasks.get(entry[0])) is not None:
+                    self._unshown.add(task.cell)
+                    task.cell.add(task, entry)
+            self._news.popleft()
+            self._taken(size)
