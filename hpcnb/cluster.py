@@ -172,6 +172,8 @@ class Cluster(DaskCluster):
                 where=f"site {self.site}",
                 remedy="It goes on waiting; wait_until_ready() again, or close() it.",
             ) from None
+        if self.state is State.ENDED:  # after it had been ready
+            raise self._handle.error()
 
     async def _close(self) -> None:
         if self._starting and not self._starting.done():
@@ -376,9 +378,10 @@ class Cluster(DaskCluster):
     """Not Dask's widget, which knows neither the queue nor the link: `_repr_html_` shows our own view."""
 
     def _repr_html_(self, cluster_status: Any = None) -> str:
+        from hpcnb.views.ending import deaths_html
         from hpcnb.views.overview import overview_html
 
-        return overview_html(self._handle.status, time.time())
+        return overview_html(self._handle.status, time.time()) + deaths_html(self._handle.status)
 
     def __repr__(self) -> str:
         return f"<Cluster {self.name!r} on {self.site}: {self.state}>"

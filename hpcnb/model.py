@@ -117,6 +117,8 @@ class Ending(Record):
         One sentence for the user.
     tail : str
         The last lines of the log.
+    suggestion : str
+        What to do about it; empty when nothing is.
     """
 
     reason: Reason
@@ -126,6 +128,7 @@ class Ending(Record):
     signal: int | None = None
     message: str = ""
     tail: str = ""
+    suggestion: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -333,10 +336,12 @@ class ClusterStatus(Record):
     spent : float
         Core-seconds of the jobs that are over.
     ending : Ending or None
+    losses : tuple of Ending
+        How workers and further jobs were lost lately, oldest first; the cluster goes on without them.
     error : dict or None
         The error (`HPCError.to_json`) that ended it, when one did.
     notices : dict of str to str
-        What the user should do something about, by topic: ``login``, ``certificate``, ``idle``.
+        What the user should do something about, by topic: ``login``, ``certificate``, ``idle``, ``lost``.
     created, changed : float
         POSIX time on the user's machine.
     """
@@ -354,6 +359,7 @@ class ClusterStatus(Record):
     counts: WorkerCounts = field(default_factory=WorkerCounts)
     spent: float = 0.0
     ending: Ending | None = None
+    losses: tuple[Ending, ...] = ()
     error: dict[str, str] | None = None
     notices: dict[str, str] = field(default_factory=dict)
     created: float = 0.0

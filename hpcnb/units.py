@@ -8,7 +8,7 @@ from collections.abc import Iterable
 
 from hpcnb.errors import ConfigError
 
-__all__ = ["format_duration", "parse_duration", "parse_memory", "shown"]
+__all__ = ["format_duration", "format_memory", "parse_duration", "parse_memory", "shown"]
 
 _DURATION_HELP = "Write 90s, 15m, 1h30m, 2d, or as Slurm does 00:30:00, 2-00:00:00; a bare number is seconds."
 _MEMORY_HELP = "Write a number and its unit: 500MB, 16GiB (kB, MB, GB, TB: of 1000; KiB, MiB, GiB, TiB: of 1024)."
@@ -68,6 +68,18 @@ def format_duration(seconds: float) -> str:
         count, rest = divmod(rest, size)
         words += f"{count}{unit}" if count else ""
     return words or "0s"
+
+
+def format_memory(size: float) -> str:
+    """Return an amount of memory in MiB, or GiB where it is one or more.
+
+    Examples
+    --------
+    >>> format_memory(9.8 * 2**30), format_memory(8 * 2**30), format_memory(300 * 2**20)
+    ('9.8 GiB', '8 GiB', '300 MiB')
+    """
+    amount, unit = (size / 2**30, "GiB") if size >= 2**30 else (size / 2**20, "MiB")
+    return f"{amount:.1f}".removesuffix(".0") + f" {unit}"
 
 
 def parse_memory(value: str) -> int:

@@ -7,11 +7,12 @@ import contextlib
 import logging
 from dataclasses import replace
 
-from hpcnb.agent import allocation, reactor, remains
+from hpcnb.agent import allocation, postmortem, reactor, remains
 from hpcnb.agent.book import Book
+from hpcnb.agent.record import JobRecord
 from hpcnb.agent.sites import Site
 from hpcnb.errors import ClusterError, HPCError, SiteError
-from hpcnb.model import JobStatus
+from hpcnb.model import JobStatus, State
 from hpcnb.site import bootstrap
 
 log = logging.getLogger(__name__)
@@ -52,6 +53,15 @@ class Closing:
                 remedy="Its jobs are cancelled again until they are gone; `%hpc` shows when that is.",
             ) from None
 
+    async def _tell(self, kept: JobRecord, job: JobStatus) -> None:
+        if lost := (await self.examine(kept, job)).ending:
+            self._book.enter(reactor.on_lost(self._book.status, lost))
+
+    async def give_back(self, job: JobStatus) -> None:
+        """Cancel a further job that was put back into the queue: its pilot has begun, and cannot begin again."""
+        with contextlib.suppress(SiteError):  # then it starts, and ends at once
+            await allocation.cancel(self._site, [job.job_id])
+
     def drain(self) -> None:
         """Cancel the jobs until they are gone."""
         if self._draining is None:
@@ -68,10 +78,11 @@ class Closing:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(book.ended.wait(), CANCELLING)
 
-    async def examine(self, job: JobStatus) -> JobStatus:
-        """Say how the leading job ended, by all that it left."""
-        ending = await remains.ending_of(self._site.shell, self._book.record.jobs[0].path, job)
-        return replace(job, ending=ending)
+    async def examine(self, kept: JobRecord, job: JobStatus) -> JobStatus:
+        """Say how a job ended, by all that it left."""
+        asked = self._book.status.spec.resources
+        evidence = await remains.evidence_of(self._site, kept.path, job, asked)
+        return replace(job, ending=postmortem.verdict(evidence))
 
     async def bury(self, job: JobStatus) -> None:
         """End what hangs on the leading job, which is over, and forget the secrets."""
@@ -85,13 +96,15 @@ class Closing:
                 await bootstrap.forget_secrets(self._site.shell, kept.path, book.record.home)
         book.end(reactor.on_job(book.status, job, leads=True))
 
-    async def forget(self, index: int) -> None:
-        """Let nothing secret of a job that is over lie at the site."""
+    async def mourn(self, index: int, job: JobStatus) -> None:
+        """A further job is over: say why, unless we have ended it; let nothing secret of it lie at the site."""
         book = self._book
-        for job in book.record.jobs:
-            if job.index == index:
+        for kept in book.record.jobs:
+            if kept.index == index:
                 book.keep(book.record.without_job(index))
-                await bootstrap.forget_secrets(self._site.shell, job.path, book.record.home)
+                if not kept.dismissed and book.status.state not in (State.DRAINING, State.ENDED):
+                    await self._tell(kept, job)
+                await bootstrap.forget_secrets(self._site.shell, kept.path, book.record.home)
 
     async def leave(self) -> None:
         """Cancel nothing any more."""

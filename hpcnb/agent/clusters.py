@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Awaitable, Iterable
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -118,10 +119,22 @@ class LiveCluster:
         if index == 0 and job.state is JobState.ENDED:
             self._later(self._finish(job))
             return
+        if job.state is JobState.PENDING and reactor.was_begun(self.status, job, leads=index == 0):
+            self._give_back(index, job)
         explanation = explain_pending(job) if job.state is JobState.PENDING else ""
         self._book.enter(reactor.on_job(self.status, job, leads=index == 0, explanation=explanation))
         if index and job.state is JobState.ENDED:
-            self._later(self._closing.forget(index))
+            self._later(self._closing.mourn(index, job))
+
+    def _give_back(self, index: int, job: JobStatus) -> None:
+        """Let a job that was put back into the queue not begin again."""
+        if index:
+            self._later(self._closing.give_back(job))
+        elif self.status.state not in (State.QUEUED, State.DRAINING):
+            self.site.hurry()  # this answer may be older than the start
+        else:
+            self._book.enter(reactor.on_requeued(self.status))
+            self._closing.drain()
 
     async def _keep_link(self) -> None:
         try:
@@ -176,10 +189,13 @@ class LiveCluster:
             extra = [job.index for job in self._book.record.jobs if job.index]
             wanted = max(0, nodes - self.status.spec.resources.nodes)
             while len(extra) < wanted:
-                extra.append(max([0, *extra]) + 1)
+                extra.append(self._book.record.last + 1)
                 await self._add(extra[-1])
-            if surplus := [job.job_id for job in self._book.record.jobs if job.index in extra[wanted:]]:
-                await allocation.cancel(self.site, surplus)
+            self._book.enter(reactor.on_notice(self.status, "lost", ""))  # the user has seen to it
+            if surplus := [job for job in self._book.record.jobs if job.index in extra[wanted:]]:
+                for job in surplus:
+                    self._book.keep(self._book.record.with_job(replace(job, dismissed=True)))
+                await allocation.cancel(self.site, [job.job_id for job in surplus])
 
     async def _add(self, index: int) -> None:
         if not (self._connection and self._connection.scheduler):
@@ -216,7 +232,7 @@ class LiveCluster:
 
     async def _finish(self, job: JobStatus) -> None:
         """The leading job is over."""
-        job = await self._closing.examine(job)
+        job = await self._closing.examine(self._book.record.jobs[0], job)
         if self._following:
             self._following.cancel()
         if self._connection:

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from hpcnb.agent import postmortem
 from hpcnb.errors import (
     BatchError,
     HPCError,
@@ -28,13 +29,12 @@ ERRORS: Mapping[Reason, type[BatchError]] = {
     Reason.PREEMPTED: JobPreempted,
 }
 
-REMEDIES: Mapping[Reason, str] = {
-    Reason.TIMEOUT: "Ask for a longer walltime (--walltime), or save intermediate results.",
-    Reason.OUT_OF_MEMORY: "Ask for more memory or more nodes, or use fewer workers per node.",
-    Reason.NODE_FAIL: "Start the cluster again; the fault was the machine's.",
-    Reason.PREEMPTED: "Start the cluster again, or use a partition whose jobs are not preempted.",
-    Reason.FAILED: "The lines above are the end of the job's log; `%hpc logs` shows more.",
-}
+VAGUE = (Reason.COMPLETED, Reason.CANCELLED, Reason.FAILED)
+
+LOSSES = 5
+"""How many losses of workers and further jobs are remembered."""
+WORDS = 800
+"""Characters of the log that stay with a loss, since each status carries all of them."""
 
 
 def set_state(status: ClusterStatus, state: State, **changes: Any) -> ClusterStatus:
@@ -123,12 +123,42 @@ def on_pilot(status: ClusterStatus, event: Mapping[str, Any]) -> ClusterStatus:
     if event["event"] == "idle":
         return on_notice(status, "idle", _idle(event["left"]))
     if event["event"] == "worker-exit":
-        return replace(status, detail=f"{event['worker']} {event['how']}; it was started again")
+        lost = postmortem.of_worker(event, status.jobs[0].job_id if status.jobs else "")
+        status = replace(status, detail=lost.message)
+        return status if lost.reason is Reason.COMPLETED else _remember(status, lost)
     if event["event"] == "ended" and status.state is not State.DRAINING:
         # Nobody here asked for it: the reason is kept, or the end would count as asked for.
         said = Ending(reason=Reason(event["reason"]), message=event["message"])
         return replace(on_draining(status), detail=said.message, ending=said)
     return status
+
+
+def on_lost(status: ClusterStatus, ending: Ending) -> ClusterStatus:
+    """A further job is over that nobody here has ended; the cluster goes on with the others."""
+    if status.state in (State.DRAINING, State.ENDED):
+        return status
+    where = f"job {ending.job_id}" + (f" (node {ending.node})" if ending.node else "")
+    text = f"{where} was lost: {ending.message}. {ending.suggestion}".rstrip()
+    return on_notice(_remember(status, ending), "lost", text)
+
+
+def _remember(status: ClusterStatus, ending: Ending) -> ClusterStatus:
+    losses = (*status.losses, replace(ending, tail=ending.tail[-WORDS:]))
+    return replace(status, losses=losses[-LOSSES:])
+
+
+def was_begun(status: ClusterStatus, job: JobStatus, *, leads: bool) -> bool:
+    """Whether the pilot of a job that is pending now has begun before."""
+    if leads:
+        asked = status.state is State.DRAINING and (not status.ending or status.ending.message == postmortem.REQUEUED)
+        return bool(status.route) and not status.link and not asked
+    return any(known.job_id == job.job_id and known.state is JobState.RUNNING for known in status.jobs)
+
+
+def on_requeued(status: ClusterStatus) -> ClusterStatus:
+    """The leading job was put back into the queue after its pilot had begun: what it ran is lost."""
+    ending = Ending(reason=Reason.CANCELLED, message=postmortem.REQUEUED)
+    return replace(on_draining(status), detail=ending.message, ending=ending)
 
 
 def on_notice(status: ClusterStatus, topic: str, text: str) -> ClusterStatus:
@@ -190,7 +220,10 @@ def on_ended(status: ClusterStatus, ending: Ending) -> ClusterStatus:
         return status
     asked = status.state is State.DRAINING and status.ending is None
     if asked and ending.reason in (Reason.CANCELLED, Reason.FAILED):
-        ending = replace(ending, reason=Reason.COMPLETED, message="ended as asked")
+        ending = replace(ending, reason=Reason.COMPLETED, message="ended as asked", suggestion="")
+    if status.ending and status.ending.message == postmortem.REQUEUED and ending.reason in VAGUE:
+        # A start after that has overwritten the log.
+        ending = replace(ending, reason=status.ending.reason, message=postmortem.REQUEUED)
     return set_state(
         status,
         State.ENDED,
@@ -220,20 +253,4 @@ def error_of(ending: Ending, status: ClusterStatus) -> dict[str, str] | None:
     place += [f"job {ending.job_id}"] if ending.job_id else []
     place += [f"node {ending.node}"] if ending.node else []
     cls = ERRORS.get(ending.reason, JobFailed)
-    what = ending.message or _sentence(ending)
-    return cls(what, where=", ".join(place), evidence=ending.tail, remedy=REMEDIES.get(ending.reason, "")).to_json()
-
-
-def _sentence(ending: Ending) -> str:
-    words = {
-        Reason.CANCELLED: "the batch job was cancelled by hand",
-        Reason.TIMEOUT: "the walltime of the batch job ran out",
-        Reason.OUT_OF_MEMORY: "the batch job used more memory than it had asked for",
-        Reason.NODE_FAIL: "a node of the batch job failed",
-        Reason.PREEMPTED: "the batch job was preempted by a more important one",
-    }
-    if sentence := words.get(ending.reason):
-        return sentence
-    if ending.signal:
-        return f"the batch job was killed by signal {ending.signal}"
-    return f"the batch job ended with exit status {ending.exit_code}"
+    return cls(ending.message, where=", ".join(place), evidence=ending.tail, remedy=ending.suggestion).to_json()

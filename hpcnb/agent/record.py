@@ -23,12 +23,13 @@ KEPT = 20
 
 @dataclass(frozen=True, kw_only=True)
 class JobRecord(Record):
-    """One allocation of a cluster: its place among them, its run, its batch job (empty until it is known)."""
+    """One allocation of a cluster: its place among them, its run, its batch job (empty until it is known), whether we ended it."""
 
     index: int
     token: str
     path: str
     job_id: str = ""
+    dismissed: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +42,8 @@ class ClusterRecord(Record):
         As last known.
     jobs : tuple of JobRecord
         The first leads.
+    last : int
+        The highest index that a job ever had: a run directory is used once.
     home : str
         hpcnb's directory at the site; empty until the site has been probed.
     user_home : str
@@ -54,6 +57,7 @@ class ClusterRecord(Record):
 
     status: ClusterStatus
     jobs: tuple[JobRecord, ...] = ()
+    last: int = 0
     home: str = ""
     user_home: str = ""
     umask: int = 0o077
@@ -72,7 +76,7 @@ class ClusterRecord(Record):
     def with_job(self, job: JobRecord) -> ClusterRecord:
         """The record with a job added, or replaced by its new self."""
         jobs = {j.index: j for j in self.jobs} | {job.index: job}
-        return replace(self, jobs=tuple(jobs[i] for i in sorted(jobs)))
+        return replace(self, jobs=tuple(jobs[i] for i in sorted(jobs)), last=max(self.last, job.index))
 
     def without_job(self, index: int) -> ClusterRecord:
         return replace(self, jobs=tuple(j for j in self.jobs if j.index != index))

@@ -1,16 +1,18 @@
-"""What a run leaves at its site: logs to read, and how it ended."""
+"""What a run leaves at its site: logs to read, and the evidence of how it ended."""
 
 from __future__ import annotations
 
 import contextlib
 import json
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
+from hpcnb.agent.postmortem import Evidence, Peak
+from hpcnb.agent.sites import Site
 from hpcnb.errors import SiteError
-from hpcnb.model import Ending, JobStatus, Reason
+from hpcnb.model import Ending, JobStatus, Reason, Resources
 from hpcnb.pilot.output.search import SAYS
+from hpcnb.site.batch import BatchUnknown
 from hpcnb.site.environment import Environment
 from hpcnb.site.shell import Shell
 
@@ -20,18 +22,33 @@ SEARCHING = 60.0
 """Seconds that a search in the logs may take."""
 _ENTER = "import sys; sys.path.insert(0, sys.argv[1]); from hpcnb.pilot.output.search import main; sys.exit(main())"
 
+_PEAKS = 'cat "$1"/memory-*.json'
 
-async def ending_of(shell: Shell, path: str, job: JobStatus) -> Ending:
-    """What the batch system says of the end, completed by what the pilot wrote."""
-    ending = job.ending or Ending(reason=Reason.FAILED, job_id=job.job_id)
+
+async def evidence_of(site: Site, path: str, job: JobStatus, resources: Resources) -> Evidence:
+    """All that can be had of a job that is over; a site that does not answer is no obstacle."""
+    told, shell = job.ending or Ending(reason=Reason.FAILED, job_id=job.job_id), site.shell
+    log, said, canceller = "", None, ""
+    peaks: tuple[Peak, ...] = ()
     with contextlib.suppress(OSError, SiteError):
-        ending = replace(ending, tail=(await read_log(shell, path, "job.log", TAIL)).strip())
+        log = await read_log(shell, path, "job.log", TAIL)
     # A file cut short by a full disk is no ending.
     with contextlib.suppress(OSError, SiteError, ValueError, TypeError, AttributeError):
         said = Ending.from_json(json.loads(await shell.read(f"{path}/ended.json")))
-        if ending.reason in (Reason.FAILED, Reason.COMPLETED):
-            ending = replace(ending, reason=said.reason, message=said.message, tail=said.tail or ending.tail)
-    return ending
+    with contextlib.suppress(OSError, SiteError):
+        peaks = _peaks((await shell.run(["sh", "-c", _PEAKS, "sh", path])).out)
+    if told.reason is Reason.CANCELLED:
+        with contextlib.suppress(BatchUnknown):
+            canceller = await site.batch.canceller(job.job_id)
+    return Evidence(told=told, said=said, log=log, peaks=peaks, canceller=canceller, resources=resources)
+
+
+def _peaks(text: str) -> tuple[Peak, ...]:
+    found = []
+    for line in text.splitlines():
+        with contextlib.suppress(ValueError, TypeError):  # half a line
+            found.append(Peak(**json.loads(line)))
+    return tuple(found)
 
 
 async def read_log(shell: Shell, path: str, name: str, most: int) -> str:

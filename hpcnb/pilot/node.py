@@ -38,6 +38,7 @@ from hpcnb.pilot import call
 from hpcnb.pilot.address import own_address
 from hpcnb.pilot.events import emit, fall_silent, take_stdout
 from hpcnb.pilot.layout import WorkerLayout, features_in, layout, node_from_environment, tags_of
+from hpcnb.pilot.memory import Gauge
 from hpcnb.pilot.run import Run
 from hpcnb.pilot.suspects import tell_of_death
 
@@ -77,7 +78,8 @@ class Child:
     started: float = -math.inf
     failures: int = 0
     worked: mmap.mmap = field(default_factory=lambda: mmap.mmap(-1, 1))  # shared with it: whether it has got to work
-    verdict: str = field(default="", compare=False)  # why we ended it ourselves
+    verdict: str = field(default="", compare=False)  # why it ended, where more is known than a signal
+    starved: tuple[int, int, str] | None = None  # how much it had of how much, and whose, when that was its end
     died: str = field(default="", compare=False)  # how the one before it did, for it to tell
 
     def tail(self) -> str:
@@ -97,10 +99,12 @@ class NodeSupervisor:
     ----------
     children : list of Child
         Those named ``worker-…`` are restarted; the end of any other ends the node.
+    gauge : Gauge
     """
 
-    def __init__(self, children: list[Child]) -> None:
+    def __init__(self, children: list[Child], gauge: Gauge) -> None:
         self._children = children
+        self._gauge = gauge
         self._alive: dict[int, Child] = {}
         self._has_pilot = stat.S_ISFIFO(os.fstat(0).st_mode)
 
@@ -121,6 +125,7 @@ class NodeSupervisor:
                     self._end()
                     return 1
             self._check_memory()
+            self._gauge.look({child.name: pid for pid, child in self._alive.items()})
 
     def _start(self) -> None:
         """Start who does not run; one that died at its birth a little later, or it would keep a core busy."""
@@ -129,7 +134,7 @@ class NodeSupervisor:
                 self._fork(child)
 
     def _fork(self, child: Child) -> None:
-        child.verdict = ""
+        child.verdict, child.starved = "", None
         child.worked[0] = 0
         child.started = time.monotonic()
         parent = os.getpid()
@@ -161,8 +166,18 @@ class NodeSupervisor:
         # What ends by a signal, or had a task, was at work: what a task does must not end the cluster of the others.
         hopeless = code > 0 and lived < SHORT_LIFE and not child.worked[0]
         child.failures = child.failures + 1 if hopeless else 0
+        if code == -signal.SIGKILL and not child.verdict and self._gauge.has_killed():
+            child.verdict = "was killed by the system: the job has no memory left"
+            child.starved = (self._gauge.used, self._gauge.limit, "node")
         child.died = child.verdict or _ended(code)
-        emit("worker-exit", worker=child.name, how=child.died, tail=child.tail() if code else "")
+        emit(
+            "worker-exit",
+            worker=child.name,
+            how=child.died,
+            code=code,
+            tail=child.tail() if code else "",
+            **({"memory": child.starved} if child.starved else {}),
+        )
         if child.failures >= HOPELESS:
             emit("failed", what=f"{child.name} {_ended(code)} {HOPELESS} times in a row", tail=child.tail())
             return False
@@ -174,6 +189,7 @@ class NodeSupervisor:
                 continue
             used = psutil.Process(child.pid).memory_info().rss
             if used > LIMIT * child.memory:
+                child.starved = (used, child.memory, "worker")
                 child.verdict = (
                     f"was ended at {used >> 20} MiB: more than {LIMIT:.0%} of its limit of {child.memory >> 20} MiB"
                 )
@@ -376,7 +392,7 @@ def main() -> int:
         children = [worker_child(run, w, node=name, tags=tags, local_directory=local) for w in layout(run.spec, node)]
         if run.leads and int(os.environ.get("SLURM_NODEID", "0")) == 0:
             children = [scheduler_child(run, own_address(run.launcher)), *children, sessions_child(run)]
-        return NodeSupervisor(children).run()
+        return NodeSupervisor(children, Gauge(run.file(f"memory-{name}.json"), name, node.memory)).run()
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ Layout (0700, files 0600)::
     sessions.json   where the session host listens
     logs/           scheduler.log, sessions.log, worker-<name>.log
     rendezvous/     where the agent leaves word when it cannot reach the gateway
+    memory-<node>.json  the most memory that the processes of a node had, when that was much
     ended.json      how it ended, written last
 """
 

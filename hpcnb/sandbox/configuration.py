@@ -46,6 +46,9 @@ def slurm_conf(plan: Plan) -> str:
         *scheduling,
         "SelectType=select/cons_tres",
         "SelectTypeParameters=CR_Core_Memory",
+        # Nothing is preempted while all partitions are of one tier.
+        "PreemptType=preempt/partition_prio",
+        "PreemptMode=CANCEL",
         "SlurmdParameters=config_overrides",
         f"DefMemPerCPU={max(1, size.memory_per_node_mib // size.cores_per_node)}",
         "PropagateResourceLimitsExcept=ALL",

@@ -92,5 +92,8 @@ class Batch(Protocol):
         A job of which nothing new is known is left out.
         """
 
+    async def canceller(self, job_id: str) -> str:
+        """Who cancelled a job, where that is recorded; else an empty string. Raises `BatchUnknown`."""
+
     async def cancel(self, job_ids: Collection[str]) -> None:
         """Cancel jobs; one that has ended already is no error. Raises `BatchUnknown`."""

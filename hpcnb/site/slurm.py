@@ -33,6 +33,8 @@ answers, and the `SLURM_…` variables of a notebook that itself runs in a job w
 _EACH = 'for job; do scontrol --oneliner show job "$job"; done'
 _ACCOUNTS = 'exec sacctmgr --noheader --parsable2 show associations user="$(id -un)" format=account'
 _ALIVE = "--states=PENDING,CONFIGURING,RUNNING,SUSPENDED,COMPLETING"
+_CANCELLER = """sacct -X -n -P -j "$1" -o State | sed -n 's/^CANCELLED by \\([0-9][0-9]*\\)$/\\1/p' | while read -r uid
+do id -nu "$uid" 2>/dev/null || echo "user $uid"; done"""
 _LOGIN_PATH = """printf '\\037%s\\037' "$PATH" """
 
 _ID = re.compile(r"[0-9]{1,18}")
@@ -145,6 +147,10 @@ class Slurm:
             except BatchUnknown:
                 pass  # the states are known, and matter more
         return self._private
+
+    async def canceller(self, job_id: str) -> str:
+        done = await self._run(["sh", "-c", _CANCELLER, "sh", *_checked([job_id])])
+        return done.out.strip()[:100]
 
     async def cancel(self, job_ids: Collection[str]) -> None:
         if not job_ids:

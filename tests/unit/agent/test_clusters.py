@@ -75,6 +75,10 @@ class ScriptedBatch:
         self._check()
         return {job_id: self.jobs[job_id] for job_id in job_ids}
 
+    async def canceller(self, job_id):
+        """Nobody keeps account."""
+        return ""
+
     async def cancel(self, job_ids):
         """End jobs at once."""
         self._check()
@@ -488,6 +492,48 @@ async def test_scaling_down_cancels_the_youngest(life, isolated):
     assert (isolated.home / "runs" / f"{ID}-1" / "tls").exists()
     await cluster.scale(0)
     assert life.batch.cancelled == ["119", "118"]
+
+
+async def test_a_node_that_is_lost_is_told(life):
+    """Line 6: a job that added a node and dies says why; one that we have ended ourselves does not."""
+    cluster = await life.running()
+    await cluster.scale(3)
+    life.batch.end("119", Reason.TIMEOUT, message="the walltime of the batch job ran out")
+    await until(lambda: cluster.status.losses)
+    (lost,) = cluster.status.losses
+    assert (lost.reason, lost.job_id) == (Reason.TIMEOUT, "119")
+    assert "job 119 was lost: the walltime" in cluster.status.notices["lost"]
+    await cluster.scale(1)
+    await until(lambda: len(cluster._book.record.jobs) == 1)
+    assert (cluster.status.losses, cluster.status.notices) == ((lost,), {})
+    await cluster.scale(2)
+    paths = [request.directory for request in life.batch.requests.values()]
+    assert len(set(paths)) == len(paths) == 4  # a run directory that is claimed would let no job start
+
+
+async def test_a_job_that_is_put_back_ends_the_cluster(life):
+    """A leading job that is pending again after its pilot was met is cancelled, and is the cluster's end."""
+    cluster = await life.running()
+    await until(lambda: cluster.status.jobs[0].state is JobState.RUNNING)
+    cluster._on_link("direct")
+    life.batch.jobs["117"] = JobStatus(job_id="117", state=JobState.PENDING, reason="BeginTime")
+    cluster._on_link("")
+    await reach(cluster, State.ENDED)
+    assert life.batch.cancelled == ["117"]
+    assert (cluster.status.ending.reason, "put back" in cluster.status.ending.message) == (Reason.CANCELLED, True)
+
+
+async def test_a_further_job_that_is_put_back_is_given_back(life):
+    """One that added a node is cancelled as well, since what it ran is lost; it is told, and the cluster goes on."""
+    cluster = await life.running()
+    cluster._on_link("direct")
+    await cluster.scale(2)
+    life.batch.run("118")
+    await until(lambda: [job.state for job in cluster.status.jobs] == [JobState.RUNNING] * 2)
+    life.batch.jobs["118"] = JobStatus(job_id="118", state=JobState.PENDING, reason="BeginTime")
+    await until(lambda: cluster.status.losses)
+    assert (life.batch.cancelled, cluster.status.losses[0].job_id) == (["118"], "118")
+    assert cluster.status.state is not State.DRAINING
 
 
 async def test_a_refused_node_leaves_nothing_behind(life):

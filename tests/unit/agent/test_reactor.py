@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hpcnb.agent import reactor
+from hpcnb.agent import postmortem, reactor
 from hpcnb.errors import JobFailed, JobOutOfMemory, JobPreempted, JobTimeout, NodeFailed, SiteError, error_from_json
 from hpcnb.model import (
     ClusterSpec,
@@ -175,6 +175,44 @@ def test_what_the_nodes_do():
     assert (after.counts.nodes, after.counts.workers) == ((NodeLoad(**said),), 2)
 
 
+def test_a_further_job_that_is_lost_is_told():
+    """How a job that added a node died stands with the cluster, and is announced; the cluster goes on."""
+    lost = Ending(
+        reason=Reason.TIMEOUT, job_id="118", node="n2", message="its walltime ran out", suggestion="Ask for 2h."
+    )
+    after = reactor.on_lost(status(State.READY), lost)
+    assert (after.state, after.losses) == (State.READY, (lost,))
+    assert after.notices == {"lost": "job 118 (node n2) was lost: its walltime ran out. Ask for 2h."}
+    for _ in range(9):
+        after = reactor.on_lost(after, replace(lost, tail="x" * 10_000))
+    assert (len(after.losses), len(after.losses[-1].tail)) == (reactor.LOSSES, reactor.WORDS)
+
+
+def test_a_worker_that_is_lost_is_told():
+    """A worker's death stands with the cluster, with its node, its signal and what to do; one that ended well does not."""
+    news = {
+        "event": "worker-exit",
+        "worker": "worker-0-n1-2",
+        "how": "was killed by SIGSEGV",
+        "code": -11,
+        "tail": "oh",
+    }
+    after = reactor.on_pilot(status(State.READY, jobs=(job(JobState.RUNNING),)), news)
+    (lost,) = after.losses
+    assert (lost.reason, lost.job_id, lost.node, lost.signal, lost.tail) == (Reason.FAILED, "117", "n1", 11, "oh")
+    assert after.detail == lost.message == "worker-0-n1-2 was killed by SIGSEGV; it was started again"
+    assert reactor.on_pilot(status(State.READY), news | {"code": 0}).losses == ()
+
+
+def test_a_job_that_is_requeued_in_its_work():
+    """A job that is put back after its pilot has begun ends the cluster for that reason, whatever comes of the job."""
+    after = reactor.on_requeued(status(State.READY))
+    assert after.state is State.DRAINING
+    end = by_batch(after, ended(Reason.COMPLETED, message="the batch job ended by itself")).ending
+    assert (end.reason, end.message) == (Reason.CANCELLED, postmortem.REQUEUED)
+    assert by_batch(after, ended(Reason.PREEMPTED, message="more important")).ending.reason is Reason.PREEMPTED
+
+
 ERRORS = {
     Reason.TIMEOUT: JobTimeout,
     Reason.OUT_OF_MEMORY: JobOutOfMemory,
@@ -201,20 +239,6 @@ def test_each_end_is_named(reason, error):
 def test_every_reason_has_a_row():
     """No reason is forgotten above."""
     assert {*ERRORS, Reason.COMPLETED} == {*Reason}
-
-
-@pytest.mark.parametrize(
-    ("ending", "words"),
-    [
-        (Ending(reason=Reason.FAILED, signal=9), "killed by signal 9"),
-        (Ending(reason=Reason.FAILED, exit_code=3), "exit status 3"),
-        (Ending(reason=Reason.CANCELLED), "cancelled by hand"),
-        (Ending(reason=Reason.FAILED, message="the scheduler died", node="n1"), "the scheduler died"),
-    ],
-)
-def test_an_end_is_told_in_words(ending, words):
-    """Without a message of the pilot's own, the error says how the job ended."""
-    assert words in reactor.error_of(ending, status(State.READY))["what"]
 
 
 def test_an_end_without_evidence_is_a_failure():

@@ -52,7 +52,13 @@ def test_a_killed_worker_is_restarted_and_reported(node):
     tiny = node({"worker-0": STAY, "scheduler": STAY})
     first, scheduler = tiny.pid("worker-0"), tiny.pid("scheduler")
     os.kill(first, signal.SIGKILL)
-    assert tiny.event() == {"event": "worker-exit", "worker": "worker-0", "how": "was killed by SIGKILL", "tail": ""}
+    assert tiny.event() == {
+        "event": "worker-exit",
+        "worker": "worker-0",
+        "how": "was killed by SIGKILL",
+        "code": -9,
+        "tail": "",
+    }
     assert alive(tiny.pid("worker-0", other_than=first))
     assert alive(scheduler)
 

@@ -37,10 +37,15 @@ class TinyNode:
     """
 
     def __init__(
-        self, folder: Path, children: Mapping[str, object], stdin: int = subprocess.DEVNULL, **constants: float
+        self,
+        folder: Path,
+        children: Mapping[str, object],
+        stdin: int = subprocess.DEVNULL,
+        memory: int = 1 << 40,
+        **constants: float,
     ) -> None:
         self.folder = folder
-        plan = {"folder": str(folder), "children": children, "constants": constants}
+        plan = {"folder": str(folder), "children": children, "memory": memory, "constants": constants}
         with (folder / "node.log").open("wb") as log:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "tests.unit.pilot.tiny", json.dumps(plan)],
@@ -119,6 +124,7 @@ def _main(plan: dict) -> int:
 
     from hpcnb.pilot import node
     from hpcnb.pilot.events import take_stdout
+    from hpcnb.pilot.memory import Gauge
 
     folder = Path(plan["folder"])
     for name, value in plan["constants"].items():
@@ -144,7 +150,8 @@ def _main(plan: dict) -> int:
         )
 
     take_stdout()
-    return node.NodeSupervisor([child(name, wish) for name, wish in plan["children"].items()]).run()
+    gauge = Gauge(folder / "memory-tiny.json", "tiny", plan["memory"])
+    return node.NodeSupervisor([child(name, wish) for name, wish in plan["children"].items()], gauge).run()
 
 
 if __name__ == "__main__":

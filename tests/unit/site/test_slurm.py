@@ -416,3 +416,21 @@ async def test_questions_at_once(slurm, shims):
     shims.answer("squeue", JOBS + RUNNING)
     answers = await asyncio.gather(*(slurm.list(["7"]) for _ in range(5)))
     assert all(a["7"].state is JobState.RUNNING for a in answers)
+
+
+@pytest.mark.parametrize(
+    ("answer", "who"),
+    [("CANCELLED by 0\n", "root"), ("CANCELLED by 4242424\n", "user 4242424"), ("CANCELLED\n", ""), ("TIMEOUT\n", "")],
+)
+async def test_who_cancelled_a_job(slurm, shims, monkeypatch, answer, who):
+    """Where Slurm keeps account, who cancelled a job has a name; elsewhere nobody is named."""
+    for name in ("id", "sed"):
+        if not (shims.folder / name).exists():
+            (shims.folder / name).symlink_to(shutil.which(name, path="/usr/bin:/bin"))
+    shims.answer("sacct", answer)
+    assert await slurm.canceller("7") == who
+
+
+async def test_nobody_keeps_account(slurm, shims):
+    """A site without accounting is no error."""
+    assert await slurm.canceller("7") == ""
