@@ -318,9 +318,10 @@ class Cluster(DaskCluster):
         return seen.spec.resources.nodes + max(0, len(seen.jobs) - 1)  # each further job is one node
 
     def why(self) -> str:
-        """Why it is not ready, or why it ended, in words."""
-        status = self._handle.status
-        return str(self._handle.error()) if status.state is State.ENDED else status.detail or str(status.state)
+        """Why it is not ready, or how it ended, in one sentence."""
+        from hpcnb.views.why import why
+
+        return why(self._handle.status, time.time())
 
     def logs(self, name: str = "", n: int = 50) -> str:
         """The last `n` lines of its logs whose name contains `name` (``job``, ``scheduler``, ``sessions``, ``worker``)."""

@@ -15,7 +15,7 @@ from typing import Any
 from dask.utils import key_split
 
 from hpcnb.future.batch import CANCELLED, FINISHED, PENDING, Batch
-from hpcnb.future.why import why
+from hpcnb.future.why import why, why_failed
 from hpcnb.views.logs import runs_text
 
 __all__ = ["Future"]
@@ -200,9 +200,9 @@ class Future(concurrent.futures.Future[Any]):
         if self.cancelled():
             return f"{self.name} was cancelled"
         if self.settled() and (error := self.exception()) is not None:
-            return f"{self.name} has failed: {type(error).__name__}: {error}"
+            return why_failed(self.name, error)
         if held_up := self.batch.ledger.held_up():
-            return f"{self.name} is not sent yet: {held_up}"
+            return f"{self.name} {held_up}"
         known = self._known()
         return why(self.name, known, job=known["job"])
 

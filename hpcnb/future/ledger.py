@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import pickle
 import threading
+import time
 import weakref
 from collections import deque
 from typing import TYPE_CHECKING, Any
@@ -17,7 +18,9 @@ from hpcnb.future.batch import Batch
 from hpcnb.future.revealed import revealed
 from hpcnb.future.why import node_of
 from hpcnb.handle import run
+from hpcnb.model import State
 from hpcnb.pilot.work import RETRY
+from hpcnb.views.why import why
 
 if TYPE_CHECKING:
     from hpcnb.kept import NotebookClient
@@ -186,11 +189,13 @@ class Ledger:
         return found
 
     def held_up(self) -> str:
-        """What holds up all that was submitted; empty: nothing."""
-        if self.client.connected:
+        """What holds up all that was submitted, or whatever might be asked about it; empty: nothing."""
+        status = self.client.handle.status if self.client.handle else None
+        cut = status is not None and status.state is State.UNREACHABLE
+        if self.client.connected and not cut:
             return ""
-        handle = self.client.handle
-        return f"the cluster is {handle.status.state}: {handle.status.detail}" if handle else "nobody is connected"
+        reason = why(status, time.time()) if status else "nobody is connected"
+        return f"{'may go on, unheard' if cut else 'is not sent yet'}: {reason}"
 
     def fetch(self, batch: Batch) -> None:
         """Bring the value of a key that is in memory; with those that are asked for meanwhile."""

@@ -5,7 +5,25 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-__all__ = ["node_of", "why"]
+from hpcnb.errors import HPCError
+
+__all__ = ["node_of", "why", "why_failed"]
+
+
+def why_failed(name: str, error: BaseException) -> str:
+    """What a call has died of, in one sentence.
+
+    Examples
+    --------
+    >>> why_failed("fit", ZeroDivisionError("division by zero"))
+    'fit has failed: ZeroDivisionError: division by zero'
+    """
+    if not isinstance(error, HPCError):
+        said = " ".join(str(error).split())
+        return f"{name} has failed: {type(error).__name__}" + (f": {said}" if said else "")
+    where = f" ({error.where})" if error.where else ""
+    remedy = f"; {error.remedy.rstrip('.')}" if error.remedy else ""
+    return " ".join(f"{name} has failed: {error.what}{where}{remedy}".split())
 
 
 def why(name: str, known: Mapping[str, Any], *, job: str = "") -> str:

@@ -7,6 +7,7 @@ import os
 import re
 import signal
 import subprocess
+import time
 
 import pytest
 
@@ -70,6 +71,8 @@ def ended(cluster, reason, error, words, suggestion):
         cluster.wait_until_ready(1)
     assert f"job {job.job_id}" in str(caught.value)
     assert str(caught.value).endswith(f"→ {ending.suggestion}")
+    assert cluster.why().startswith(f"mortal has ended: {ending.message} (job {job.job_id}")
+    assert "\n" not in cluster.why()
     assert shown(cluster).startswith(f"✗ {reason.replace('_', ' ')}: {ending.message}")
     return ending
 
@@ -105,10 +108,15 @@ def test_the_memory(cluster):
 def test_scancel(cluster, slurm):
     """A job that is cancelled by hand is CANCELLED, and it is said that nobody here knows by whom."""
     (job,) = cluster.jobs
+    hpc.use(cluster)
+    future = hpc.submit(time.sleep, 600)
+    until(lambda: "runs on worker" in future.why())
     slurm("scancel", job.job_id)
     ended(
         cluster, Reason.CANCELLED, hpc.JobFailed, "cancelled, by hand.* by whom is not recorded", "unless you meant it"
     )
+    until(future.done)
+    assert re.match(f"sleep has failed: the batch job was cancelled.*job {job.job_id}", future.why())
 
 
 def test_requeued(cluster, slurm):
