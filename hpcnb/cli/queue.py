@@ -246,6 +246,36 @@ def resume(name: str, site: str) -> None:
 
 @queue.command()
 @_on_queue
+@click.option("--script", default="", help="A command line with the names of values: 'analyze -a {a}'.")
+def do(name: str, site: str, script: str) -> None:
+    """Carry out the tasks of the queue called NAME here, until none is left. Several may do so at once.
+
+    \b
+    Examples:
+      hpcnb queue do extract
+      hpcnb queue do extract --script 'analyze -a {a} -b {b}'
+    """
+    found = Queue.connect(name, site=site)
+    found.do(script=script)
+    click.echo(str(found))
+
+
+@queue.command()
+@_on_queue
+@click.argument("id", type=int)
+@click.option("--attempt", type=int, help="Which one; by default the last that has ended.")
+def log(name: str, site: str, id: int, attempt: int | None) -> None:
+    """Show what the task ID of the queue called NAME has printed.
+
+    \b
+    Examples:
+      hpcnb queue log extract 17
+    """
+    click.echo(Queue.connect(name, site=site).log(id, attempt), nl=False)
+
+
+@queue.command()
+@_on_queue
 @click.option("--force", is_flag=True, help="Yes, with the tasks that have not ended.")
 def delete(name: str, site: str, force: bool) -> None:
     """Remove the queue called NAME with all its tasks and logs.

@@ -8,6 +8,8 @@ from typing import Any
 
 from hpcnb.errors import QueueError
 from hpcnb.pilot.queue.owner import Asker
+from hpcnb.pilot.queue.states import TaskState
+from hpcnb.pilot.queue.store import Outcome
 from hpcnb.queue.task import payload
 
 
@@ -36,15 +38,15 @@ class Claim:
 
     def succeed(self, result: Any = None) -> None:
         """Record that it succeeded, with a result that JSON has."""
-        self._end("Succeeded", result=payload(result))
+        self._end(TaskState.SUCCEEDED, result=payload(result))
 
     def fail(self, error: str) -> None:
         """Record that it failed, and why."""
-        self._end("Failed", error=str(error))
+        self._end(TaskState.FAILED, error=str(error))
 
-    def _end(self, state: str, **told: Any) -> None:
-        outcome = {"task": self.id, "attempt": self.attempt, "state": state, "began": self._began, "ended": time.time()}
-        if not self._asker.ask("finish", worker=self._worker, outcomes=[{**outcome, **told}]):
+    def _end(self, state: TaskState, **told: Any) -> None:
+        outcome = Outcome(self.id, self.attempt, state, began=self._began, ended=time.time(), **told)
+        if not self._asker.ask("finish", worker=self._worker, outcomes=[outcome]):
             raise QueueError(
                 f"task {self.id} is no longer ours: this attempt was ended already, or given to somebody else",
                 remedy="What was recorded first counts.",

@@ -19,6 +19,8 @@ from hpcnb.pilot.queue.owner import Asker, last_counts
 from hpcnb.pilot.queue.place import Place, home
 from hpcnb.pilot.queue.states import TaskState
 from hpcnb.queue.claim import Claim
+from hpcnb.queue.drain import drain
+from hpcnb.queue.logs import attempt_log
 from hpcnb.queue.task import QueuedTask, ids, lines_with_edges, per_task, plain_lines
 from hpcnb.views.queue import queues_text
 
@@ -165,6 +167,32 @@ class Queue:
                 return None
             time.sleep(min(pause, max(0.0, end - time.monotonic())))
             pause = min(pause * 1.5, 1.0)
+
+    def do(self, func: Callable[[Any], Any] | None = None, *, script: str = "") -> None:
+        """Carry out tasks here, until none is left: as command lines, or by a function or a template for their values.
+
+        Several processes may do so at once. What the commands print is kept with their attempts.
+
+        Parameters
+        ----------
+        func : callable, optional
+            Called with each task; returns what JSON has, which is kept as the task's result.
+        script : str
+            A command line with the names of values, ``analyze -a {a}``; each value is quoted for the shell.
+        """
+        if func is not None and script:
+            raise QueueError(
+                "func= and script= together", remedy="Give one of them: each says how a task is carried out."
+            )
+        self._place.check()
+        drain(self._place, func, script)
+
+    def log(self, task: Any, attempt: int | None = None) -> str:
+        """What an attempt at a task has printed, to stdout and then to stderr; by default the last attempt that has ended."""
+        attempts = self.task(ids(task)[0])["attempts"]
+        if chosen := [one for one in attempts if attempt in (None, one["number"])]:
+            return attempt_log(self._place, chosen[-1])
+        raise QueueError(f"task {ids(task)[0]} has no such attempt that has ended")
 
     def set_state(self, tasks: Any, state: str) -> int:
         """Put tasks into a state by hand: Pending, Succeeded, Failed or Killed. Returns how many there were."""

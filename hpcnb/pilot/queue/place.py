@@ -7,7 +7,8 @@ Layout (0700, files 0600)::
     owner/      who owns the queue: see `hpcnb.pilot.queue.lease`
     store/      the tasks: one SQLite file, named by the fencing number of its owner
     logs/       what each worker's tasks have printed: NAME.out and NAME.err
-    tls/        certificates of the owner and of the workers
+    tls/        certificates of the owner and of the workers, once somebody drains the queue
+    runs/       a folder for each job that drains it
     counts.json how many tasks there are in each state, as of its owner's last look
 """
 
@@ -25,7 +26,7 @@ from typing import IO, Any
 from hpcnb.errors import QueueError
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
-_FOLDERS = ("inbox", "answers", "owner", "store", "logs", "tls", "functions")
+_FOLDERS = ("inbox", "answers", "owner", "store", "logs")
 
 
 def checked_name(name: object) -> str:

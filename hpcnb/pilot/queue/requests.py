@@ -96,11 +96,26 @@ def _get(store: Store, _lines: _Rows, *, worker: str, host: str, pid: int) -> li
     return list(itertools.chain(*store.take(store.worker(worker, host=host, pid=pid), 1)))
 
 
-def _finish(store: Store, _lines: _Rows, *, worker: str, outcomes: list[dict[str, Any]]) -> list[int]:
-    told = [Outcome(**{**one, "state": TaskState.of(one["state"])}) for one in outcomes]
-    if odd := [one.state for one in told if one.state not in ENDED]:
+def _finish(store: Store, _lines: _Rows, *, worker: str, outcomes: list[list[Any]], leaves: bool = False) -> list[int]:
+    number = store.worker(worker)
+    accepted = store.finish(number, told(outcomes))
+    if leaves:
+        store.release(number, VANISHED)
+    return accepted
+
+
+def told(rows: list[list[Any]]) -> list[Outcome]:
+    """Outcomes as they come by wire or by file.
+
+    Raises
+    ------
+    QueueError
+        One is none.
+    """
+    outcomes = [Outcome(*row)._replace(state=TaskState(row[2])) for row in rows]
+    if odd := [one.state for one in outcomes if one.state not in ENDED]:
         raise QueueError(f"no attempt ends {odd[0].title}")
-    return store.finish(store.worker(worker), told)
+    return outcomes
 
 
 def _recover(store: Store, _lines: _Rows, *, present: Container[int]) -> int:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,8 +15,11 @@ from hpcnb.pilot.queue.states import BY_HAND, ENDED, LOST, TaskState
 _IN = "id IN (SELECT id FROM chosen)"
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Outcome:
+ROOM = 4_000_000
+"""Characters of tasks that are given out at once, unless a single one is larger."""
+
+
+class Outcome(NamedTuple):
     """How one attempt at a task ended, as its worker tells it.
 
     Parameters
@@ -171,16 +173,21 @@ class Store:
         return int(self._db.execute("SELECT id FROM worker WHERE name = ?", (name,)).fetchone()[0])
 
     def take(self, worker: int, most: int) -> list[tuple[int, int, str]]:
-        """Give a worker pending tasks, the most urgent first: id, number of this attempt, payload."""
+        """Give a worker pending tasks, the most urgent first, of at most `ROOM` characters: id, number of this attempt, payload."""
         if self.paused or not self.counts[TaskState.PENDING]:
             return []
-        sql = (
-            "UPDATE task SET state = 2, attempt = attempt + 1, worker = ? WHERE id IN "
-            "(SELECT id FROM task WHERE state = 1 ORDER BY priority DESC, id LIMIT ?) RETURNING priority, id, attempt, payload"
-        )
-        rows = sorted(self._db.execute(sql, (worker, most)), key=lambda row: (-row[0], row[1]))
+        rows: list[tuple[int, int, str]] = []
+        room = ROOM
+        sql = "SELECT id, attempt + 1, payload FROM task WHERE state = 1 ORDER BY priority DESC, id LIMIT ?"
+        for row in self._db.execute(sql, (most,)):
+            room -= len(row[2])
+            if rows and room < 0:
+                break
+            rows.append(row)
+        mark = "UPDATE task SET state = 2, attempt = ?, worker = ? WHERE id = ?"
+        self._db.executemany(mark, ((attempt, worker, id) for id, attempt, _ in rows))
         self._moved(TaskState.PENDING, TaskState.RUNNING, len(rows))
-        return [row[1:] for row in rows]
+        return rows
 
     def finish(self, worker: int, outcomes: Iterable[Outcome]) -> list[int]:
         """Record how attempts ended; returns the tasks of those that were still theirs. An attempt counts once."""

@@ -1,0 +1,266 @@
+"""An owner that serves workers: one turn after the other, each one transaction, and only then the answers."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
+
+from hpcnb.pilot.queue.lease import Fenced, Watch
+from hpcnb.pilot.queue.owner import Owner
+from hpcnb.pilot.queue.place import Place
+from hpcnb.pilot.queue.requests import VANISHED, lives_here, told
+from hpcnb.pilot.queue.running import ENDED_EARLY
+from hpcnb.pilot.queue.states import TaskState
+from hpcnb.pilot.queue.wire import OWNER, alert, context, packed, received
+
+LOOK = 0.1
+"""Seconds between two looks into the inbox: nothing but a look tells that somebody far away has put a file there."""
+RETRY = 0.5
+GRACE = 10.0
+"""Seconds that a worker that is away has to come back before its tasks are given to others."""
+
+
+T = TypeVar("T")
+
+
+class Caller:
+    """A worker that is connected."""
+
+    def __init__(self, hello: dict[str, Any], writer: asyncio.StreamWriter) -> None:
+        self.hello = hello
+        self.writer = writer
+        self.number = 0
+        self.outcomes: list[list[Any]] = []
+        self.wants: int | None = None
+        self.holds: set[tuple[int, int]] = set()
+
+
+class Draining:
+    """The owner's work while there is any.
+
+    Parameters
+    ----------
+    owner : Owner
+    """
+
+    def __init__(self, owner: Owner) -> None:
+        self._owner = owner
+        self._store = owner.store
+        self._callers: dict[int, Caller] = {}
+        self._away = {worker.id: time.monotonic() + GRACE for worker in self._store.running()}
+        self._looked = 0.0
+        self.done = 0
+
+    def end(self) -> None:
+        """Let go of the queue, with all that was told by file; who does not belong to a job that lives is not waited for."""
+        while self._owner.serve():
+            pass
+        self._owner.close()
+
+    # -- a turn: in the one thread that touches the store ---------------------------------------------------------------
+
+    def begin(self) -> None:
+        """Go on with what the job before us could not finish."""
+        while self._owner.serve():
+            pass
+        with self._owner.change():
+            self._store.revive(ENDED_EARLY)
+
+    def turn(self, callers: list[Caller], left: list[Caller]) -> list[tuple[Caller, Any]]:
+        """Do what is to be done now; returns what is to be said, to whom.
+
+        Parameters
+        ----------
+        callers : list of Caller
+            Those who wait for an answer.
+        left : list of Caller
+            Those who have lost their connection.
+        """
+        said: list[tuple[Caller, Any]] = []
+        if callers or time.monotonic() - self._looked > LOOK:
+            self._looked = time.monotonic()
+            if self._owner.serve():
+                said += self._stops()
+        for caller in left:
+            self._leave(caller)
+        with self._owner.change():
+            for caller in callers:
+                self._hear(caller)
+            self._release_lost()
+            said += self._give(callers)
+        self._owner.publish()
+        return said
+
+    def _hear(self, caller: Caller) -> None:
+        if not caller.number:
+            name, hello = caller.hello["name"], caller.hello
+            caller.number = self._store.worker(name, host=hello["host"], pid=hello["pid"], job=hello["job"])
+            self._store.release(caller.number, VANISHED)  # what it had when it was cut off it has dropped
+            self._callers[caller.number] = caller
+            self._away.pop(caller.number, None)
+            self._owner.present.add(caller.number)
+        self.done += len(self._store.finish(caller.number, told(caller.outcomes)))
+        caller.holds -= {(row[0], row[1]) for row in caller.outcomes}
+        caller.outcomes = []
+
+    def _release_lost(self) -> None:
+        """Take back the tasks of those who have not come back."""
+        late = [number for number, end in self._away.items() if time.monotonic() > end]
+        for worker in [one for one in self._store.running() if one.id in late] if late else []:
+            if worker.name.startswith("get-") and lives_here(worker.host, worker.pid):
+                self._away[worker.id] = time.monotonic() + GRACE
+                late.remove(worker.id)
+            else:
+                self._store.release(worker.id, VANISHED)
+        for number in late:
+            del self._away[number]
+
+    def _give(self, callers: list[Caller]) -> list[tuple[Caller, Any]]:
+        said: list[tuple[Caller, Any]] = []
+        for caller in callers:
+            if caller.wants is None:
+                continue
+            # Towards the end each gets a little, so that all end together.
+            share = -(-self._store.counts[TaskState.PENDING] // (2 * len(self._callers)))
+            tasks = self._store.take(caller.number, min(caller.wants, share)) if caller.wants and share else []
+            caller.holds.update((id, attempt) for id, attempt, _ in tasks)
+            if tasks or not caller.wants:
+                said.append((caller, {"tasks": tasks}))
+            elif self.over:
+                said.append((caller, {"over": True}))
+        return said
+
+    def _stops(self) -> list[tuple[Caller, Any]]:
+        """What was taken from workers by hand, to be said once."""
+        said = []
+        for caller in self._callers.values():
+            if gone := caller.holds - self._store.held(caller.number):
+                said.append((caller, {"stop": sorted(gone)}))
+                caller.holds -= gone
+        return said
+
+    @property
+    def over(self) -> bool:
+        """Whether there is nothing to do, and nothing running that could make something to do."""
+        counts = self._store.counts
+        return not counts[TaskState.RUNNING] and (self._store.paused or not counts[TaskState.PENDING])
+
+    def _leave(self, caller: Caller) -> None:
+        """A worker is no longer connected."""
+        if self._callers.get(caller.number) is caller:
+            del self._callers[caller.number]
+            self._owner.present.discard(caller.number)
+            self._away[caller.number] = time.monotonic() + GRACE
+
+
+class Candidate:
+    """Somebody who owns the queue and serves its workers whenever nobody else does, until it is told to end.
+
+    Parameters
+    ----------
+    place : Place
+    host : str
+        The address of this machine that workers are to use.
+    """
+
+    def __init__(self, place: Place, host: str) -> None:
+        self._place = place
+        self._host = host
+        self._ending = asyncio.Event()
+        self._news = asyncio.Event()
+        self._waiting: list[Caller] = []
+        self._left: list[Caller] = []
+        self._connections: set[asyncio.StreamWriter] = set()
+        self._store_thread = ThreadPoolExecutor(1, "queue")  # the only one that touches the store
+        self.done = 0
+
+    def end(self) -> None:
+        """Let go of the queue soon."""
+        self._ending.set()
+        self._news.set()
+
+    async def run(self) -> None:
+        """Try to own the queue, and serve while it is ours."""
+        watch = Watch(self._place)
+        try:
+            while not self._ending.is_set():
+                if not await self._once(watch):
+                    with contextlib.suppress(TimeoutError):
+                        await asyncio.wait_for(self._ending.wait(), RETRY)
+        finally:
+            self._store_thread.shutdown()
+
+    async def _once(self, watch: Watch) -> bool:
+        """Own the queue for as long as it lasts; whether we did."""
+        if watch.claimable() is None:
+            return False
+        with socket.socket() as listener:
+            listener.bind((self._host, 0))
+            owner = await self._in_thread(Owner.take, self._place, watch, {"address": listener.getsockname()})
+            if owner is None:
+                return False
+            await self._serve(owner, listener)
+        return True
+
+    async def _serve(self, owner: Owner, listener: socket.socket) -> None:
+        draining = Draining(owner)
+        try:
+            await self._in_thread(draining.begin)
+            server = await asyncio.start_server(self._call, sock=listener, ssl=context(self._place, OWNER))
+            try:
+                while not self._ending.is_set():
+                    await self._turn(draining)
+            finally:
+                server.close()
+                for writer in list(self._connections):
+                    writer.transport.abort()
+            await self._in_thread(draining.end)
+        except Fenced:
+            await self._in_thread(owner.abandon)
+        except BaseException:
+            await self._in_thread(owner.abandon)  # in silence: in time somebody else tries
+            raise
+        finally:
+            self.done += draining.done
+            self._waiting.clear()
+
+    async def _turn(self, draining: Draining) -> None:
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._news.wait(), LOOK)
+        self._news.clear()
+        left, self._left = self._left, []
+        callers = list(self._waiting)
+        for caller, value in await self._in_thread(draining.turn, callers, left):
+            if "stop" not in value:
+                caller.wants = None
+                self._waiting.remove(caller)
+            caller.writer.write(packed(value))
+
+    async def _call(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        alert(writer.get_extra_info("socket"))
+        self._connections.add(writer)
+        caller = None
+        try:
+            caller = Caller(await received(reader), writer)
+            while True:
+                message = await received(reader)
+                caller.outcomes, caller.wants = message["outcomes"], message["want"]
+                self._waiting.append(caller)
+                self._news.set()
+        except (OSError, EOFError):
+            pass  # it has ended, or comes back
+        finally:
+            self._connections.discard(writer)
+            writer.transport.abort()
+            if caller:
+                self._waiting = [one for one in self._waiting if one is not caller]
+                self._left.append(caller)
+                self._news.set()
+
+    async def _in_thread(self, work: Callable[..., T], *arguments: Any) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._store_thread, work, *arguments)

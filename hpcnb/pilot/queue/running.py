@@ -1,0 +1,227 @@
+"""Carry out one task: a command line, a command line made from a template, or a function."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import os
+import select
+import shlex
+import signal
+import string
+import sys
+import time
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from hpcnb.pilot.queue.states import TaskState
+from hpcnb.pilot.queue.store import Outcome
+
+LONGEST_ERROR = 4000
+ENDED_EARLY = "its job ended before it did"
+"""Why a task is Killed that the next job goes on with."""
+
+_RESTORED = (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGINT, signal.SIGTERM)
+"""What Python, or we, handle otherwise than a command expects."""
+
+
+class Stopped(BaseException):
+    """What runs here is to end now: our own job ends."""
+
+
+class Logs:
+    """What a worker's tasks print: two files, of which each attempt has a piece.
+
+    Parameters
+    ----------
+    path : Path
+        Without the suffixes ``.out`` and ``.err``.
+    """
+
+    def __init__(self, path: Path) -> None:
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
+        self.files = [os.open(path.with_name(f"{path.name}.{suffix}"), flags, 0o600) for suffix in ("out", "err")]
+
+    def sizes(self) -> list[int]:
+        return [os.fstat(file).st_size for file in self.files]
+
+    def adopt(self) -> None:
+        """Have all that this process prints from now on go there."""
+        for file, number in zip(self.files, (1, 2), strict=True):
+            os.dup2(file, number)
+
+    def close(self) -> None:
+        for file in self.files:
+            os.close(file)
+
+
+def function(call: Callable[[Any], Any]) -> Callable[[int, int, Any], dict[str, Any]]:
+    """Carry out tasks by a function of theirs."""
+
+    def run(_id: int, _attempt: int, task: Any) -> dict[str, Any]:
+        try:
+            result = json.dumps(call(task), allow_nan=False)
+        except (Stopped, KeyboardInterrupt):
+            raise
+        except BaseException as exc:  # whatever the user's function raises is the task's, sys.exit() too
+            text = "".join(traceback.format_exception(exc))
+            return {"state": TaskState.FAILED, "error": text[-LONGEST_ERROR:]}
+        return {"state": TaskState.SUCCEEDED, "result": result}
+
+    return run
+
+
+class Commands:
+    """Carries out tasks as command lines, each by a shell in a process group of its own.
+
+    Parameters
+    ----------
+    logs : Logs
+    environ : mapping
+        For all of them.
+    script : str
+        A template (``analyze -a {a}``) for tasks that are values; empty: they are command lines.
+    taken_away : pair of callables
+        The number of the file to be waited for while a command runs (negative: none), and, when that is readable, whether a task
+        and attempt are no longer ours.
+    """
+
+    def __init__(
+        self,
+        logs: Logs,
+        environ: Mapping[str, str],
+        script: str,
+        taken_away: tuple[Callable[[], int], Callable[[int, int], bool]],
+    ) -> None:
+        self._environ = dict(environ)
+        self._script = script
+        self._taken_away = taken_away
+        out, err = logs.files
+        self._files = [
+            (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
+            (os.POSIX_SPAWN_DUP2, out, 1),
+            (os.POSIX_SPAWN_DUP2, err, 2),
+        ]
+
+    def __call__(self, id: int, attempt: int, task: Any) -> dict[str, Any]:
+        try:
+            line = filled(self._script, task) if self._script else _command(task)
+            pid = self._start(line, id, attempt)
+        except (ValueError, OSError) as exc:
+            return {"state": TaskState.FAILED, "error": _reason(exc, task)}
+        code = self._wait(pid, id, attempt)
+        if code is None:
+            return {"state": TaskState.KILLED, "error": "it was taken away"}
+        return {"state": TaskState.FAILED if code else TaskState.SUCCEEDED, "code": code, "error": _ending(code)}
+
+    def _start(self, line: str, id: int, attempt: int) -> int:
+        environ = self._environ | {"HPCNB_TASK": str(id), "HPCNB_ATTEMPT": str(attempt)}
+        words = [b"sh", b"-c", os.fsencode(line)]
+        return os.posix_spawn("/bin/sh", words, environ, file_actions=self._files, setpgroup=0, setsigdef=_RESTORED)
+
+    def _wait(self, pid: int, id: int, attempt: int) -> int | None:
+        """The exit status; None when the task was taken away."""
+        ours = True
+        try:
+            ours = self._until_ended(pid, id, attempt)
+        finally:
+            # Before the process is reaped, so that its group cannot be anybody else's yet: what it has left behind, too.
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(pid, signal.SIGKILL)
+            status = os.waitpid(pid, 0)[1]
+        return os.waitstatus_to_exitcode(status) if ours else None
+
+    def _until_ended(self, pid: int, id: int, attempt: int) -> bool:
+        news, taken_away = self._taken_away
+        ended = os.pidfd_open(pid)
+        try:
+            while True:
+                ready = select.select([ended, *filter(lambda n: n >= 0, [news()])], [], [])[0]
+                if ended in ready:
+                    return True
+                if taken_away(id, attempt):
+                    return False
+        finally:
+            os.close(ended)
+
+
+def _command(task: Any) -> str:
+    if isinstance(task, str):
+        return task
+    raise ValueError("it is a value and no command line: it needs func= or script=")
+
+
+def _reason(exc: Exception, task: Any) -> str:
+    if isinstance(exc, OSError) and exc.errno == errno.E2BIG:
+        size = len(task) if isinstance(task, str) else 0
+        return f"the command line is too long for this system ({size:,} characters): put it into a file"
+    return str(exc)
+
+
+def _ending(code: int) -> str:
+    if code >= 0:
+        return f"exit status {code}" if code else ""
+    try:
+        return f"killed by signal {-code} ({signal.Signals(-code).name})"
+    except ValueError:
+        return f"killed by signal {-code}"
+
+
+class _Quoting(string.Formatter):
+    """Fills a template with values that the shell takes as single words."""
+
+    def format_field(self, value: Any, format_spec: str) -> str:
+        text = json.dumps(value) if isinstance(value, dict | list | bool | None) else format(value, format_spec)
+        return shlex.quote(text)
+
+
+def filled(script: str, task: Any) -> str:
+    """A template with a task's values, each quoted for the shell.
+
+    Raises
+    ------
+    ValueError
+        A value is missing; it is named.
+
+    Examples
+    --------
+    >>> filled("analyze -a {a} -b {b:.1f}", {"a": "x; rm -rf /", "b": 2})
+    "analyze -a 'x; rm -rf /' -b 2.0"
+    """
+    values: Mapping[str, Any] = task if isinstance(task, dict) else {}
+    row: Sequence[Any] = task if isinstance(task, list) else () if isinstance(task, dict) else (task,)
+    try:
+        return _Quoting().vformat(script, row, values)
+    except (KeyError, IndexError) as exc:
+        there = ", ".join(values) or f"{len(row)} without a name"
+        raise ValueError(f"the script's {{{exc.args[0]}}} has no value in this task; it has {there}") from None
+
+
+class Attempt:
+    """Carries out tasks one after the other, and says how each ended.
+
+    Parameters
+    ----------
+    run : callable
+        By `function`, or `Commands`.
+    logs : Logs
+    """
+
+    def __init__(self, run: Callable[[int, int, Any], dict[str, Any]], logs: Logs) -> None:
+        self._run = run
+        self._logs = logs
+
+    def __call__(self, id: int, attempt: int, payload: str) -> Outcome:
+        before, began = self._logs.sizes(), time.time()
+        try:
+            told = self._run(id, attempt, json.loads(payload))
+        except Stopped:
+            told = {"state": TaskState.KILLED, "error": ENDED_EARLY}
+        sys.stdout.flush()
+        sys.stderr.flush()
+        after = self._logs.sizes()
+        output = (before[0], after[0], before[1], after[1])
+        return Outcome(task=id, attempt=attempt, began=began, ended=time.time(), output=output, **told)

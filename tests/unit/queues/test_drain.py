@@ -1,0 +1,203 @@
+"""Draining a queue in a process: commands, functions, templates, and workers and owners that die."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import ssl
+import subprocess
+import sys
+import threading
+
+import pytest
+
+import hpcnb as hpc
+from hpcnb.pilot.queue import draining
+from hpcnb.queue import drain
+from tests.unit.pilot.tiny import wait_for
+
+
+@pytest.fixture
+def q(isolated, monkeypatch):
+    """An empty queue, whose owner does not wait long for workers that are away."""
+    monkeypatch.setattr(draining, "GRACE", 0.5)
+    return hpc.Queue.create("extract")
+
+
+def last(q, id):
+    return q.task(id)["attempts"][-1]
+
+
+def test_commands(q):
+    """A command's exit status, signal and output are kept with the attempt; its number is in the environment."""
+    lines = ["echo $HPCNB_QUEUE $HPCNB_TASK $HPCNB_ATTEMPT; echo oops >&2", "exit 3", "kill -9 $$", "no-such-command"]
+    q.add_multiple([*lines, "printf '\\377'", "cat", "a\0b", "x" * 10_000_000, ["a value"], "sleep 60 & echo quick"])
+    q.do()
+    ends = {task.id: (task.state, last(q, task.id)["code"], last(q, task.id)["error"]) for task in q.tasks()}
+    assert q.log(1) == "extract 1 1\noops\n"
+    assert ends[2] == ("Failed", 3, "exit status 3")
+    assert ends[3] == ("Failed", -9, "killed by signal 9 (SIGKILL)")
+    assert (ends[4][1], "not found" in q.log(4)) == (127, True)
+    assert (q.log(5), q.log(6)) == ("�", "")
+    assert ends[7][2] == "embedded null byte"
+    assert "too long for this system (10,000,000 characters): put it into a file" in ends[8][2]
+    assert "needs func= or script=" in ends[9][2]
+    assert (ends[10][0], q.log(10)) == ("Succeeded", "quick\n")
+    q.retry(2)
+    q.do()
+    assert [attempt["number"] for attempt in q.task(2)["attempts"]] == [1, 2]
+
+
+def test_functions(q):
+    """What a function returns is the task's result; what it raises is its error; what JSON has not fails the task alone."""
+
+    def call(x):
+        if x == 2:
+            raise ArithmeticError("two is too many")
+        if x == 3:
+            sys.exit("no more")
+        return object() if x == 4 else {"twice": 2 * x}
+
+    q.add_multiple(range(6))
+    q.do(func=call)
+    assert [task.result for task in q.tasks("Succeeded")] == [{"twice": 0}, {"twice": 2}, {"twice": 10}]
+    errors = [last(q, task.id)["error"] for task in q.tasks("Failed")]
+    assert ["two is too many" in errors[0], "no more" in errors[1], "not JSON serializable" in errors[2]] == [True] * 3
+
+
+def test_templates(q):
+    """A template's values are single words of the shell, whatever is in them; a missing key fails its task and is named."""
+    nasty = "a b'c\"; $(touch hacked) `x` \n -- *"
+    q.add_multiple([{"a": nasty, "b": 1.5}, {"a": 1}, [1, 2], {"a": None, "b": 3}])
+    q.do(script="printf '<%s>' {a} {b:.2f}")
+    assert q.log(1) == f"<{nasty}><1.50>"
+    assert last(q, 2)["error"] == "the script's {b} has no value in this task; it has a"
+    assert last(q, 3)["error"] == "the script's {a} has no value in this task; it has 2 without a name"
+    assert q.log(4) == "<null><3.00>"
+    with pytest.raises(hpc.QueueError, match="func= and script= together"):
+        q.do(print, script="x")
+
+
+def test_a_graph(q):
+    """Tasks run after those they wait for; one whose parent failed goes on waiting, until that is mended."""
+    log = q._place.path / "order"
+    first = q.add_multiple([f"echo {name} >> {log}" for name in "abc"])
+    bad = q.add(f"test -e {log}.ok")
+    merge = q.add(f"echo merge >> {log}", requires=first)
+    q.add(f"echo after >> {log}", requires=[merge], after=[bad])
+    stuck = q.add(f"echo stuck >> {log}", requires=[bad])
+    q.do()
+    assert log.read_text().split() == ["a", "b", "c", "merge", "after"]
+    assert [task.id for task in q.tasks("Waiting")] == [stuck]
+    (log.parent / "order.ok").touch()
+    q.retry()
+    q.do()
+    assert log.read_text().split()[-1] == "stuck"
+
+
+def beside(work):
+    """Run something in a thread, and see to what it raises."""
+    errors = []
+
+    def run():
+        try:
+            work()
+        except BaseException as exc:
+            errors.append(exc)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    return thread, errors
+
+
+def test_a_task_is_taken_away_while_it_runs(q):
+    """Who sets the state of a running task ends its command; the worker goes on with the next one."""
+    pid = q._place.path / "pid"
+    q.add_multiple([f"echo $$ > {pid}.new; mv {pid}.new {pid}; sleep 600; true", "true"])
+    thread, errors = beside(q.do)
+    wait_for(pid.exists, 30)
+    other = hpc.Queue.connect("extract")
+    assert other.set_state(1, "Killed") == 1
+    thread.join(60)
+    assert not thread.is_alive()
+    assert errors == []
+    assert [task.state for task in q.tasks()] == ["Killed", "Succeeded"]
+    assert last(q, 1)["state"] == "Lost"
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(pid.read_text()), 0)
+
+
+def test_an_owner_that_fails(q, monkeypatch):
+    """An owner that cannot write ends what drains here with its error, and not in silence."""
+
+    def fail(*_):
+        raise OSError(28, "No space left on device")
+
+    q.add("true")
+    monkeypatch.setattr(draining.Draining, "turn", fail)
+    with pytest.raises(OSError, match="No space left"):
+        q.do()
+
+
+DO = (
+    "import hpcnb\nfrom hpcnb.pilot.queue import draining\ndraining.GRACE = 0.5\nq = hpcnb.Queue.connect('extract')\n"
+    "print('ready', flush=True)\nq.do()\n"
+)
+
+
+def ended(q):
+    return q.status()["ntasks"]["Succeeded"]
+
+
+def test_an_owner_is_killed(q):
+    """The one that owns the queue is killed while two drain it: the other goes on, nothing is lost, each result is recorded once."""
+    q.add_multiple(["sleep 0.02; echo x"] * 120)
+    with (
+        subprocess.Popen([sys.executable, "-c", DO], stdout=subprocess.PIPE) as owner,
+        subprocess.Popen([sys.executable, "-c", DO], stdout=subprocess.PIPE) as other,
+    ):
+        wait_for(lambda: 20 <= ended(q) < 120, 60)
+        victim = q._asker._watch.owner()["pid"]
+        assert victim in (owner.pid, other.pid)
+        os.kill(victim, signal.SIGKILL)
+        left = other if victim == owner.pid else owner
+        assert left.wait(90) == 0
+    q.do()  # what the victim's own worker had is free by now, if the other had ended before
+    assert ended(q) == 120
+    for task in q.tasks():
+        states = [attempt["state"] for attempt in q.task(task.id)["attempts"]]
+        assert states.count("Succeeded") == 1
+        assert set(states) <= {"Succeeded", "Lost"}
+        assert q.log(task.id) == "x\n"
+
+
+def test_only_who_has_a_certificate_is_served(q):
+    """Another user who finds the owner's port gets nothing from it."""
+    q.add("sleep 2")
+    thread, errors = beside(q.do)
+    watch = q._asker._watch
+    owner = wait_for(watch.owner, 30)
+    anonymous = ssl.create_default_context()
+    anonymous.check_hostname, anonymous.verify_mode = False, ssl.CERT_NONE
+
+    def answered():
+        with socket.create_connection(tuple(owner["address"])) as plain, anonymous.wrap_socket(plain) as stranger:
+            stranger.sendall(b"\0" * 16)
+            if not stranger.recv(1):
+                raise ConnectionResetError
+
+    with pytest.raises((ssl.SSLError, ConnectionResetError)):
+        answered()
+    thread.join(60)
+    assert errors == []
+    assert (q._place.path / "tls").stat().st_mode & 0o777 == 0o700
+
+
+def test_certificates_are_made_once(q):
+    """Of two who start to drain at once one makes the certificates, and both use them."""
+    threads = [beside(lambda: drain.certify(q._place)) for _ in range(4)]
+    for thread, errors in threads:
+        thread.join(60)
+        assert errors == []
+    assert sorted(path.name for path in q._place.path.glob(".tls*")) == []
