@@ -14,7 +14,7 @@ from hpcnb.model import State
 if TYPE_CHECKING:
     from hpcnb.kept import NotebookClient
 
-__all__ = ["FAREWELL", "leave"]
+__all__ = ["FAREWELL", "farewell", "leave"]
 
 FAREWELL = 1.0
 """Seconds that the end of Python is held up for it."""
@@ -31,7 +31,7 @@ def leave(known: weakref.ref[NotebookClient]) -> None:
     if loop.asyncio_loop.is_running() and _all_sent(client):
         client.looks.settle(FAREWELL)
         with contextlib.suppress(TimeoutError):  # then it is dropped without a word, which is as good
-            asyncio.run_coroutine_threadsafe(_farewell(client), loop.asyncio_loop).result(FAREWELL)
+            asyncio.run_coroutine_threadsafe(farewell(client), loop.asyncio_loop).result(FAREWELL)
 
 
 def _all_sent(client: NotebookClient) -> bool:
@@ -45,7 +45,7 @@ def _all_sent(client: NotebookClient) -> bool:
     return client.connected
 
 
-async def _farewell(client: Any) -> None:
+async def farewell(client: Any) -> None:
     """Say that a client leaves, behind all that it has said, and say nothing more."""
     await asyncio.sleep(0)  # what was dropped is said in two steps
     await asyncio.sleep(0)

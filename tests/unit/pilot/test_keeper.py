@@ -11,6 +11,7 @@ from distributed import Future as DaskFuture
 from distributed import LocalCluster, Scheduler
 
 from hpcnb import kept, notebook_name
+from hpcnb.farewell import farewell
 from hpcnb.kept import NotebookClient
 from hpcnb.pilot import keeper as keeper_module
 from hpcnb.pilot.keeper import TAG, Keeper, client_name, notebook_of
@@ -114,7 +115,7 @@ async def test_results_of_a_client_that_left_stay(place, way, monkeypatch):
         await place.killed(client)
     else:
         if way == "dropped and closed":  # as at the end of Python: it says that it leaves, then drops all
-            await client.farewell()
+            await farewell(client)
             del futures
         elif way == "IPython ends":  # it clears its variables while everything still works
             monkeypatch.setattr(kept, "shell", lambda: SimpleNamespace(_atexit_once_called=True))
