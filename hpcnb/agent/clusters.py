@@ -266,6 +266,9 @@ class LiveCluster:
             self._following.cancel()
             await asyncio.gather(self._following, return_exceptions=True)
         await self._closing.leave()
+        for task in (leaving := list(self._tasks)):
+            task.cancel()
+        await asyncio.gather(*leaving, return_exceptions=True)
         if self._connection:
             await self._connection.close()
 

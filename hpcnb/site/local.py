@@ -20,6 +20,8 @@ from hpcnb.site.shell import Completed
 _DIAL_TIMEOUT = 30.0
 _PARTING = 2.0
 """Seconds that the commands behind pipes have to end with their stdin."""
+_STARTING = 30.0
+"""Seconds that a command may take to start, on a machine that is busy beyond measure."""
 
 
 class LocalShell:
@@ -111,8 +113,10 @@ class LocalShell:
         for sock in list(self._dialled):
             with contextlib.suppress(OSError):  # its owner, or the other end, closed it before us
                 sock.shutdown(socket.SHUT_RDWR)
-        if leaving := self._piped | self._starting:  # the end of the loop would cancel what starts, half-way
-            await asyncio.wait(leaving, timeout=_PARTING)
+        if self._starting:  # the end of the loop would cancel them half-way, and hang
+            await asyncio.wait(self._starting, timeout=_STARTING)
+        if self._piped:
+            await asyncio.wait(self._piped, timeout=_PARTING)
 
     async def _start(self, words: Sequence[str]) -> _Child:
         loop = asyncio.get_running_loop()
