@@ -323,10 +323,13 @@ class Cluster(DaskCluster):
 
         return why(self._handle.status, time.time())
 
-    def logs(self, name: str = "", n: int = 50) -> str:
-        """The last `n` lines of its logs whose name contains `name` (``job``, ``scheduler``, ``sessions``, ``worker``)."""
-        found = background().run(self._handle.logs(name))
-        return "\n".join(f"── {k} ──\n" + "\n".join(v.splitlines()[-n:]) for k, v in found.items())
+    def logs(self, name: str = "", n: int = 50, *, level: str = "", **filters: str) -> str:
+        """The last `n` lines of its logs whose name contains `name` (``job``, ``scheduler``, ``sessions``, ``worker``).
+
+        Or of the tasks whose keys begin so; of a `level` (``"warning"``) and above; by ``task=``, ``node=`` and ``grep=``.
+        """
+        text: str = background().run(self._handle.log_text(name, n, level=level, **filters))
+        return text
 
     # -- what a user programs with -------------------------------------------------------------------------------
 

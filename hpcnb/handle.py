@@ -21,6 +21,7 @@ from hpcnb.errors import HPCError, NotReady, error_from_json
 from hpcnb.model import ClusterSpec, ClusterStatus, State
 from hpcnb.site.environment import versions
 from hpcnb.site.shell import Ask, Prompt
+from hpcnb.views.logs import LEVELS, Line, lines_text
 
 Heard = Callable[[ClusterStatus], None]
 
@@ -203,6 +204,21 @@ class Handle:
         """The ends (at most so many bytes) of the logs whose name contains `name`."""
         found: dict[str, str] = await self._call("logs", name=name, most=most)
         return found
+
+    async def log_text(self, target: str, last: int, *, level: str = "", **filters: str) -> str:
+        """The last lines of each log whose name contains `target`, or else of that task (see `hpcnb.cluster.Cluster.logs`)."""
+        if not (level or filters) and (ends := await self.logs(target or "job")):
+            return "\n".join(f"── {log} ──\n" + "\n".join(text.splitlines()[-last:]) for log, text in ends.items())
+        lines, _ = await self.lines(target, last, level=level, since=None, **filters)
+        return lines_text(lines)
+
+    async def lines(
+        self, target: str, last: int, *, level: str = "", since: dict[str, int] | None = None, **filters: Any
+    ) -> tuple[list[Line], dict[str, int]]:
+        """The last lines that are wanted, and where to go on (see `hpcnb.pilot.output.search.Query`)."""
+        asked = {"target": target, "last": last, "since": since, "level": LEVELS[level] if level else 0, **filters}
+        found = await self.search("lines", **asked)
+        return [Line(*line) for line in found.get("lines", ())], found.get("since", {})
 
     async def search(self, what: str, **question: Any) -> dict[str, Any]:
         """Look for something in its logs, all of them (see `hpcnb.pilot.output.search`); nothing where it has none."""

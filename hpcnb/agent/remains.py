@@ -58,9 +58,10 @@ async def read_log(shell: Shell, path: str, name: str, most: int) -> str:
 
 
 async def log_names(shell: Shell, path: str) -> list[str]:
-    """The logs that exist: ``job.log`` once the job has run, and those of the processes."""
-    listed = await shell.run(["sh", "-c", 'cd "$1" && ls job.log logs/*', "sh", path])
-    return [name for name in listed.out.split() if name.endswith(".log")]
+    """The logs that exist: ``job.log`` once the job has run, those of the processes, and of jobs that have added nodes."""
+    found = 'cd "$1" && ls job.log logs/*.log "../${1##*/}"-[0-9]*/job.log "../${1##*/}"-[0-9]*/logs/*.log'
+    listed = await shell.run(["sh", "-c", found, "sh", path])
+    return listed.out.splitlines()
 
 
 async def search(

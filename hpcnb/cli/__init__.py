@@ -20,7 +20,7 @@ _COMMANDS = {
     "down": "hpcnb.cli.clusters",
     "status": "hpcnb.cli.clusters",
     "scale": "hpcnb.cli.clusters",
-    "logs": "hpcnb.cli.clusters",
+    "logs": "hpcnb.cli.logs",
     "keep": "hpcnb.cli.clusters",
     "sites": "hpcnb.cli.sites",
     "login": "hpcnb.cli.sites",

@@ -1,4 +1,4 @@
-"""`up`, `down`, `status`, `scale`, `logs`, `keep`: the commands about clusters."""
+"""`up`, `down`, `status`, `scale`, `keep`: the commands about clusters."""
 
 from __future__ import annotations
 
@@ -171,32 +171,6 @@ def scale(face: Face, nodes: int, name: str) -> None:
       hpcnb scale 1 fit
     """
     handle.run(_pick(name or face.current()).scale(nodes))
-
-
-@click.command()
-@click.argument("target", default="")
-@click.option("-n", "count", default=50, show_default=True, type=click.IntRange(min=1), help="Lines of each log.")
-@click.option("--name", default="", help="Of which cluster; by default the youngest, alive or not.")
-@click.pass_obj
-def logs(face: Face, target: str, count: int, name: str) -> None:
-    """Show the ends of a cluster's logs: of the job, or those whose name contains TARGET.
-
-    \b
-    Examples:
-      hpcnb logs                    the batch job's
-      hpcnb logs worker -n 20
-      hpcnb logs scheduler --name fit
-    """
-    name = name or face.current()
-    found = [k for k in handle.run(handle.handles(live=False)) if name in ("", k.status.spec.name)]
-    if not found:
-        raise NotReady("there is no cluster with logs", remedy="`up` starts one.")
-    ends = handle.run(found[-1].logs(target or "job"))
-    if not ends:
-        raise NotReady(f"cluster {found[-1].status.spec.name!r} has no log {target or 'job'!r} (yet)")
-    for log, text in ends.items():
-        click.echo(f"── {log} ──")
-        click.echo("\n".join(text.splitlines()[-count:]))
 
 
 @click.command()

@@ -21,6 +21,7 @@ from hpcnb.cli.face import redrawing
 from hpcnb.errors import ConfigError
 from hpcnb.handle import Handle, ask_with
 from hpcnb.model import ClusterStatus, State
+from hpcnb.notebook.logs import explore
 from hpcnb.notebook.remote_error import shown
 from hpcnb.site.shell import Prompt
 from hpcnb.views.cluster import status_html, status_line
@@ -199,4 +200,4 @@ def pull(face: NotebookFace, names: tuple[str, ...]) -> None:
     face.shell.user_ns.update(current().session.pull(list(names)))
 
 
-_NOTEBOOK_ONLY: dict[str, click.Command] = {"attach": attach, "push": push, "pull": pull}
+_NOTEBOOK_ONLY: dict[str, click.Command] = {"attach": attach, "explore": explore, "push": push, "pull": pull}

@@ -187,6 +187,87 @@ def test_what_a_killed_worker_has_printed_is_there(notebook, tmp_path):
     assert [line for line in logs if line not in heads] == [f"line {i}" for i in range(1000)] * 2
 
 
+def test_logs_are_filtered_by_level_node_task_and_text(notebook):
+    """`%hpc logs` finds lines by what was logged and by what they say of themselves, and names what it does not know."""
+    run(
+        notebook,
+        """
+        def grumbles(x):
+            print("fine", x)
+            print("ERROR: out of paper", x)
+            logging.getLogger("mine").warning("careful %s", x)
+        hpc.gather(hpc.map(grumbles, range(3), batch_size=1))
+        """,
+    )
+    lines = run(notebook, "%hpc logs grumbles --level warning").text.splitlines()
+    assert sorted(line.partition("│ ")[2] for line in lines) == [f"ERROR: out of paper {x}" for x in range(3)] + [
+        f"careful {x}" for x in range(3)
+    ]
+    found = run(notebook, "%hpc logs --task grumbles --grep 'fine [12]'").text.splitlines()
+    assert sorted(line.partition("│ ")[2] for line in found) == ["fine 1", "fine 2"]
+    assert run(notebook, "%hpc logs worker --node elsewhere").text == ""
+    assert len(run(notebook, "%hpc logs worker -n 5 --level info").text.splitlines()) in (5, 6)
+    assert run(notebook, "print(hpc.current().logs('grumbles', 1, grep='careful 0'))").text.endswith(" ──\ncareful 0\n")
+    wrong = notebook.run("%hpc logs worker --grep '('")
+    assert wrong.error[0] == "ConfigError"
+
+
+def test_following_shows_what_comes_until_it_is_interrupted(notebook, tmp_path):
+    """`%hpc logs TASK -f` begins with what there is; Ctrl-C ends it, and is no error."""
+    run(
+        notebook,
+        f"""
+        def turns(folder):
+            for turn in range(3):
+                print("turn", turn)
+                while not os.path.exists(f"{{folder}}/{{turn}}"): time.sleep(0.01)
+        future = hpc.submit(turns, {str(tmp_path)!r})
+        """,
+    )
+    cell = notebook.send("%hpc logs turns -f")
+    for turn in range(3):
+        notebook.hear_until(lambda turn=turn: f"turn {turn}\n" in cell.text)
+        (tmp_path / str(turn)).touch()
+    notebook.manager.interrupt_kernel()
+    assert notebook.wait(cell).reply["status"] == "ok"
+    assert [line for line in cell.text.splitlines() if "──" not in line] == ["turn 0", "turn 1", "turn 2"]
+
+
+def test_the_explorer_searches_while_one_types(notebook):
+    """Its fields filter what it shows; without widgets there is a page and text."""
+    cell = run(notebook, "%hpc explore grumbles")
+    (shown,) = [content["data"] for kind, content in cell.outputs if kind == "display_data"]
+    assert "application/vnd.jupyter.widget-view+json" in shown
+    assert "careful 2" in shown["text/plain"]
+    assert "careful 2" in shown["text/html"]
+    found = run(
+        notebook,
+        """
+        from hpcnb.notebook.logs import Explorer
+        explorer = Explorer(hpc.current().handle, "grumbles")
+        def until(text):
+            deadline = time.monotonic() + 30
+            while text not in explorer.page.value and time.monotonic() < deadline: time.sleep(0.01)
+            return explorer.page.value
+        explorer.grep.value = "paper 1"
+        print("paper 2" in until("paper 1"))
+        explorer.grep.value = "(<"
+        print(until("unterminated"))
+        explorer.grep.value = ""
+        explorer.level.value = "warning"
+        print("careful" in until("careful"), "fine" in explorer.page.value)
+        """,
+    ).text.splitlines()
+    assert (found[0], found[-1]) == ("False", "True False")
+
+
+def test_dasks_own_logs_are_still_there(notebook):
+    """`cluster.get_logs()` has the scheduler's and the worker's."""
+    said = run(notebook, "print(*sorted(hpc.current().get_logs()))").text
+    assert "Cluster Scheduler" in said
+    assert "tls://" in said
+
+
 def test_logs_outlive_worker_job_and_kernel(notebook):
     """After the cluster has ended, the same future still has them."""
     run(notebook, "future = hpc.submit(print, 'last words'); future.result()\n%hpc down")

@@ -197,7 +197,7 @@ class Query:
 
     def _shows(self, line: tuple[Any, ...]) -> bool:
         *_, level, text = line
-        if self.level and (level or guessed(text)) < self.level:
+        if level < self.level:
             return False
         return not self.grep or re.search(self.grep, text) is not None
 
@@ -263,7 +263,7 @@ def _line(piece: Piece, text: bytes) -> tuple[Any, ...]:
     run = piece.run
     shown = text.rpartition(b"\r")[2] or text.rstrip(b"\r")  # what a bar of progress has become in the end
     words = shown.decode("utf-8", "replace")
-    return piece.time, run.worker, run.host, run.key, run.member, run.attempt, piece.level, words
+    return piece.time, run.worker, run.host, run.key, run.member, run.attempt, piece.level or guessed(words), words
 
 
 def _bounded(lines: list[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
