@@ -13,7 +13,7 @@ LINES = "hpcnb-lines"
 """The message, from worker to scheduler and from there to the client."""
 TAKEN = "hpcnb-lines-taken"
 """What is answered: so much has arrived."""
-WINDOW = 4 << 20
+WINDOW = 8 << 20
 """Bytes that may be on their way."""
 MOST = 16 << 20
 """Bytes of one attempt of a call that are told at all; the log has the rest."""
@@ -62,7 +62,7 @@ class Outbox:
             self._told.popitem(last=False)
         self._size += len(data)
         last = self._entries[-1] if self._entries else None
-        if last is not None and last[0] == name:
+        if last is not None and last[0] == name and not last[4]:
             last[2].append(data)
         else:
             self._entries.append([name, time, [data], 0, 0])
