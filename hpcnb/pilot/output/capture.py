@@ -178,17 +178,18 @@ class Capture:
 
     # -- what they say ---------------------------------------------------------------------------------------------------
 
-    def say(self, text: str, stream: int, speaker: Speaker | None = None) -> None:
-        """Take what somebody prints; his first lines are written at once, the others a moment later, together."""
-        who = speaker or mine.speaker or self.speaker()
-        kind = (stream, mine.level)
-        if who.kind != kind:
-            if who.parts:
-                self.flush(who)
-            who.kind = kind
-        parts = who.parts
-        parts.append(text)
-        if ("\n" in text and who.recent < FEW) or len(parts) > FRAGMENTS or len(text) > LONG:
+    def turn_to(self, who: Speaker, kind: int) -> None:
+        """What somebody prints next is of another kind: level and stream in one number."""
+        if who.parts:
+            self.flush(who)
+        who.kind = kind
+
+    def heard(self, who: Speaker, text: str) -> None:
+        """Write what has been printed, or see to it that it is written soon.
+
+        The first lines are written at once, the others a moment later, together.
+        """
+        if ("\n" in text and who.recent < FEW) or len(who.parts) > FRAGMENTS or len(text) > LONG:
             self.flush(who)
         elif not who.warm:
             self._warm(who)
@@ -230,15 +231,14 @@ class Capture:
     def _claim(self, tape: Tape, who: Speaker) -> None:
         while length := min(tape.size() - tape.end, MANY):
             data = tape.read(tape.end, length)
-            self._note(who, tape, length, (RAW, 0), data)
+            self._note(who, tape, length, RAW, data)
 
-    def _note(self, who: Speaker, tape: Tape, length: int, kind: tuple[int, int], data: bytes) -> None:
+    def _note(self, who: Speaker, tape: Tape, length: int, kind: int, data: bytes) -> None:
         now = round(time.time(), 3)
         self._index.note(who, tape, length, kind, now)
-        stream, _ = kind
         if who is not self.worker:
             who.open = not data.endswith(b"\n")
-            self.outbox.add((who.key, who.member, who.attempt, stream), now, data)
+            self.outbox.add((who.key, who.member, who.attempt, kind & 3), now, data)
 
     def _close(self, who: Speaker) -> None:
         with self._lock:
@@ -248,7 +248,7 @@ class Capture:
             if who.said:
                 self._index.over(who)
                 if who.open:  # nobody is to wait for the rest of it
-                    self.outbox.add((who.key, who.member, who.attempt, who.kind[0]), time.time(), b"\n")
+                    self.outbox.add((who.key, who.member, who.attempt, who.kind & 3), time.time(), b"\n")
                 self._publish(last=True)
 
     # -- from time to time -----------------------------------------------------------------------------------------------

@@ -54,13 +54,13 @@ class Index:
         self._lines.append({"tape": tape.number, "file": path.name, "at": begin})
         return tape
 
-    def note(self, who: Speaker, tape: Tape, length: int, kind: tuple[int, int], now: float) -> None:
+    def note(self, who: Speaker, tape: Tape, length: int, kind: int, now: float) -> None:
         """The next bytes of a tape are somebody's."""
         if not who.said:
             who.said = True
             run = {"key": str(who.key), "member": who.member, "attempt": who.attempt, "time": now}
             self._lines.append({"run": who.number, **run})
-        (stream, level), offset = kind, tape.end
+        level, stream, offset = kind >> 2, kind & 3, tape.end
         tape.end += length
         last = self._lines[-1] if self._lines else None
         if type(last) is list and [*last[:2], last[2] + last[3], *last[4:6]] == [

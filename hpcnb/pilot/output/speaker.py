@@ -24,7 +24,7 @@ class Speaker:
     member: int | None = None
     attempt: int = 0
     started: Any = None
-    kind: tuple[int, int] = (RAW, 0)
+    kind: int = RAW
     parts: list[str] = field(default_factory=list)
     warm: bool = False
     recent: int = 0
