@@ -42,12 +42,12 @@ def retry(futures: Iterable[Future]) -> int:
     ended = [future for future in futures if future.done() and not future.cancelled()]
     for batch in {future.batch: None for future in ended}:
         batch.want()  # all of them, before the first is waited for
-    failed = [future for future in ended if future.exception() is not None]
-    alone = [future.batch for future in failed if future.index is None]
+    failed = {(future.batch, future.index): future for future in ended if future.exception() is not None}
+    alone = [batch for batch, index in failed if index is None]
     members: defaultdict[Batch, list[int]] = defaultdict(list)
-    for future in failed:
-        if future.index is not None:
-            members[future.batch].append(future.index)
+    for batch, index in failed:
+        if index is not None:
+            members[batch].append(index)
     for batch in alone:
         batch.ledger.again(batch)
     for batch, indices in members.items():

@@ -154,6 +154,7 @@ class Ledger:
         """Have the scheduler run a key once more that has failed."""
         self.retried(batch.key)
         self.client.tell({"op": RETRY, "key": batch.key})
+        self.client.looks.reopen(batch.work)
 
     def release(self, batch: Batch) -> None:
         """Let the scheduler forget a key."""

@@ -168,7 +168,12 @@ class Looks:
             if look.open or look.view is None:
                 return
             look.open = True
-        self.client.call(self._later, PATIENCE, self._look, look)
+        self.client.call(self._later, 0 if look.shown else PATIENCE, self._look, look)
+
+    def reopen(self, work: str) -> None:
+        """Work that has been shown goes on."""
+        if (look := self._looks.get(work)) is not None:
+            self.sent(look.work, 0)
 
     @property
     def shown(self) -> bool:

@@ -8,6 +8,7 @@ import uuid
 from typing import TYPE_CHECKING, Any, TextIO
 
 from hpcnb.future.work import settle_all
+from hpcnb.notebook.controls import Controls
 from hpcnb.notebook.output import View as Output
 from hpcnb.notebook.output import inner_view
 from hpcnb.notebook_name import shell
@@ -32,7 +33,9 @@ def show(look: Look) -> View | None:
     running = shell()
     if getattr(running, "kernel", None) is not None:
         _follow(running)
-        return Below(inner_view(running))
+        output = inner_view(running)
+        # Where nobody can be asked, nobody presses a button: a program runs the notebook.
+        return Below(output, Controls(look, output) if _somebody(running) else None)
     return Line(sys.stderr, look.work.id) if sys.stderr.isatty() else None
 
 
@@ -51,9 +54,13 @@ def _begun(running: Any) -> None:
 
 
 def _ended(running: Any) -> None:
-    # Who could not be asked anything is no page either, and sees no more of this cell after its end.
-    nobody = not running.kernel._allow_stdin  # noqa: SLF001 - ipykernel says it nowhere else
-    settle_all(SETTLING, at_once=nobody)
+    # A program that runs the notebook sees no more of this cell after its end.
+    settle_all(SETTLING, at_once=not _somebody(running))
+
+
+def _somebody(running: Any) -> bool:
+    """Whether there is a page, with somebody who could be asked something."""
+    return bool(running.kernel._allow_stdin)  # noqa: SLF001 - ipykernel says it nowhere else
 
 
 class Below:
@@ -63,10 +70,12 @@ class Below:
     ----------
     output : Output
         Of the cell.
+    controls : Controls, optional
+        What is beneath it.
     """
 
-    def __init__(self, output: Output) -> None:
-        self._output = output
+    def __init__(self, output: Output, controls: Controls | None = None) -> None:
+        self._output, self._controls = output, controls
         self._id = f"hpcnb-work-{uuid.uuid4().hex}"
         self._shown = ""
 
@@ -84,6 +93,8 @@ class Below:
             self._output.publish("display_data", content)
         else:
             (_latest or self._output).publish("update_display_data", content)
+        if self._controls is not None:
+            self._controls.draw(summary, _latest or self._output)
 
 
 class Line:

@@ -10,7 +10,7 @@ from html import escape
 from hpcnb.pilot.counts import Summary
 from hpcnb.views.cluster import clock
 
-__all__ = ["headline", "time_left", "work_html", "work_line", "work_text"]
+__all__ = ["headline", "short", "time_left", "visible", "work_html", "work_line", "work_text"]
 
 COLOURS = {
     "done": "#388e3c",
@@ -130,7 +130,8 @@ def visible(text: str) -> str:
     return "".join(character if character.isprintable() else "�" for character in text)
 
 
-def _short(name: str) -> str:
+def short(name: str) -> str:
+    """The name of a task, with the first of what makes it unique."""
     return _UUID.sub(r"-\1", name)
 
 
@@ -161,9 +162,9 @@ def work_line(summary: Summary, note: str = "", *, bar: bool = False) -> str:
 def work_text(summary: Summary, note: str = "") -> str:
     """All of it: a line, one for each of the first that failed, one for the slowest."""
     lines = [work_line(summary, note)]
-    lines += [visible(f"  {_short(name)} failed{_at(worker)}: {said}") for name, said, worker in summary.errors]
+    lines += [visible(f"  {short(name)} failed{_at(worker)}: {said}") for name, said, worker in summary.errors]
     lines += [
-        visible(f"  {_short(name)} took {seconds(took)}{_at(worker)}") for name, took, worker in summary.slowest[:1]
+        visible(f"  {short(name)} took {seconds(took)}{_at(worker)}") for name, took, worker in summary.slowest[:1]
     ]
     return "\n".join(lines)
 
@@ -191,7 +192,7 @@ def _head(summary: Summary) -> str:
         mark, colour = {"failed": "✗", "cancelled": "○", "done": "✓"}[state], COLOURS[state]
     return (
         '<div style="display: flex; justify-content: space-between; gap: 1em">'
-        f'<span><span style="color: {colour}">{mark}</span> <b>{_escaped(summary.label)}</b> {_done(summary)}</span>'
+        f'<span><span style="color: {colour}">{mark}</span> <b>{_escaped(summary.label)}</b> {_done(summary)}</span> '
         f'<span style="{_QUIET}">{", ".join(_pace(summary))}</span></div>'
     )
 
@@ -217,7 +218,7 @@ def _legend(summary: Summary) -> str:
         else f'<span style="white-space: nowrap">{number:,} {state}</span>'
         for state, number in [("done", summary.done), *_states(summary)]
     )
-    return f'<div style="{_QUIET}; font-size: 0.9em">{"".join(dots)}</div>'
+    return f'<div style="{_QUIET}; font-size: 0.9em">{" ".join(dots)}</div>'
 
 
 def _failures(summary: Summary) -> str:
@@ -252,7 +253,7 @@ def _table(title: str, rows: Iterable[str]) -> str:
 
 
 def _row(name: str, what: str, worker: str) -> str:
-    shown = f'<span title="{_escaped(name)}">{_escaped(_short(name))}</span>'
+    shown = f'<span title="{_escaped(name)}">{_escaped(short(name))}</span>'
     where = f' <span style="{_QUIET}">{_escaped(_at(worker))}</span>'
     return f'<div style="overflow-wrap: anywhere">{shown}: {what}{where}</div>'
 
@@ -272,7 +273,7 @@ def _histogram(bins: tuple[int, ...]) -> str:
         for place in shown
         if bins[place]
     )
-    width = max(70, round(each * len(shown)))
+    width = max(90, round(each * len(shown)))
     text = f'font-size="10" y="{HEIGHT + 12}" style="fill: var(--jp-ui-font-color2, #616161)"'
     return (
         f'<svg width="{width}" height="{HEIGHT + 16}" viewBox="0 0 {width} {HEIGHT + 16}" role="img" '
