@@ -32,6 +32,9 @@ T = TypeVar("T")
 
 __all__ = ["Cluster"]
 
+ANSWER = 30.0
+"""Seconds that the agent has for a question that needs no site."""
+
 
 class Cluster(DaskCluster):
     """A Dask cluster inside an allocation of a site.
@@ -215,7 +218,14 @@ class Cluster(DaskCluster):
 
     @property
     def dashboard_link(self) -> str:
-        return ""
+        """Where a browser on this machine finds Dask's dashboard: whoever has the link may look, so keep it to yourself.
+
+        It is empty before the cluster is submitted, when it has ended, and where it would have to be waited for on the
+        loop that brings it.
+        """
+        if not self._requested or self.state is State.ENDED or background().is_here:
+            return ""
+        return background().run(self._handle.dashboard(), timeout=ANSWER)
 
     def scale(self, n: int | None = None, *, nodes: int | None = None) -> Any:
         """Have at least `n` workers, or exactly so many nodes.

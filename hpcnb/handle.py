@@ -182,6 +182,10 @@ class Handle:
             remedy="`%hpc up` starts another.",
         )
 
+    async def dashboard(self) -> str:
+        """The link to its dashboard, for a browser on this machine."""
+        return str(await self._call("dashboard"))
+
     async def credentials(self) -> Credentials:
         """Join the users of the cluster; what is needed to connect to it."""
         given = await self._call("attach")

@@ -15,6 +15,7 @@ import hpcnb
 from hpcnb import config
 from hpcnb.agent import record
 from hpcnb.agent.clusters import LiveCluster
+from hpcnb.agent.dashboard import Dashboards
 from hpcnb.agent.record import ClusterRecord
 from hpcnb.agent.sites import Site
 from hpcnb.errors import AuthenticationFailed, ClusterError, ConfigError, NotReady
@@ -44,6 +45,7 @@ class Calls:
         self._orphans: dict[str, tuple[ClusterRecord, str]] = {}  # whose site is not to be found, and why
         self._attached: dict[object, set[str]] = {}
         self._last_use = time.monotonic()
+        self._dashboards = Dashboards(lambda cluster: self._find(cluster).status.detail)
         self._tasks: set[asyncio.Task[None]] = set()
         self.ending = asyncio.Event()
 
@@ -126,6 +128,10 @@ class Calls:
         """Begin a cluster's idle time anew."""
         await self._find(id).keep()
 
+    async def call_dashboard(self, *, id: str, client: object, ask: Ask) -> str:
+        """The link to a cluster's dashboard, for a browser on this machine."""
+        return self._dashboards.link(self._find(id).status)
+
     async def call_close(self, *, id: str, client: object, ask: Ask) -> dict[str, Any]:
         """End a cluster; answers when its jobs are gone."""
         cluster = self._find(id)
@@ -175,6 +181,8 @@ class Calls:
                 self._on_status(cluster.status)
 
     def _on_status(self, status: ClusterStatus) -> None:
+        if status.state is State.ENDED:
+            self._dashboards.forget(status.id)
         self._changed(self._shown(status))
 
     def _shown(self, status: ClusterStatus) -> ClusterStatus:
@@ -248,6 +256,7 @@ class Calls:
             await cluster.leave()
         for site in self._sites.values():
             await site.close()
+        await self._dashboards.close()
 
     def is_idle(self) -> bool:
         """Whether nobody is connected, nothing lives, and that for an hour."""

@@ -8,9 +8,7 @@ import json
 import logging
 import os
 import shutil
-import socket
 import ssl
-import struct
 import tempfile
 import time
 from collections.abc import Callable
@@ -25,6 +23,7 @@ from hpcnb.agent.record import ClusterRecord
 from hpcnb.agent.sites import Site
 from hpcnb.errors import HPCError, SiteError
 from hpcnb.link import Link, LinkRefused, LinkState, Stream, StreamError, splice
+from hpcnb.link.peer import peer_uid
 from hpcnb.pilot.lead import lines
 from hpcnb.site.authority import Identity
 from hpcnb.site.routes import Goal
@@ -32,7 +31,7 @@ from hpcnb.site.slurm import Slurm
 
 log = logging.getLogger(__name__)
 
-STREAMS = ("scheduler", "session")
+STREAMS = ("scheduler", "session", "dashboard")
 SOONEST, LATEST = 0.1, 2.0
 """Seconds between two looks for the pilot's address."""
 REDIAL = (0.0, 1.0, 2.0, 4.0, 8.0, 16.0, 30.0)
@@ -236,12 +235,6 @@ class Connection:
             server.close()
         await self._link.close()
         shutil.rmtree(places.runtime() / self._cluster, ignore_errors=True)
-
-
-def peer_uid(sock: socket.socket) -> int:
-    """Who is at the other end of a unix socket (Linux's SO_PEERCRED: pid, uid, gid)."""
-    size = struct.calcsize("3i")
-    return int(struct.unpack("3i", sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, size))[1])
 
 
 def client_context(authority: str, identity: Identity) -> ssl.SSLContext:

@@ -26,6 +26,11 @@ class BackgroundLoop:
         asyncio.set_event_loop(self.asyncio_loop)
         self.asyncio_loop.run_forever()
 
+    @property
+    def is_here(self) -> bool:
+        """Whether this is its own thread, which must not wait for it."""
+        return threading.current_thread() is self._thread
+
     def start(self, work: Coroutine[Any, Any, T]) -> concurrent.futures.Future[T]:
         """Start a coroutine from any other thread."""
         return asyncio.run_coroutine_threadsafe(work, self.asyncio_loop)

@@ -21,8 +21,8 @@ from tornado import httpserver, iostream, netutil, web, websocket
 
 from hpcnb.agent import places
 from hpcnb.agent.calls import Calls
-from hpcnb.agent.connection import peer_uid
 from hpcnb.errors import AuthenticationFailed, HPCError
+from hpcnb.link.peer import peer_uid
 from hpcnb.model import ClusterStatus
 from hpcnb.site.shell import Prompt
 

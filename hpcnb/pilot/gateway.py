@@ -125,7 +125,7 @@ class Gateway:
         await splice(stream, *await self._connect(name))
 
     async def _connect(self, name: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        files = {"scheduler": "scheduler.json", "session": "sessions.json"}
+        files = {"scheduler": "scheduler.json", "session": "sessions.json", "dashboard": "dashboard.json"}
         if name not in files:
             raise LinkRefused(f"there is no stream {name!r}")
         try:
@@ -133,6 +133,8 @@ class Gateway:
                 address = await self._published(files[name])
         except TimeoutError as exc:
             raise LinkRefused(f"the {name} service did not start within {PATIENCE:.0f} s") from exc
+        if address.startswith("/"):
+            return await asyncio.open_unix_connection(address)
         host, port = address.removeprefix("tls://").rsplit(":", 1)
         return await asyncio.open_connection(host.strip("[]"), int(port))
 

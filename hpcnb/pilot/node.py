@@ -267,9 +267,15 @@ def scheduler_child(run: Run, host: str) -> Child:
     argv = ["--protocol", "tls", "--host", host, "--port", "0", "--no-dashboard"]
     argv += ["--dashboard-address", "127.0.0.1:0", "--scheduler-file", str(run.file("scheduler.json"))]
     argv += ["--preload", "hpcnb.pilot.plugin"]
+
+    def main() -> None:
+        # In the node's own place: a socket's name is short, and not every shared file system has sockets.
+        dask.config.set({"hpcnb.dashboard": (dask.config.get("temporary-directory"), run.path)})
+        dask_scheduler.main(argv, standalone_mode=False)
+
     return Child(
         name="scheduler",
-        main=lambda: dask_scheduler.main(argv, standalone_mode=False),
+        main=main,
         log=run.file("logs/scheduler.log"),
     )
 

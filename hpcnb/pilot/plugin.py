@@ -15,6 +15,7 @@ from tornado.ioloop import PeriodicCallback
 
 from hpcnb.pilot.call import Stopper
 from hpcnb.pilot.cores import Cores
+from hpcnb.pilot.dashboard import serve_pages
 from hpcnb.pilot.early import Early, pass_on
 from hpcnb.pilot.elsewhere import Elsewhere
 from hpcnb.pilot.events import emit
@@ -106,3 +107,4 @@ async def dask_setup(server: Scheduler | Worker) -> None:
     scheduler.periodic_callbacks["hpcnb-load"] = PeriodicCallback(plugin.publish, INTERVAL)
     scheduler.periodic_callbacks["hpcnb-nodes"] = PeriodicCallback(Nodes(scheduler).publish, NODES_INTERVAL)
     emit("scheduler", address=scheduler.address)
+    serve_pages(scheduler)

@@ -10,6 +10,7 @@ Layout (0700, files 0600)::
     claim/          made by the first job that starts with this directory; a second one stops there
     pilot.json      where the gateway listens, once it does
     scheduler.json  Dask's scheduler file
+    dashboard.json  where the pages of Dask's dashboard are served
     sessions.json   where the session host listens
     logs/           scheduler.log, sessions.log, worker-<name>.log
     rendezvous/     where the agent leaves word when it cannot reach the gateway
