@@ -22,7 +22,7 @@ from hpcnb.errors import NotReady
 from hpcnb.handle import Handle
 from hpcnb.kept import NotebookClient
 from hpcnb.model import ClusterStatus, Ending, JobStatus, State
-from hpcnb.notebook_name import notebook_name
+from hpcnb.sessions import Sessions
 from hpcnb.site.authority import Identity
 
 if TYPE_CHECKING:
@@ -105,9 +105,8 @@ class Cluster(DaskCluster):
         self._requested = False
         self._starting: asyncio.Task[None] | None = None
         self._client: NotebookClient | None = None
-        self._sessions: dict[str, Session] = {}
+        self._sessions = Sessions(self)
         self._client_lock = threading.Lock()
-        self._sessions_lock = threading.Lock()
         self._handle.on_change(self._hear)
 
     # -- life --------------------------------------------------------------------------------------------------
@@ -181,7 +180,7 @@ class Cluster(DaskCluster):
     async def _close(self) -> None:
         if self._starting and not self._starting.done():
             self._starting.cancel()
-        for session in self._sessions.values():
+        for session in self._sessions.all():
             await self._on_agent(session.disconnect())
         if self._client is not None:
             await self._client._close()
@@ -203,7 +202,7 @@ class Cluster(DaskCluster):
     def _hear(self, status: ClusterStatus) -> None:
         if status.state is State.ENDED:
             # Cells that wait end with the cause, not with silence.
-            for session in self._sessions.values():
+            for session in self._sessions.all():
                 session.lose(self._handle.error())
             if self._client is not None:
                 self._client.ledger.close(self._handle.error())
@@ -366,27 +365,11 @@ class Cluster(DaskCluster):
     @property
     def sessions(self) -> list[Session]:
         """Those that this kernel has used."""
-        return list(self._sessions.values())
+        return self._sessions.all()
 
     def session_named(self, name: str) -> Session:
         """One of several sessions beside each other, made when first asked for."""
-        from hpcnb.session import Session
-
-        with self._sessions_lock:
-            if name not in self._sessions:
-                self.wait_until_ready()
-                if self.security is None:
-                    raise NotReady(f"cluster {self.name!r} gave no credentials")
-                self._sessions[name] = Session(
-                    f"{SCHEME}://{self._handle.id}/session",
-                    security=self.security,
-                    loop=background().asyncio_loop,
-                    name=name,
-                    notebook=notebook_name(),
-                    awaited=self._handle.awaited,
-                    patience=math.inf,  # however long it does not answer, the cluster's end is what ends it (`_hear`)
-                )
-            return self._sessions[name]
+        return self._sessions.named(name)
 
     _ipython_display_: Any = None
     """Not Dask's widget, which knows neither the queue nor the link: `_repr_html_` shows our own view."""

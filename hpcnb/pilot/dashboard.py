@@ -34,7 +34,7 @@ PAGES = [f"distributed.http.{name}" for name in ("scheduler.info", "scheduler.js
 
 
 def serve_pages(scheduler: Scheduler) -> None:
-    """Serve a scheduler's dashboard where its node has said (`hpcnb.pilot.node.scheduler_child`), and publish that."""
+    """Serve a scheduler's dashboard where its node has said (`hpcnb.pilot.children.scheduler_child`), and publish that."""
     where = dask.config.get("hpcnb.dashboard", None)
     if where is None:
         return

@@ -12,9 +12,6 @@ import argparse
 import contextlib
 import ctypes
 import fcntl
-import json
-import math
-import mmap
 import os
 import select
 import shutil
@@ -26,21 +23,16 @@ import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
 
 import dask
 import psutil
-from distributed.cli import dask_scheduler, dask_worker
 
-from hpcnb.pilot import call
 from hpcnb.pilot.address import own_address
+from hpcnb.pilot.children import PACE, PATIENCE, Child, scheduler_child, sessions_child, worker_child
 from hpcnb.pilot.events import emit, fall_silent, take_stdout
-from hpcnb.pilot.layout import WorkerLayout, features_in, layout, node_from_environment, tags_of
+from hpcnb.pilot.layout import features_in, layout, node_from_environment, tags_of
 from hpcnb.pilot.memory import Gauge
 from hpcnb.pilot.run import Run
-from hpcnb.pilot.suspects import tell_of_death
 
 ENDS = {signal.SIGTERM, signal.SIGINT}
 SIGNALS = {signal.SIGCHLD, signal.SIGIO, *ENDS}
@@ -48,48 +40,14 @@ CHECK = 0.5
 """Seconds between two looks at the workers' memory."""
 LIMIT = 0.95
 """Share of its memory at which a worker is ended (Dask's nanny's own figure)."""
-PATIENCE = 60
-"""Seconds that a worker looks for its scheduler."""
 SHORT_LIFE = 1.5 * PATIENCE
 """Seconds; a worker that fails sooner and before its first task, `HOPELESS` times in a row, would fail for ever: its scheduler has gone, say."""
-PACE = 1.0
-"""Seconds between two starts of a worker."""
 HOPELESS = 3
-YIELDS = 0.4
-"""Seconds after the others that the session host starts."""
 GRACE = 5.0
 """Seconds between the polite and the other signal."""
 ASKED = 3.0
 """Seconds that Slurm has to tell the features of a node."""
 PR_SET_PDEATHSIG = 1
-TAIL = 2000
-
-
-@dataclass(kw_only=True)
-class Child:
-    """One forked process and how to start it again."""
-
-    name: str
-    main: Callable[[], None]
-    log: Path
-    memory: int = 0  # bytes; 0: no limit
-    last_words: signal.Signals = signal.SIGKILL  # what it gets when we die first
-    pid: int = 0
-    started: float = -math.inf
-    failures: int = 0
-    worked: mmap.mmap = field(default_factory=lambda: mmap.mmap(-1, 1))  # shared with it: whether it has got to work
-    verdict: str = field(default="", compare=False)  # why it ended, where more is known than a signal
-    starved: tuple[int, int, str] | None = None  # how much it had of how much, and whose, when that was its end
-    died: str = field(default="", compare=False)  # how the one before it did, for it to tell
-
-    def tail(self) -> str:
-        """The end of its log; nothing where the disk was too full for one."""
-        try:
-            with self.log.open("rb") as file:
-                file.seek(max(0, file.seek(0, os.SEEK_END) - TAIL))
-                return file.read(TAIL).decode("utf-8", "replace")
-        except OSError:
-            return ""
 
 
 class NodeSupervisor:
@@ -262,81 +220,6 @@ def _ended(code: int) -> str:
     return f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit status {code}"
 
 
-def scheduler_child(run: Run, host: str) -> Child:
-    """Dask's scheduler, as ``dask scheduler`` runs it."""
-    argv = ["--protocol", "tls", "--host", host, "--port", "0", "--no-dashboard"]
-    argv += ["--dashboard-address", "127.0.0.1:0", "--scheduler-file", str(run.file("scheduler.json"))]
-    argv += ["--preload", "hpcnb.pilot.plugin"]
-
-    def main() -> None:
-        # In the node's own place: a socket's name is short, and not every shared file system has sockets.
-        dask.config.set({"hpcnb.dashboard": (dask.config.get("temporary-directory"), run.path)})
-        dask_scheduler.main(argv, standalone_mode=False)
-
-    return Child(
-        name="scheduler",
-        main=main,
-        log=run.file("logs/scheduler.log"),
-    )
-
-
-def sessions_child(run: Run) -> Child:
-    """The session host; it ends its kernels itself, so it is asked to end, not killed."""
-
-    def main() -> None:
-        from hpcnb.pilot import sessions
-
-        sessions.main(["--run-dir", run.path])
-
-    return Child(
-        name="sessions",
-        main=main,
-        log=run.file("logs/sessions.log"),
-        last_words=signal.SIGTERM,
-        # Scheduler and workers are what is waited for; it would take their cores from them.
-        started=time.monotonic() - PACE + YIELDS,
-    )
-
-
-def worker_child(run: Run, worker: WorkerLayout, *, node: str, tags: Sequence[str], local_directory: str) -> Child:
-    """A Dask worker, as ``dask worker --no-nanny`` runs it; it waits for the scheduler's address by itself."""
-    name = f"{run.index}-{node}-{worker.index}"
-    worked, log = mmap.mmap(-1, 1), run.file(f"logs/worker-{name}.log")
-
-    def main() -> None:
-        dask.config.set(
-            {
-                "hpcnb.umask": run.umask,
-                "hpcnb.home": str(run.file("../..").resolve()),
-                "hpcnb.worked": worked,
-                "hpcnb.log": str(log),
-                "hpcnb.begin": os.lseek(1, 0, os.SEEK_END),  # above it is what a worker has left whose place it takes
-                "distributed.worker.resources": _offered(worker, tags, local_directory),
-            }
-        )
-        if worker.gpus:
-            os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(worker.gpus)
-        address = run.scheduler or _scheduler_address(run)
-        argv = [address, "--protocol", "tls", "--host", _own_address(address), "--name", name, "--no-nanny"]
-        argv += ["--nthreads", str(worker.threads), "--memory-limit", str(worker.memory)]
-        argv += ["--no-dashboard", "--dashboard-address", "127.0.0.1:0", "--local-directory", local_directory]
-        argv += ["--death-timeout", str(PATIENCE), "--preload", "hpcnb.pilot.plugin"]
-        call.isolate_from_here()
-        if child.died:
-            tell_of_death(address, name, child.died)
-        dask_worker.main(argv, standalone_mode=False)
-
-    child = Child(name=f"worker-{name}", main=main, log=log, memory=worker.memory, worked=worked)
-    return child
-
-
-def _offered(worker: WorkerLayout, tags: Sequence[str], local_directory: str) -> dict[str, float]:
-    """What tasks may ask of a worker."""
-    storage = shutil.disk_usage(local_directory).free
-    offered = {"cores": worker.threads, "memory": worker.memory, "storage": storage, "gpus": len(worker.gpus)}
-    return {**offered, **dict.fromkeys(tags, 1)}
-
-
 def _slurms_features(node: str) -> list[str]:
     """The features that Slurm knows of a node; none where it does not answer soon."""
     if "SLURM_JOB_ID" not in os.environ or shutil.which("scontrol") is None:
@@ -354,23 +237,6 @@ def _slurms_features(node: str) -> list[str]:
         sys.stderr.write(f"hpcnb: the features of {node} are not known: {exc}\n")
         return []
     return features_in(done.stdout)
-
-
-def _scheduler_address(run: Run) -> str:
-    # Opening finds a file made on another host at once, where asking for its status may lag 20 s on NFS.
-    while True:
-        try:
-            return str(json.loads(run.file("scheduler.json").read_text())["address"])
-        except (FileNotFoundError, json.JSONDecodeError):
-            time.sleep(0.02)
-
-
-def _own_address(peer: str) -> str:
-    """The address of this host as the peer sees it; nothing is sent."""
-    host, port = peer.removeprefix("tls://").rsplit(":", 1)
-    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        probe.connect((host.strip("[]"), int(port)))
-        return str(probe.getsockname()[0])
 
 
 def main() -> int:

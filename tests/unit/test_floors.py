@@ -32,6 +32,7 @@ FLOORS = [
         "printed",
         "serializing",
         "session",
+        "sessions",
         "future",
         "tasks",
         "handle",
