@@ -27,6 +27,7 @@ def queue() -> None:
       hpcnb queue create extract
       hpcnb queue load extract commands.txt
       hpcnb queue add extract -- gzip -9 big.tar
+      hpcnb queue launch extract 24 --pack --walltime 2h
       hpcnb queue list
       hpcnb queue tasks extract --state Failed
       hpcnb queue retry extract
@@ -258,6 +259,34 @@ def do(name: str, site: str, script: str) -> None:
     found = Queue.connect(name, site=site)
     found.do(script=script)
     click.echo(str(found))
+
+
+@queue.command()
+@_on_queue
+@click.argument("count", type=click.IntRange(min=1), default=1)
+@click.option("--pack", is_flag=True, help="One job of COUNT workers, and not COUNT jobs of one.")
+@click.option("--nodes", type=click.IntRange(min=1), default=1, show_default=True, help="Of that one job.")
+@click.option("--script", default="", help="A command line with the names of values: 'analyze -a {a}'.")
+@click.option("--walltime", help="Of each job: 1h, 90m, 2-00:00:00.")
+@click.option("--partition", "-p", help="Slurm's partition.")
+@click.option("--account", "-A", help="Who pays.")
+@click.option("--qos", help="Slurm's quality of service.")
+@click.option("--cores-per-worker", type=int, help="Cores of each worker.  [default: 1]")
+@click.option("--memory-per-worker", help="With its unit: 16GiB.")
+@click.option("--gpus-per-worker", type=int)
+def launch(name: str, site: str, count: int, pack: bool, nodes: int, script: str, **wishes: Any) -> None:
+    """Submit COUNT jobs that drain the queue called NAME, and need nobody from then on; prints their ids.
+
+    A job of Slurm that has come to the end of its walltime is followed by another one as long as work is left.
+
+    \b
+    Examples:
+      hpcnb queue launch extract 50 --walltime 2h
+      hpcnb queue launch extract 24 --pack --nodes 2 --partition debug
+    """
+    asked = {word: value for word, value in wishes.items() if value is not None}
+    for job in Queue.connect(name, site=site).launch(count, pack=pack, nodes=nodes, script=script, **asked):
+        click.echo(job)
 
 
 @queue.command()

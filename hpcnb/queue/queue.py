@@ -37,10 +37,13 @@ class Queue:
     Parameters
     ----------
     place : Place
+    site : str
+        Where it is; empty: the default site.
     """
 
-    def __init__(self, place: Place) -> None:
+    def __init__(self, place: Place, site: str = "") -> None:
         self._place = place
+        self._site = site
         self._asker = Asker(place)
 
     @property
@@ -65,7 +68,7 @@ class Queue:
         """
         place = _place(name, site)
         place.make()
-        queue = cls(place)
+        queue = cls(place, site)
         queue._ask("status")  # so that its counts are there to be listed
         return queue
 
@@ -74,7 +77,7 @@ class Queue:
         """Find a queue that was made before; raises `QueueError` when there is none."""
         place = _place(name, site)
         place.check()
-        return cls(place)
+        return cls(place, site)
 
     # -- adding --------------------------------------------------------------------------------------------------------
 
@@ -187,6 +190,59 @@ class Queue:
         self._place.check()
         drain(self._place, func, script)
 
+    def launch(
+        self,
+        count: int = 1,
+        *,
+        pack: bool = False,
+        nodes: int = 1,
+        func: Callable[[Any], Any] | None = None,
+        script: str = "",
+        **wishes: Any,
+    ) -> list[str]:
+        """Submit jobs that drain the queue, and need nobody from then on; return their ids.
+
+        Whichever job runs owns the queue. A job of Slurm that has come to the end of its walltime is followed by another one as
+        long as work is left; what it could not finish is carried out again. Jobs end when nothing is left to do.
+
+        Parameters
+        ----------
+        count : int
+            How many jobs of one worker; or, with `pack`, how many workers in one job.
+        pack : bool
+        nodes : int
+            Of that one job.
+        func, script
+            As in `do`.
+        **wishes
+            What the batch system is asked for, as in `Cluster`: ``walltime partition account qos cores_per_worker options`` …
+
+        Raises
+        ------
+        HPCError
+            It was refused, and why.
+
+        Examples
+        --------
+        >>> q.launch(50, walltime="2h")                      # doctest: +SKIP
+        >>> q.launch(24, pack=True, script="analyze {file}")     # doctest: +SKIP
+        """
+        if func is not None and script:
+            raise QueueError(
+                "func= and script= together", remedy="Give one of them: each says how a task is carried out."
+            )
+        if count < 1 or nodes < 1 or (nodes > 1 and not pack):
+            raise QueueError(
+                f"launch({count}, nodes={nodes}, pack={pack})", remedy="nodes= of 2 and more are for pack=True."
+            )
+        from hpcnb.queue.launch import launch  # what submits is dear, and looking needs none of it
+
+        self._place.check()
+        jobs, workers = (1, -(-count // nodes)) if pack else (count, 1)
+        wishes = {"workers_per_node": workers, "cores_per_worker": 1, "nodes": nodes} | wishes
+        site = config.load().site(self._site)
+        return launch(self._place, site, jobs, workers, call=func, script=script, wishes=wishes)
+
     def log(self, task: Any, attempt: int | None = None) -> str:
         """What an attempt at a task has printed, to stdout and then to stderr; by default the last attempt that has ended."""
         attempts = self.task(ids(task)[0])["attempts"]
@@ -256,7 +312,7 @@ def queues(*, site: str = "") -> list[Queue]:
     """The queues of a site, by name."""
     folder = _root(site) / "queues"
     names = sorted(path.name for path in folder.iterdir() if not path.name.startswith(".")) if folder.is_dir() else []
-    return [Queue(Place(folder / name)) for name in names]
+    return [Queue(Place(folder / name), site) for name in names]
 
 
 def listing(*, site: str = "") -> list[dict[str, Any]]:

@@ -14,6 +14,7 @@ from typing import IO, Any
 from hpcnb.pilot.queue.place import Place, read_json, refused, whole
 
 _counter = itertools.count()
+_QUIET = ".quiet"
 _STALE = 3600.0
 """Seconds after which an answer that nobody has read is thrown away."""
 
@@ -27,10 +28,18 @@ class Inbox:
 
     # -- of those who ask ---------------------------------------------------------------------------------------------
 
-    def put(self, op: str, arguments: dict[str, Any], lines: Iterable[str] = ()) -> str:
-        """Leave a request, whole or not at all; returns its name. `lines` follow it, one JSON value each."""
+    def put(self, op: str, arguments: dict[str, Any], lines: Iterable[str] = (), *, quiet: bool = False) -> str:
+        """Leave a request, whole or not at all; returns its name.
+
+        Parameters
+        ----------
+        lines : iterable of str
+            What follows it, one JSON value each.
+        quiet : bool
+            Nobody waits for an answer.
+        """
         # Names sort as they were made, by one clock at least; the rest makes them different.
-        name = f"{time.time_ns():020}-{next(_counter) % 10**6:06}-{secrets.token_hex(6)}"
+        name = f"{time.time_ns():020}-{next(_counter) % 10**6:06}-{secrets.token_hex(6)}{_QUIET * quiet}"
         with refused(self._requests), whole(self._requests / name) as file:
             file.write(json.dumps({"op": op, "arguments": arguments}) + "\n")
             file.writelines(lines)
@@ -67,8 +76,9 @@ class Inbox:
     def reply(self, name: str, answer: str) -> None:
         """Answer a request, and remove it. Only after what it changed is on the disk."""
         path = self._answers / name
-        with whole(path, sync=False) as file:
-            file.write(answer)
+        if not name.endswith(_QUIET):
+            with whole(path, sync=False) as file:
+                file.write(answer)
         if not self.withdraw(name):
             path.unlink(missing_ok=True)  # the asker has given up, or this is its second answer
 

@@ -26,6 +26,8 @@ TOLD = 500_000
 TELL = 1.0
 """Seconds after which, too."""
 RETRY = 0.2
+OVER, STOPPED = 0, os.EX_TEMPFAIL
+"""Exit statuses of a worker that has nothing left to do, and of one that was told to end."""
 
 
 class Worker:
@@ -42,6 +44,8 @@ class Worker:
         The batch job that it is in.
     alone : callable
         Whether there will be no owner any more, so that there is no sense in looking for one.
+    heard : callable
+        Called when the owner has what the first tasks have come to.
     """
 
     def __init__(
@@ -52,12 +56,14 @@ class Worker:
         script: str = "",
         job: str = "",
         alone: Callable[[], bool] = lambda: False,
+        heard: Callable[[], None] = lambda: None,
     ) -> None:
         self.name = f"{socket.gethostname()[:32]}-{os.getpid()}-{secrets.token_hex(4)}"
         self.logs = Logs(place / "logs" / self.name)
         self._place = place
         self._job = job
         self._alone = alone
+        self._heard = heard
         self._connection: Connection | None = None
         self._taken: set[tuple[int, int]] = set()
         self._told: list[Outcome] = []
@@ -68,13 +74,13 @@ class Worker:
         commands = Commands(self.logs, environ, script, (self._news, self._is_taken))
         self._attempt = Attempt(function(call) if call else commands, self.logs)
 
-    def run(self) -> None:
-        """Work until there is nothing left to do, nobody to work for, or `stop` was called."""
+    def run(self) -> bool:
+        """Work until there is nothing left to do, nobody to work for, or `stop` was called; whether it is the first."""
+        over = False
         try:
-            while not (self._stopping or self._alone()):
+            while not (over or self._stopping or self._alone()):
                 try:
-                    if self._drain(self._connect()):
-                        return
+                    over = self._drain(self._connect())
                 except OSError:
                     self._disconnect()
                     with contextlib.suppress(QueueError):  # a full disk; it is tried again
@@ -84,8 +90,9 @@ class Worker:
             pass
         finally:
             self._disconnect()
-            self._tell_by_file(leaves=True)
+            self._tell_by_file(leaves=not over)
             self.logs.close()
+        return over
 
     def stop(self, *_: object) -> None:
         """End soon, from a signal's handler: what runs is killed, and is the next job's."""
@@ -155,6 +162,9 @@ class Worker:
         connection.send({"outcomes": self._told, "want": want})
         while "stop" in (answer := connection.receive()):
             self._taken.update(map(tuple, answer["stop"]))
+        if self._told:
+            self._heard()
+            self._heard = lambda: None  # once is enough
         self._told, self._size, self._told_at = [], 0, time.monotonic()
         return dict(answer)
 
@@ -162,7 +172,7 @@ class Worker:
         """Leave what has ended in the inbox: whoever owns the queue next finds it there."""
         if self._told or leaves:
             outcomes = [[*one] for one in self._told]
-            Inbox(self._place).put("finish", {"worker": self.name, "outcomes": outcomes, "leaves": leaves})
+            Inbox(self._place).put("finish", {"worker": self.name, "outcomes": outcomes, "leaves": leaves}, quiet=True)
         self._told, self._size = [], 0
 
     def _news(self) -> int:

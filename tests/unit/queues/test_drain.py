@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 
+import cloudpickle
 import pytest
 
 import hpcnb as hpc
@@ -201,3 +202,19 @@ def test_certificates_are_made_once(q):
         thread.join(60)
         assert errors == []
     assert sorted(path.name for path in q._place.path.glob(".tls*")) == []
+
+
+def test_launched_on_this_machine(q, monkeypatch):
+    """`launch` starts jobs that need nobody; a function of the notebook goes along; they end when nothing is left."""
+    cloudpickle.register_pickle_by_value(sys.modules[__name__])
+    offset = 10
+    q.add_multiple(range(20))
+    q.launch(2, pack=True, func=lambda x: x + offset, walltime="5m")
+    wait_for(lambda: ended(q) == 20, 60)
+    wait_for(lambda: q._asker._watch.owner() is None, 60)
+    assert [task.result for task in q.tasks()] == list(range(10, 30))
+    log = next(q._place.path.glob("runs/*/job.log"))
+    wait_for(lambda: "nothing is left to do" in log.read_text(), 30)
+    assert {path.stat().st_mode & 0o077 for path in q._place.path.rglob("*")} == {0}
+    with pytest.raises(hpc.QueueError, match="nodes= of 2 and more are for pack=True"):
+        q.launch(2, nodes=2)

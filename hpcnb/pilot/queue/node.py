@@ -1,0 +1,78 @@
+"""The workers of one node: started, started again when they die, and ended with our stdin."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import sys
+
+from hpcnb.pilot.queue.worker import OVER, STOPPED
+
+AGAIN = 1.0
+"""Seconds before a worker that died is started again."""
+GRACE = 10.0
+
+
+class Node:
+    """The workers of this node, until none has anything left to do.
+
+    Parameters
+    ----------
+    run_dir : str
+    workers : int
+    """
+
+    def __init__(self, run_dir: str, workers: int) -> None:
+        self._command = (sys.executable, "-m", "hpcnb.pilot.queue", "worker", run_dir)
+        self._workers = workers
+        self._ending = asyncio.Event()
+
+    async def run(self) -> None:
+        """Return when all have ended for good."""
+        await asyncio.gather(*(self._keep_one() for _ in range(self._workers)))
+
+    def end(self) -> None:
+        """Have the workers end soon; what they run is killed, and the next job's."""
+        self._ending.set()
+
+    async def _keep_one(self) -> None:
+        while not self._ending.is_set():
+            worker = await asyncio.create_subprocess_exec(*self._command, stdin=asyncio.subprocess.DEVNULL)
+            code = await self._until_ended(worker)
+            if code in (OVER, STOPPED):
+                return
+            print(f"worker {worker.pid} ended with {code}", file=sys.stderr, flush=True)  # noqa: T201 - the job's log
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._ending.wait(), AGAIN)
+
+    async def _until_ended(self, worker: asyncio.subprocess.Process) -> int:
+        ended, ending = asyncio.ensure_future(worker.wait()), asyncio.ensure_future(self._ending.wait())
+        await asyncio.wait([ended, ending], return_when=asyncio.FIRST_COMPLETED)
+        ending.cancel()
+        if not ended.done():
+            with contextlib.suppress(ProcessLookupError):
+                worker.terminate()
+            with contextlib.suppress(TimeoutError):
+                return await asyncio.wait_for(asyncio.shield(ended), GRACE)
+            with contextlib.suppress(ProcessLookupError):
+                worker.kill()
+        return await ended
+
+
+async def run(run_dir: str, workers: int) -> None:
+    """Keep the workers of this node until they have nothing left to do, or our stdin ends."""
+    node = Node(run_dir, workers)
+    reader = asyncio.StreamReader()
+    loop = asyncio.get_running_loop()
+    transport, _ = await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
+
+    async def follow_stdin() -> None:
+        await reader.read()
+        node.end()
+
+    following = asyncio.create_task(follow_stdin())
+    try:
+        await node.run()
+    finally:
+        following.cancel()
+        transport.close()

@@ -1,0 +1,113 @@
+"""Queues that are drained by jobs of a real Slurm, with nobody at home."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+
+import psutil
+import pytest
+
+import hpcnb as hpc
+from tests.site.account import until
+
+pytestmark = [pytest.mark.site, pytest.mark.slow]
+
+
+@pytest.fixture
+def q(sandbox, isolated, monkeypatch):
+    """An empty queue on the login node of a Slurm site; no job of it is left."""
+    for name, value in sandbox.slurm_env.items():
+        monkeypatch.setenv(name, value)
+    entry = f"{{batch: slurm, partition: main, python: {sys.executable}}}"
+    isolated.configure(f"hpcnb: {{default-site: box, sites: {{box: {entry}}}}}")
+    yield hpc.Queue.create("extract")
+    subprocess.run(["scancel", "--me"], check=True)
+    until(lambda: not jobs())
+
+
+def jobs():
+    """The ids of the jobs that are there, whatever they do."""
+    return subprocess.check_output(["squeue", "--noheader", "--me", "--format=%i %t"], text=True).split("\n")[:-1]
+
+
+def count(q, state="Succeeded"):
+    return q.status()["ntasks"][state]
+
+
+def logs(q):
+    return "".join(path.read_text() for path in q._place.path.glob("runs/*/job.log"))
+
+
+def test_a_chain_of_walltimes(q, figure):
+    """Work that needs several walltimes is done by several jobs, one after the other, with nobody there after `launch`."""
+    ids = q.add_multiple(["sleep 0.5; echo $SLURM_JOB_ID"] * 24)
+    q.add("echo merged", requires=ids)
+    launch = "import hpcnb; hpcnb.Queue.connect('extract').launch(2, pack=True, walltime='6s')"
+    subprocess.run([sys.executable, "-c", launch], check=True)
+    until(lambda: count(q) == 25, within=100)
+    until(lambda: not jobs())
+    used = {q.log(id).strip() for id in ids}
+    figure(f"25 tasks in {len(used)} jobs")
+    assert len(used) > 1
+    assert q._asker._watch.owner() is None
+    assert q.log(25) == "merged\n"
+    for id in ids:
+        states = [attempt["state"] for attempt in q.task(id)["attempts"]]
+        assert states.count("Succeeded") == 1
+        assert set(states) <= {"Succeeded", "Killed", "Lost"}
+
+
+def test_a_task_that_takes_longer_than_the_walltime(q):
+    """Jobs that finish nothing are not followed by further ones; the task is Killed, and can be gone on with."""
+    q.add("sleep 600")
+    q.launch(walltime="3s")
+    until(lambda: count(q, "Killed") == 1)
+    until(lambda: not jobs())
+    assert q.task(1)["attempts"][-1]["error"] == "its job ended before it did"
+    assert "ended before the queue was empty" in logs(q)
+    assert q.revive() == 1
+
+
+def test_several_jobs_and_nodes_share_a_queue(q):
+    """Of several jobs one owns the queue, and all work; a job of two nodes has workers on both."""
+    q.add_multiple(["sleep 0.2; echo $SLURM_JOB_ID $SLURMD_NODENAME"] * 40)
+    assert len(q.launch(2, walltime="2m")) == 2
+    q.launch(2, pack=True, nodes=2, walltime="2m")
+    until(lambda: count(q) == 40)
+    until(lambda: not jobs())
+    assert len({q.log(id).split()[0] for id in range(1, 41)}) > 1
+
+
+def workers(q):
+    """The processes that work for a queue in its jobs."""
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.NoSuchProcess):
+            words = process.cmdline()
+            if "worker" in words and words[-1].startswith(str(q._place.path)):
+                found.append(process)
+    return found
+
+
+def test_a_worker_is_killed(q):
+    """A worker that is killed is replaced, and its task is carried out again by itself within 30 s."""
+    q.add_multiple(["echo $HPCNB_ATTEMPT; sleep $((HPCNB_ATTEMPT > 1 ? 0 : 600))"])
+    q.launch(walltime="5m")
+    until(lambda: count(q, "Running") == 1)
+    os.kill(until(lambda: workers(q))[0].pid, signal.SIGKILL)
+    until(lambda: count(q) == 1, within=30)
+    assert [attempt["state"] for attempt in q.task(1)["attempts"]] == ["Lost", "Succeeded"]
+    assert q.log(1) == "2\n"
+
+
+def test_what_slurm_refuses(q):
+    """A job that cannot be is an error that says why; nothing is submitted."""
+    with pytest.raises(hpc.SubmissionRejected, match="partition"):
+        q.launch(partition="nowhere")
+    with pytest.raises(hpc.ConfigError, match="there is no argument 'walltme'"):
+        q.launch(walltme="1h")
+    assert jobs() == []
