@@ -34,6 +34,7 @@ from hpcnb.pilot.early import VALUE
 from hpcnb.pilot.keeper import SIZE, TAG, client_name
 from hpcnb.pilot.output.outbox import LINES, TAKEN
 from hpcnb.pilot.tally import WORK
+from hpcnb.pilot.turns import DROP
 from hpcnb.pilot.work import SUMMARY
 from hpcnb.printed import Printed
 
@@ -247,6 +248,10 @@ class NotebookClient(Client):
     def cancel_soon(self, future: DaskFuture[Any]) -> None:
         """Have the scheduler cancel a key."""
         self.call(self._cancel, [future])
+
+    def drop(self, key: Any, index: int | None) -> None:
+        """Have the worker of a batch end one of its calls, or not begin it."""
+        self._send_to_scheduler({"op": DROP, "key": key, "index": index})
 
     def release(self, key: Any) -> None:
         """Hold a key of an earlier kernel no longer."""

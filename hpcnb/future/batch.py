@@ -138,6 +138,7 @@ class Batch:
         if whole:
             self.ledger.cancel(self)
         else:
+            self.ledger.drop(self, index)
             for listener in listeners:
                 listener(self)
         return True

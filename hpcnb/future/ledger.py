@@ -156,6 +156,10 @@ class Ledger:
         self.client.tell({"op": RETRY, "key": batch.key})
         self.client.looks.reopen(batch.work)
 
+    def drop(self, batch: Batch, index: int | None) -> None:
+        """Have one call of a batch end, or not begin."""
+        self._client.drop(batch.key, index)
+
     def release(self, batch: Batch) -> None:
         """Let the scheduler forget a key."""
         self._open.pop(batch.key, None)

@@ -12,6 +12,7 @@ import socket
 import sys
 import traceback
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import CancelledError
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -34,6 +35,7 @@ from hpcnb.pilot.raised import is_ours, portable
 from hpcnb.pilot.running import Interrupted, Job, Running
 from hpcnb.pilot.standin import StandIn
 from hpcnb.pilot.suspects import SUSPECT
+from hpcnb.pilot.turns import Turns, dropped, hear_as_worker
 
 T = TypeVar("T")
 
@@ -51,6 +53,7 @@ SHARE = 0.95
 MORE = "Give workers more memory: memory_per_worker=, or fewer of them on a node."
 
 _running = Running()
+_turns: dict[Any, Turns] = {}
 _isolation: Isolation | None = None
 _largest = float("inf")
 """Bytes of the largest value that this worker can hold beside itself."""
@@ -69,6 +72,10 @@ class Outcome:
 
     value: Any = None
     error: BaseException | None = None
+
+
+NOBODY_S = Outcome(error=CancelledError())
+"""What comes of a call that was cancelled."""
 
 
 class Call:
@@ -137,20 +144,30 @@ class Call:
             Gets a function that runs one of them, by its number and its arguments, and raises nothing of the user's.
         """
         task = _Task(self, getattr(thread_state, "key", None))
-        if self.isolate or _is_suspect(task.key):  # one of them may have been to blame: each by itself
-            return work(lambda number, args: self.outcome(args, member=number))
-        function = self.function()
+        apart = self.isolate or _is_suspect(task.key)  # one of them may have been to blame: each by itself
+        turns = _turns[task.key] = Turns(dropped(get_worker().state.tasks[task.key]))
+        try:
+            if apart:
+                return work(
+                    lambda number, args: NOBODY_S if turns.is_unwanted(number) else self.outcome(args, member=number)
+                )
+            function = self.function()
 
-        def one(job: Job, number: int, args: Sequence[Any]) -> Outcome:
-            _running.turn(job, number)
-            return task.outcome(job, function, args)
+            def one(job: Job, number: int, args: Sequence[Any]) -> Outcome:
+                _running.turn(job, number)
+                return task.outcome(job, function, args)
 
-        def all_of_them(job: Job) -> T:
-            job.key = task.key
-            return work(functools.partial(one, job))
+            def members(job: Job) -> T:
+                job.key = task.key
+                return work(
+                    lambda number, args: turns.run(number, job, lambda: one(job, number, args), lambda: NOBODY_S)
+                )
 
-        result: T = _running.run(task.key, all_of_them)
-        return result
+            result: T = _running.run(task.key, members)
+            return result
+        finally:
+            if _turns.get(task.key) is turns:
+                del _turns[task.key]
 
 
 class _Task:
@@ -359,6 +376,7 @@ class Stopper(WorkerPlugin):
         worker.executors["default"].shutdown(wait=False)
         worker.executors["default"] = pool
         _running = Running(pool.forsake)
+        hear_as_worker(worker, _turns.get, lambda: _running)
         _largest = SHARE * (worker.memory_manager.memory_limit or float("inf")) - psutil.Process().memory_info().rss
 
     def transition(self, key: Any, start: str, finish: str, **kwargs: Any) -> None:

@@ -26,6 +26,7 @@ from hpcnb.pilot.nodes import Nodes
 from hpcnb.pilot.output.feed import Feed
 from hpcnb.pilot.output.worker import catch
 from hpcnb.pilot.suspects import Suspects
+from hpcnb.pilot.turns import hear_as_scheduler
 from hpcnb.pilot.versions import Chooser
 from hpcnb.pilot.work import Work
 
@@ -102,6 +103,7 @@ async def dask_setup(server: Scheduler | Worker) -> None:
     scheduler.add_plugin(Feed(scheduler))
     scheduler.add_plugin(Work(scheduler))
     pass_on(scheduler)
+    hear_as_scheduler(scheduler)
     scheduler.add_plugin(Elsewhere(scheduler))
     scheduler.add_plugin(Chooser(scheduler))
     scheduler.periodic_callbacks["hpcnb-load"] = PeriodicCallback(plugin.publish, INTERVAL)

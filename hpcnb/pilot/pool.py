@@ -7,7 +7,7 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any
 
-from distributed import threadpoolexecutor
+from distributed import Reschedule, threadpoolexecutor
 from distributed.threadpoolexecutor import ThreadPoolExecutor
 
 __all__ = ["ForsakingThreadPoolExecutor"]
@@ -45,7 +45,12 @@ class ForsakingThreadPoolExecutor(ThreadPoolExecutor):
         with threadpoolexecutor.threads_lock:
             self._threads -= {known for known in self._threads if known.ident == thread}
             self._adjust_thread_count()  # type: ignore[no-untyped-call]
-        outer.set_exception(why)
+        if isinstance(
+            why, Reschedule
+        ):  # in the form in which a task's thread says so: as an error it would be the task's
+            outer.set_result({"op": "task-erred", "thread": thread, "actual_exception": why})
+        else:
+            outer.set_exception(why)
 
     def _run(self, outer: Future[Any], fn: Callable[..., Any], args: Any, kwargs: Any) -> None:
         if not outer.set_running_or_notify_cancel():

@@ -16,7 +16,7 @@ from typing import Any, Protocol
 
 import psutil
 
-__all__ = ["Interrupted", "Job", "Running", "Watch", "end_tree"]
+__all__ = ["GRACE", "Interrupted", "Job", "Running", "Watch", "end_tree", "raise_in", "stop_children"]
 
 GRACE = 0.5
 """Seconds that a call has to stop by itself, before its thread is given up."""
@@ -168,7 +168,7 @@ class Running:
         deadline = time.monotonic() + GRACE
         while self._strike(job) and (left := deadline - time.monotonic()) > 0:
             # What it started first, or it would be waited for in C, where no exception arrives.
-            end_tree(_children(job))
+            stop_children(job)
             job.over.wait(min(left, AGAIN))
         if not job.over.is_set() and self._forsake is not None:
             self._forsake(job.thread, why)
@@ -178,7 +178,7 @@ class Running:
             if job.over.is_set():
                 return False
             job.struck = True
-            _raise_in(job.thread, Interrupted)
+            raise_in(job.thread, Interrupted)
             return True
 
     def _leave(self, job: Job) -> None:
@@ -189,7 +189,7 @@ class Running:
             if self._jobs.get(job.name) is job:
                 del self._jobs[job.name]
             if job.struck:  # nothing may arrive in what the thread does next
-                _raise_in(job.thread, None)
+                raise_in(job.thread, None)
 
     # -- limits of time ----------------------------------------------------------------------------------------------
 
@@ -214,9 +214,15 @@ class Running:
                 threading.Thread(target=self.end, args=(job, late(job)), daemon=True).start()
 
 
-def _raise_in(thread: int, error: type[BaseException] | None) -> None:
+def raise_in(thread: int, error: type[BaseException] | None) -> None:
+    """Have an exception raised in a thread as soon as it runs Python's code; None: none that has not been by now."""
     target = None if error is None else ctypes.py_object(error)
     ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), target)
+
+
+def stop_children(job: Job) -> None:
+    """Kill what a call has started."""
+    end_tree(_children(job))
 
 
 def _children(job: Job) -> list[int]:

@@ -366,3 +366,32 @@ def test_a_future_knows_that_its_worker_had_too_much(cluster, tmp_path):
     (tmp_path / "stop").touch()
     assert re.search(r"its worker \S+ on .* was ended at \d+ MiB: more than 95% of its limit of 400 MiB", said)
     assert future.result(timeout=LONG) == "survived"
+
+
+def member(number, folder, how):
+    """One of several that run one after the other; the second one does not end."""
+    with open(folder / f"ran-{number}", "a") as file:
+        file.write("x")
+    if number == 1:
+        how(folder / "begun")
+    return -number
+
+
+@pytest.mark.parametrize("how", [endless, asleep, parent])
+def test_one_call_of_a_batch_is_cancelled_by_itself(cluster, tmp_path, how):
+    """Cancelled in a loop, in C or in a child process, before its turn or in it: it ends, and the others have their values."""
+    hpc.use(cluster)
+    futures = hpc.map(member, range(5), [tmp_path] * 5, [how] * 5, batch_size=5)
+    wait_for((tmp_path / "begun").exists)
+    assert futures[3].cancel()  # before the other one, whose end makes room for it
+    assert futures[1].cancel()
+    assert [futures[number].result(timeout=LONG) for number in (0, 2, 4)] == [0, -2, -4]
+    assert [futures[number].cancelled() for number in range(5)] == [False, True, False, True, False]
+    ran = {path.name: path.read_text() for path in tmp_path.glob("ran-*")}
+    assert ran.pop("ran-0") in ("x", "xx")  # what does not end in C makes the others run elsewhere
+    assert ran == {"ran-1": "x", "ran-2": "x", "ran-4": "x"}
+    if how is not asleep:
+        assert (tmp_path / "ran-0").read_text() == "x"
+    if how is parent:
+        child = int((tmp_path / "begun.pid").read_text())
+        wait_for(lambda: not psutil.pid_exists(child))

@@ -1,0 +1,140 @@
+"""The calls of a batch take turns in one thread; one of them can be cancelled by itself, before its turn or in it."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Collection
+from concurrent.futures import CancelledError
+from typing import Any
+
+from distributed import Reschedule, Worker
+from distributed.scheduler import Scheduler
+
+from hpcnb.pilot.running import GRACE, Interrupted, Job, Running, raise_in, stop_children
+
+__all__ = ["DROP", "Turns", "dropped", "hear_as_scheduler", "hear_as_worker"]
+
+DROP = "hpcnb-drop"
+"""The message, from the client to the scheduler and from there to the worker."""
+DROPPED = "hpcnb_dropped"
+"""The annotation of a batch that names the calls that nobody wants any more."""
+
+
+class Turns:
+    """Which call of a batch has its turn; made in the thread that runs them.
+
+    Parameters
+    ----------
+    unwanted : collection of int
+        Those that shall not have one.
+    """
+
+    def __init__(self, unwanted: Collection[int] = ()) -> None:
+        self._lock = threading.Lock()
+        self._unwanted = set(unwanted)
+        self._thread, self._native = threading.get_ident(), threading.get_native_id()
+        self._turn: tuple[int, float] | None = None
+        self._ending: threading.Event | None = None
+
+    def run(self, number: int, job: Job, work: Callable[[], Any], instead: Callable[[], Any]) -> Any:
+        """Run a call in its turn; where it is cancelled, before or meanwhile, give something else.
+
+        Parameters
+        ----------
+        number : int
+        job : Job
+            Of the whole batch, whose end is raised.
+        work, instead : callable
+        """
+        if not self._begin(number):
+            return instead()
+        try:
+            try:
+                return work()
+            finally:
+                self._end()
+        except Interrupted:
+            self._end()  # it may have come while the turn ended
+            if job.why is not None:
+                raise
+            return instead()
+
+    def _begin(self, number: int) -> bool:
+        with self._lock:
+            if number in self._unwanted:
+                return False
+            self._turn = number, time.clock_gettime(time.CLOCK_BOOTTIME)
+            return True
+
+    def _end(self) -> None:
+        with self._lock:
+            self._turn = None
+            if self._ending is not None:  # nothing may arrive in the next one's turn
+                raise_in(self._thread, None)
+                self._ending.set()
+                self._ending = None
+
+    def drop(self, number: int) -> bool:
+        """Give a call no turn, or end the one that it has; False: it does not end."""
+        with self._lock:
+            self._unwanted.add(number)
+            if self._turn is None or self._turn[0] != number:
+                return True
+            # What it has started is its own, and not what an earlier one has left behind.
+            job = Job(name=number, thread=self._thread, native=self._native, started=self._turn[1])
+            ending = self._ending = threading.Event()
+            raise_in(self._thread, Interrupted)
+        stop_children(job)
+        return ending.wait(GRACE)
+
+    def is_unwanted(self, number: int) -> bool:
+        """Whether nobody wants a call any more."""
+        return number in self._unwanted
+
+
+def dropped(task: Any) -> tuple[int, ...]:
+    """The calls of a batch that nobody wants any more, as far as its worker has heard."""
+    return tuple((task.annotations or {}).get(DROPPED, ()))
+
+
+def hear_as_scheduler(scheduler: Scheduler) -> None:
+    """Have the scheduler remember which calls of a batch nobody wants, and tell who runs it."""
+    there: Any = scheduler
+
+    def drop(key: Any, index: int, client: str) -> None:  # noqa: ARG001 - Dask says whose wish it is
+        task = there.tasks.get(key)
+        if task is None:
+            return
+        task.annotations = {**(task.annotations or {}), DROPPED: (*dropped(task), index)}
+        if task.processing_on is not None:
+            there.worker_send(task.processing_on.address, {"op": DROP, "key": key, "index": index})
+
+    there.stream_handlers[DROP] = drop
+
+
+def hear_as_worker(worker: Worker, turns: Callable[[Any], Turns | None], running: Callable[[], Running]) -> None:
+    """Have a worker end the turn of a call.
+
+    Parameters
+    ----------
+    worker : Worker
+    turns : callable
+        Gives those of a batch that runs, by its key.
+    running : callable
+        Gives what ends a whole batch: where a call does not end, the others are run elsewhere.
+    """
+    here: Any = worker
+
+    def drop(key: Any, index: int) -> None:
+        if (task := here.state.tasks.get(key)) is not None:  # it may not have begun
+            task.annotations = {**(task.annotations or {}), DROPPED: (*dropped(task), index)}
+        if (found := turns(key)) is not None:
+            threading.Thread(target=end, args=(key, index, found), daemon=True).start()
+
+    def end(key: Any, index: int, found: Turns) -> None:
+        if not found.drop(index):
+            running().stop(key, Reschedule())
+        running().stop((key, index), CancelledError())  # where it has a process of its own
+
+    here.stream_handlers[DROP] = drop
