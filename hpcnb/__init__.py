@@ -65,6 +65,7 @@ _LAZY = {
     "persist": "hpcnb.objects",
     "persisted": "hpcnb.objects",
     "queues": "hpcnb.queue.queue",
+    "race": "hpcnb.future.race",
     "reduction": "hpcnb.tasks",
     "retry": "hpcnb.future.again",
     "sites": "hpcnb.choice",

@@ -158,7 +158,7 @@ class Ledger:
 
     def drop(self, batch: Batch, index: int | None) -> None:
         """Have one call of a batch end, or not begin."""
-        self._client.drop(batch.key, index)
+        self.client.drop(batch.key, index)
 
     def release(self, batch: Batch) -> None:
         """Let the scheduler forget a key."""
