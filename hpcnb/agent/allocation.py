@@ -46,6 +46,7 @@ def run_of(kept: ClusterRecord, job: JobRecord, site: Site, *, scheduler: str) -
         umask=kept.umask if spec.umask is None else spec.umask,
         software=site.config.software,
         features=site.config.features,
+        cache=site.config.cache_limit,
         launcher="srun" if site.batch.kind == "slurm" else "exec",
     )
 

@@ -95,6 +95,9 @@ class SiteConfig(_Wishes):
         Where hpcnb keeps its files at the site; empty: ``$HPCNB_HOME`` there, else ``~/.hpcnb``.
     scratch : str
         Where large temporary files go at the site (``$SCRATCH``); empty: the node's own ``$TMPDIR``.
+    cache_limit : int
+        Bytes that results by content may have together at the site; those that were used longest ago go, and all that nobody
+        has used for 30 days.
     software : tuple of str
         What tasks may ask for by ``software=``: names for what `setup` makes usable.
     features : tuple of str
@@ -115,6 +118,7 @@ class SiteConfig(_Wishes):
     setup: Lines = ()
     home: Line = ""
     scratch: Line = ""
+    cache_limit: Memory = 10 * 2**30
     software: Tags = ()
     features: Tags = ()
 

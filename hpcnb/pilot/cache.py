@@ -23,8 +23,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import dask
+
 from hpcnb.pilot import pickled
 from hpcnb.pilot.fingerprint import environment, fingerprint
+from hpcnb.pilot.sweep import SIZE, sweep_now_and_then, used
 from hpcnb.pilot.tally import tell
 
 __all__ = ["Cache", "Cached"]
@@ -87,6 +90,8 @@ class Cache:
     ----------
     directory : Path
         Made, private, when it is not there.
+    limit : int
+        Bytes; beyond it those go that were used longest ago (see `hpcnb.pilot.sweep`).
 
     Examples
     --------
@@ -94,13 +99,13 @@ class Cache:
     42
     """
 
-    def __init__(self, directory: Path) -> None:
-        self._directory = directory
+    def __init__(self, directory: Path, limit: int = SIZE) -> None:
+        self._directory, self._limit = directory, limit
 
     @classmethod
     def of_site(cls) -> Cache:
         """The one of the site where this worker runs."""
-        return cls(pickled.home() / "cache")
+        return cls(pickled.home() / "cache", dask.config.get("hpcnb.cache", SIZE))
 
     def result(self, key: str, compute: Callable[[], Any]) -> Any:
         """What is kept under a key, or else what `compute` gives, which is then kept; one computes, the others wait.
@@ -123,8 +128,11 @@ class Cache:
                 if mine and not (found := _read(place)):  # it may have come between the two looks
                     found = (compute(),)
                     _write(place, found[0])
+                    sweep_now_and_then(self._directory, place, self._limit)
             if found:
                 break
+        else:
+            used(place)
         return found[0]
 
 

@@ -105,6 +105,7 @@ def worker_child(run: Run, worker: WorkerLayout, *, node: str, tags: Sequence[st
                 "hpcnb.umask": run.umask,
                 "hpcnb.home": str(run.file("../..").resolve()),
                 "hpcnb.worked": worked,
+                **({"hpcnb.cache": run.cache} if run.cache else {}),
                 "hpcnb.log": str(log),
                 "hpcnb.begin": os.lseek(1, 0, os.SEEK_END),  # above it is what a worker has left whose place it takes
                 "distributed.worker.resources": _offered(worker, tags, local_directory),

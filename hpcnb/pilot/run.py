@@ -52,6 +52,8 @@ class Run(Record):
         For what the user's code writes; all that is ours is private.
     software, features : tuple of str
         What workers offer to tasks that ask for it by name.
+    cache : int
+        Bytes that results by content may have together; 0: the default.
     launcher : str
         ``srun`` inside Slurm, ``exec`` where one process is one node.
     """
@@ -66,6 +68,7 @@ class Run(Record):
     umask: int = 0o077
     software: tuple[str, ...] = ()
     features: tuple[str, ...] = ()
+    cache: int = 0
     launcher: str = "exec"
 
     @classmethod
