@@ -6,10 +6,12 @@ import asyncio
 import contextlib
 import sys
 import weakref
+from concurrent.futures import CancelledError
 from typing import TYPE_CHECKING, Any
 
 from hpcnb.errors import HPCError
 from hpcnb.model import State
+from hpcnb.notebook_name import shell
 
 if TYPE_CHECKING:
     from hpcnb.kept import NotebookClient
@@ -35,12 +37,21 @@ def leave(known: weakref.ref[NotebookClient]) -> None:
 
 
 def _all_sent(client: NotebookClient) -> bool:
-    """See to it that what was submitted has left this process, if the cluster is there; else say that it is lost."""
+    """See to it that what was submitted has left this process, if the cluster is there; else say that it is lost.
+
+    A script waits for its cluster, as it would for threads of its own. A kernel has no time for that.
+    """
+    number = sum(len(batch.indices) for batch in client.ledger.known())
     ready = client.handle is not None and client.handle.status.state is State.READY
-    if not client.connected and ready:
-        with contextlib.suppress(HPCError, OSError, TimeoutError):
-            client.finish_connecting(CONNECTING)
-    if not client.connected and (number := sum(len(batch.indices) for batch in client.ledger.known())):
+    waits = not ready and bool(number) and shell() is None
+    if not client.connected and (ready or waits):
+        if waits:
+            sys.stderr.write(
+                f"hpcnb: the end of Python waits for the cluster to take {number} calls; Ctrl-C gives them up\n"
+            )
+        with contextlib.suppress(HPCError, OSError, TimeoutError, KeyboardInterrupt, CancelledError):
+            client.finish_connecting(None if waits else CONNECTING)
+    if not client.connected and number:
         sys.stderr.write(f"hpcnb: {number} submitted calls are lost: their cluster was not ready when Python ended\n")
     return client.connected
 

@@ -212,8 +212,8 @@ class NotebookClient(Client):
         told: dict[str, Any] = self.sync(scheduler.hpcnb_known, key=key)
         return told
 
-    def finish_connecting(self, within: float) -> None:
-        """Wait so long for the connection, and raise what kept it from being made."""
+    def finish_connecting(self, within: float | None) -> None:
+        """Wait so long for the connection (None: until it is made), and raise what kept it from being made."""
         self._connected.result(within)
 
     @property

@@ -127,22 +127,36 @@ results = executor.map(abs, range(1000))
 """
 
 
-def test_the_end_of_python_waits_for_nothing(isolated, tmp_path):
-    """An executor that is left without a word is no reason to hang; what it was given is done, and comes back."""
+def test_the_end_of_python_loses_nothing(isolated, tmp_path):
+    """An executor that is left is no reason to hang, what it was given comes back; a script waits for its cluster, unless told not to."""
     script = tmp_path / "script.py"
     script.write_text(LEFT)
     subprocess.run([sys.executable, script], check=True, timeout=START)
-    script.write_text("import hpcnb as hpc\nhpc.use(hpc.Cluster(name='late'))\nlost = hpc.submit(abs, -1)")
+    script.write_text("import hpcnb as hpc\nhpc.use(hpc.Cluster(name='late'))\ntaken = hpc.submit(abs, -1)")
     said = subprocess.run([sys.executable, script], check=True, timeout=START, capture_output=True, text=True)
-    assert "1 submitted calls are lost" in said.stderr
+    assert said.stderr == "hpcnb: the end of Python waits for the cluster to take 1 calls; Ctrl-C gives them up\n"
+    script.write_text(IMPATIENT)
+    with subprocess.Popen([sys.executable, script], stderr=subprocess.PIPE, text=True) as impatient:
+        assert "waits for the cluster" in impatient.stderr.readline()
+        impatient.send_signal(signal.SIGINT)
+        assert "1 submitted calls are lost" in impatient.stderr.read()
     script.write_text(BACK)
     said = subprocess.run([sys.executable, script], check=True, timeout=START, capture_output=True, text=True)
     assert said.stdout == "[32, (1, 1)]\n"
 
 
+IMPATIENT = """
+import hpcnb as hpc
+cluster = hpc.Cluster(name="never")
+cluster.become_ready = lambda: __import__("asyncio").sleep(1000)
+hpc.use(cluster)
+lost = hpc.submit(abs, -1)
+"""
 BACK = """
 import hpcnb as hpc
-hpc.attach("late").close()
+late = hpc.attach("late")
+assert hpc.gather(hpc.futures()) == [1]
+late.close()
 cluster = hpc.attach("left")
 print(hpc.gather(hpc.futures()[:2]))
 cluster.close()
