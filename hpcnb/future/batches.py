@@ -15,7 +15,7 @@ from distributed import Future as DaskFuture
 from hpcnb import serializing
 from hpcnb.future.batch import Batch
 from hpcnb.future.future import Future
-from hpcnb.pilot.batch import Calls, Filled, Outcomes, Place
+from hpcnb.pilot.batch import Calls, Filled, Outcomes, Place, are_plain
 from hpcnb.pilot.call import Call
 
 if TYPE_CHECKING:
@@ -117,6 +117,8 @@ class Arguments:
         if kind is Future:
             return self._future(value)
         if kind in (list, tuple, set):
+            if are_plain(value):
+                return value
             return self._kept(value, [self.take(one) for one in value], kind)
         if kind is dict:
             found = [self.take(one) for one in value.values()]
@@ -298,7 +300,7 @@ def _given(
 def _has_dasks(value: Any) -> bool:
     """Whether Dask would find a future of its own in it."""
     if type(value) in (list, tuple, set):
-        return any(map(_has_dasks, value))
+        return not are_plain(value) and any(map(_has_dasks, value))
     if type(value) is dict:
         return any(map(_has_dasks, value.values()))
     return isinstance(value, DaskFuture)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +14,7 @@ from distributed.protocol import pickle as dask_pickle
 from hpcnb.pilot.call import Call, Outcome
 from hpcnb.pilot.tally import Tally
 
-__all__ = ["Calls", "Filled", "Outcomes", "Place", "executing", "pick"]
+__all__ = ["Calls", "Filled", "Outcomes", "Place", "are_plain", "executing", "pick"]
 
 PLAIN = frozenset({bool, bytes, complex, float, int, str, type(None)})
 """What pickle itself does as well as anything else, and much faster than Dask's."""
@@ -26,6 +26,11 @@ class Place:
 
     batch: int
     index: int
+
+
+def are_plain(values: Iterable[Any]) -> bool:
+    """Whether all of these are Python's own plain values: of a million numbers it is known at once that none is a future."""
+    return PLAIN.issuperset(map(type, values))
 
 
 class Outcomes:
@@ -170,7 +175,7 @@ def fill(value: Any, batches: Sequence[Outcomes]) -> Any:
     if type(value) is Place:
         return batches[value.batch].get(value.index)
     if type(value) in (list, tuple, set):
-        return type(value)(fill(one, batches) for one in value)
+        return value if are_plain(value) else type(value)(fill(one, batches) for one in value)
     if type(value) is dict:
         return {key: fill(one, batches) for key, one in value.items()}
     return value

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from hpcnb.pilot.batch import are_plain
 from hpcnb.pilot.versions import Versions
 from hpcnb.tasks.body import Argument, Body, leaves, shaped
 from hpcnb.tasks.data import Datum, Ledger, Version, absolute, refreshed
@@ -186,6 +187,8 @@ class Program:
     def _resolved_within(self, value: Any, sources: set[int]) -> Any:
         kind = type(value)
         if kind in (list, tuple, set):
+            if are_plain(value):
+                return value
             return kind(self._resolved(element, sources) for element in value)
         if kind is dict:
             return {key: self._resolved(element, sources) for key, element in value.items()}
@@ -236,7 +239,7 @@ class Program:
             yield version.future
         elif self._where.is_future(value):
             yield value
-        elif type(value) in (list, tuple, set):
+        elif type(value) in (list, tuple, set) and not are_plain(value):
             for element in value:
                 yield from self._futures(element)
         elif type(value) is dict:
@@ -253,6 +256,8 @@ class Program:
                 self._ledger.forget(datum)
             return current
         if type(value) in (list, tuple, set):
+            if are_plain(value):
+                return type(value)(value)
             return type(value)(self._replaced(element, made) for element in value)
         if type(value) is dict:
             return {key: self._replaced(element, made) for key, element in value.items()}

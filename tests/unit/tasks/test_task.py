@@ -9,7 +9,11 @@ import cloudpickle
 import pytest
 
 import hpcnb as hpc
+from hpcnb.future import batches
+from hpcnb.tasks.data import Ledger
+from hpcnb.tasks.program import Program
 from hpcnb.tasks.task import returned_by
+from hpcnb.tasks.where import Main
 
 
 def gives(a):
@@ -22,6 +26,21 @@ def procedure(a):
     if a:
         return
     a.append(1)
+
+
+def test_plain_values_are_not_looked_at_one_by_one(monkeypatch):
+    """Of a list of numbers it is seen at once that it holds nothing of the cluster's; of one with other values it is not."""
+    looked = []
+    monkeypatch.setattr(Ledger, "find", lambda _, value: looked.append(value))
+    program = Program(Main())
+    for value in (list(range(10_000)), ("a", None, b"c", 1.5), {"k": [1, 2]}):
+        assert program._resolved_within(value, set()) == value
+        assert list(program._futures(value)) == []
+        assert program._replaced(value, iter(())) == value
+        assert batches.Arguments().take(value) is value
+    assert len(looked) < 20
+    program._resolved_within([1, object()], set())
+    assert len(looked) >= 2
 
 
 def generator():
