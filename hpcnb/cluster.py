@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import math
 import ssl
 import threading
 import time
@@ -22,6 +21,7 @@ from hpcnb.errors import NotReady
 from hpcnb.handle import Handle
 from hpcnb.kept import NotebookClient
 from hpcnb.model import ClusterStatus, Ending, JobStatus, State
+from hpcnb.scaling import nodes_for, workers_per_node
 from hpcnb.sessions import Sessions
 from hpcnb.site.authority import Identity
 
@@ -239,25 +239,35 @@ class Cluster(DaskCluster):
         nodes : int, optional
         """
         if nodes is None:
-            nodes = math.ceil((n or 0) / self._workers_per_node())
+            nodes = nodes_for(n or 0, self._handle.status)
+        if adaptive := getattr(self, "_adaptive", None):
+            adaptive.stop()  # it would undo this
         return self.sync(self._scale, nodes)
+
+    def adapt(self, *args: Any, nodes: tuple[int, int] | None = None, **wishes: Any) -> Any:
+        """Have as many workers as the work needs, as long as this process lives; the first job's nodes always stay.
+
+        Between ``minimum`` and ``maximum`` workers, as with Dask, or between so many `nodes`.
+        """
+        if self.state is not State.READY:
+            raise NotReady(f"cluster {self.name!r} is {self.state}", remedy="Adapt it once it is ready.")
+        if self.scheduler_comm is None:
+            self.wait_until_ready()
+        if nodes is not None:
+            wishes["minimum"], wishes["maximum"] = (n * workers_per_node(self._handle.status) for n in nodes)
+        return super().adapt(*args, **wishes)
 
     async def _scale(self, nodes: int) -> None:
         await self._on_agent(self._handle.scale(nodes))
 
     async def scale_up(self, n: int) -> None:
         """For `adapt`: have `n` workers."""
-        await self._scale(math.ceil(n / self._workers_per_node()))
+        await self._scale(nodes_for(n, self._handle.status))
 
     async def scale_down(self, workers: list[str]) -> None:
         """For `adapt`: have so many workers fewer."""
         left = len(self.scheduler_info["workers"]) - len(workers)
-        await self._scale(math.ceil(left / self._workers_per_node()))
-
-    def _workers_per_node(self) -> int:
-        spec = self._handle.status.spec
-        seen = self._handle.status.counts.workers / max(1, len(self.jobs) - 1 + spec.resources.nodes)
-        return spec.workers_per_node or max(1, round(seen))
+        await self._scale(nodes_for(left, self._handle.status))
 
     @property
     def plan(self) -> set[Any]:

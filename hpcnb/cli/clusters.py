@@ -125,7 +125,7 @@ def down(face: Face, name: str, everything: bool) -> None:
       hpcnb down --all
     """
     errors: list[HPCError] = []
-    for known in _live() if everything else [_pick(name or face.current())]:
+    for known in _live() if everything else [pick(name or face.current())]:
         try:
             with face.following(known):
                 face.close(known)
@@ -149,9 +149,9 @@ def status(face: Face, as_json: bool, everything: bool) -> None:
       hpcnb status
       hpcnb status --json
     """
-    found = [known.status for known in handle.run(handle.handles(live=not everything))]
+    found = handle.run(handle.handles(live=not everything))
     if as_json:
-        click.echo(json.dumps([one.to_json() for one in found], indent=1))
+        click.echo(json.dumps([known.status.to_json() for known in found], indent=1))
     elif found:
         face.show(found)
     else:
@@ -170,7 +170,7 @@ def scale(face: Face, nodes: int, name: str) -> None:
       hpcnb scale 4
       hpcnb scale 1 fit
     """
-    handle.run(_pick(name or face.current()).scale(nodes))
+    face.scale(pick(name or face.current()), nodes)
 
 
 @click.command()
@@ -184,7 +184,7 @@ def keep(face: Face, name: str) -> None:
       hpcnb keep
       hpcnb keep fit
     """
-    handle.run(_pick(name or face.current()).keep())
+    handle.run(pick(name or face.current()).keep())
 
 
 def _live() -> list[Handle]:
@@ -192,7 +192,7 @@ def _live() -> list[Handle]:
     return found
 
 
-def _pick(name: str) -> Handle:
+def pick(name: str) -> Handle:
     """The live cluster of that name, or the only one."""
     live = [known for known in _live() if known.status.state is not State.ENDED]
     named = [known for known in live if name in ("", known.status.spec.name)]

@@ -40,8 +40,11 @@ class Face(Protocol):
     def following(self, handle: Handle) -> AbstractContextManager[None]:
         """A context in which a cluster's status is shown as it changes."""
 
-    def show(self, statuses: Sequence[ClusterStatus]) -> None:
+    def show(self, found: Sequence[Handle]) -> None:
         """Show clusters."""
+
+    def scale(self, handle: Handle, nodes: int) -> None:
+        """Have so many nodes."""
 
     def use(self, handle: Handle) -> None:
         """A cluster was started or chosen."""
@@ -64,8 +67,11 @@ class TerminalFace:
         with redrawing(handle, _Line()):
             yield
 
-    def show(self, statuses: Sequence[ClusterStatus]) -> None:
-        now = time.time()
+    def scale(self, handle: Handle, nodes: int) -> None:
+        run(handle.scale(nodes))
+
+    def show(self, found: Sequence[Handle]) -> None:
+        now, statuses = time.time(), [handle.status for handle in found]
         if not sys.stdout.isatty():
             click.echo(table_text(statuses, now))
             return

@@ -29,6 +29,15 @@ def register(shell: InteractiveShell) -> None:
     # IPython's annotation of this method speaks of the shell where it means the magic.
     shell.register_magic_function(hpc, "line_cell", "hpc")  # type: ignore[arg-type]
 
+    def show(cluster: Any) -> None:
+        from hpcnb.notebook.cluster_view import show_cluster
+
+        show_cluster(cluster)
+
+    # By its name, so that nothing of Dask is imported before there is one.
+    if shell.display_formatter is not None:
+        shell.display_formatter.ipython_display_formatter.for_type_by_name("hpcnb.cluster", "Cluster", show)
+
 
 def _place(shell: InteractiveShell) -> printed.Place:
     from hpcnb.notebook.printed import place_of

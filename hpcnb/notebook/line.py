@@ -17,6 +17,7 @@ from hpcnb.agent.client import nobody_to_ask
 from hpcnb.agent.loop import background
 from hpcnb.cli import commands
 from hpcnb.cli import run_line as run_command
+from hpcnb.cli.clusters import pick
 from hpcnb.cli.face import redrawing
 from hpcnb.errors import ConfigError
 from hpcnb.handle import Handle, ask_with
@@ -25,7 +26,6 @@ from hpcnb.notebook.logs import explore
 from hpcnb.notebook.remote_error import shown
 from hpcnb.site.shell import Prompt
 from hpcnb.views.cluster import status_html, status_line
-from hpcnb.views.overview import overviews_html, overviews_text
 
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
@@ -71,10 +71,11 @@ class NotebookFace:
         threading.Thread(target=_import_dask, name="hpcnb import", daemon=True).start()
         return redrawing(handle, _Display())
 
-    def show(self, statuses: Sequence[ClusterStatus]) -> None:
-        now = time.time()
-        data = {"text/html": overviews_html(statuses, now), "text/plain": overviews_text(statuses, now)}
-        display(data, raw=True)
+    def show(self, found: Sequence[Handle]) -> None:
+        from hpcnb.notebook.cluster_view import show
+
+        for known in found:
+            show(known)
         cluster = self._in_use()
         if cluster is not None and cluster.state is State.READY and cluster.sessions:
             from hpcnb.notebook.attach import reminder
@@ -91,6 +92,11 @@ class NotebookFace:
             # The session's kernel takes a second to start: the first cell should find it there. If it cannot start,
             # that cell says why.
             background().start(cluster.session.open()).add_done_callback(lambda done: done.exception())
+
+    def scale(self, handle: Handle, nodes: int) -> None:
+        from hpcnb.cluster import Cluster
+
+        Cluster.of(handle).scale(nodes=nodes)  # which may adapt itself, and would undo it
 
     def current(self) -> str:
         used = self._in_use()
@@ -168,6 +174,24 @@ def attach(name: str, notebook: str) -> None:
 
 
 @click.command()
+@click.argument("least", type=click.IntRange(min=0))
+@click.argument("most", type=click.IntRange(min=1))
+@click.argument("name", default="")
+@click.pass_obj
+def adapt(face: NotebookFace, least: int, most: int, name: str) -> None:
+    """Have between LEAST and MOST nodes, as the work needs them, as long as this kernel lives; `%hpc scale` ends it.
+
+    \b
+    Examples:
+      %hpc adapt 0 8
+      %hpc adapt 1 4 fit
+    """
+    from hpcnb.cluster import Cluster
+
+    Cluster.of(pick(name or face.current())).adapt(nodes=(least, most))
+
+
+@click.command()
 @click.argument("names", nargs=-1, required=True)
 @click.pass_obj
 def push(face: NotebookFace, names: tuple[str, ...]) -> None:
@@ -200,4 +224,10 @@ def pull(face: NotebookFace, names: tuple[str, ...]) -> None:
     face.shell.user_ns.update(current().session.pull(list(names)))
 
 
-_NOTEBOOK_ONLY: dict[str, click.Command] = {"attach": attach, "explore": explore, "push": push, "pull": pull}
+_NOTEBOOK_ONLY: dict[str, click.Command] = {
+    "adapt": adapt,
+    "attach": attach,
+    "explore": explore,
+    "push": push,
+    "pull": pull,
+}

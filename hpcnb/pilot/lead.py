@@ -27,6 +27,8 @@ BEAT = 5.0
 """Seconds between two looks at whether anybody still needs the cluster."""
 GRACE = 8.0
 """Seconds that the nodes have to end what they run."""
+CHANGING = ("load", "nodes")
+"""Events that come again and again, which the job's log does without."""
 BUSY = ("waiting", "queued", "processing")
 LONGEST_LINE = 16 << 20
 """Bytes of one line from the nodes: our own have 4 KiB, what others print past us may have more."""
@@ -115,7 +117,7 @@ class Pilot:
         if event["event"] == "session":
             (self._busy.add if event["busy"] else self._busy.discard)(event["name"])
             return
-        if event["event"] != "load":
+        if event["event"] not in CHANGING:
             log.info("%s", event)
         self._latest[event["event"]] = event
         self._tell(event)

@@ -74,6 +74,8 @@ def since(status: ClusterStatus, now: float) -> str:
         return ""
     if status.state is State.ENDED:
         return moment(status.changed, now)
+    if status.state in (State.READY, State.UNREACHABLE):  # seconds matter to who waits
+        return about(now - status.changed)
     return clock(now - status.changed)
 
 
@@ -154,7 +156,9 @@ def memory(used: int, limit: int) -> str:
     """How much of how much, in the unit of the larger: ``3.1 of 16 GiB``."""
     power = min(max(0, (limit.bit_length() - 1) // 10), 5)
     unit = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")[power]
-    return f"{used / 1024**power:.3g} of {limit / 1024**power:.3g} {unit}"
+    # Two digits of the whole: less is noise.
+    digits = 2 if limit >> 10 * power < 10 else 1 if limit >> 10 * power < 100 else 0
+    return f"{used / 1024**power:.{digits}f} of {limit / 1024**power:.3g} {unit}"
 
 
 def _tasks(status: ClusterStatus) -> Iterator[Line]:
@@ -176,7 +180,8 @@ def _link(status: ClusterStatus) -> Iterator[Line]:
 def _used(status: ClusterStatus, now: float) -> Iterator[Line]:
     if seconds := status.core_seconds(now):
         hours = seconds / 3600
-        yield Line(label="used", text=f"{hours:,.0f} core-hours" if hours >= 10 else f"{hours:.2g} core-hours")
+        much = f"{hours:,.0f}" if hours >= 10 else f"{hours:.1f}" if hours >= 0.1 else "less than 0.1"
+        yield Line(label="used", text=f"{much} core-hours")
 
 
 def as_of(now: float) -> str:

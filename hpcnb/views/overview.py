@@ -67,7 +67,7 @@ def _colour(status: ClusterStatus) -> str:
     return FAILED if status.error else COLOURS.get(status.state, WAITING)
 
 
-def overview_html(status: ClusterStatus, now: float, *, kind: str = "static") -> str:
+def overview_html(status: ClusterStatus, now: float, *, kind: str = "static", at: bool = True) -> str:
     """One box of HTML, whole without script or anything else from elsewhere, in light and dark themes.
 
     Parameters
@@ -76,13 +76,15 @@ def overview_html(status: ClusterStatus, now: float, *, kind: str = "static") ->
     now : float
     kind : str
         The box's class is ``hpcnb-KIND``.
+    at : bool
+        Say at what time this was so: a page that is kept does not go on.
     """
     rows = "".join(map(_row, facts(status, now)))
     head = (
         f'<span style="color:{_colour(status)}">{mark(status)}</span> <b>{escaped(title(status))}</b> '
         f'<span style="color:{_colour(status)}">{status.state} {since(status, now)}</span> '
-        f'<span style="float:right;{QUIET}">at {as_of(now)}</span>'
     )
+    head += f'<span style="float:right;{QUIET}">at {as_of(now)}</span>' if at else ""
     table = f'<table style="{TABLE}">{rows}</table>' if rows else ""
     return f'<div class="hpcnb-{kind}" style="{STYLE}"><div>{head}</div>{table}</div>'
 

@@ -27,6 +27,7 @@ FLOORS = [
         "farewell",
         "kept",
         "queue",
+        "scaling",
         "notebook_name",
         "objects",
         "printed",

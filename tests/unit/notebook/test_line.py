@@ -24,7 +24,7 @@ def test_the_help_is_a_notebooks(shell, capsys):
     run_line(shell, "--help")
     said = capsys.readouterr().out
     listed = re.findall(r"^  (\w+) {2,}\S", said.partition("Commands:")[2], re.MULTILINE)
-    assert {"up", "down", "status", "attach", "push", "pull"} <= set(listed)
+    assert {"up", "down", "status", "adapt", "attach", "push", "pull"} <= set(listed)
     for command in listed:
         run_line(shell, f"{command} --help")
         said = capsys.readouterr().out
@@ -34,5 +34,5 @@ def test_the_help_is_a_notebooks(shell, capsys):
 
 def test_an_unknown_command_is_told_those_there_are(shell):
     """Those of the notebook as well."""
-    with pytest.raises(ConfigError, match=r"commands: up, .*, attach, push, pull\."):
+    with pytest.raises(ConfigError, match=r"commands: up, .*, adapt, attach, push, pull\."):
         run_line(shell, "nonsense")

@@ -1,0 +1,102 @@
+"""The cluster view in JupyterLab: what a person who waits sees, and what the buttons do while a cell runs."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import expect
+
+from hpcnb.sandbox import Sandbox, missing_packages
+
+pytestmark = [pytest.mark.slow, pytest.mark.site]
+
+POLL = 6.0
+"""Seconds within which the batch system is asked again, and the answer is on the page."""
+
+
+@pytest.fixture(scope="module")
+def site(lab):
+    """A Slurm site called box."""
+    if missing := missing_packages():
+        pytest.skip(f"apt-get install {' '.join(missing)}")
+    folder = Path(tempfile.mkdtemp(prefix="hpcnb-", dir="/tmp"))
+    try:
+        with Sandbox(folder) as running:
+            lab.configure(json.dumps({"hpcnb": {"sites": {"box": running.site_entry()}}}))
+            yield running
+            lab.command("down", "--all")
+    finally:
+        shutil.rmtree(folder)
+
+
+def slurm(site, *command):
+    done = subprocess.run(command, env=os.environ | site.slurm_env, cwd="/", capture_output=True, text=True, check=True)
+    return done.stdout.strip()
+
+
+def submit(site, *options):
+    """Somebody's job."""
+    return slurm(site, "sbatch", "--parsable", "--exclusive", "--output=/dev/null", *options, "--wrap=sleep 600")
+
+
+def seen(cell):
+    """What of a cell's output can be seen: the text of the view."""
+    return cell.outputs(" .hpcnb-live:visible, .jp-OutputArea-output .hpcnb-static:visible")
+
+
+def test_from_the_queue_to_the_end(site, notebook, lab, browser, tmp_path):
+    """The view walks through all states by itself; who is ahead and why is shown, and drops when one of them is gone."""
+    running, ahead = submit(site, "--nodes=2"), submit(site, "--nodes=2")
+    page = notebook(
+        "%load_ext hpcnb\nimport hpcnb as hpc\ncluster = hpc.Cluster('box', nodes=2, asynchronous=True)\ncluster",
+        "await cluster\nprint('ready at last')",
+        "import time\nfor i in range(10**4):\n    print('busy', i)\n    time.sleep(0.5)",
+    )
+    page[0].run().wait()
+    view = seen(page[0])
+    expect(view).to_have_count(1)
+    expect(view).to_contain_text("requested")
+    page[0].record()
+    page[1].run()
+    expect(view).to_contain_text("2 nodes for 1h; 1 ahead in main")
+    expect(view).to_contain_text(re.compile(r"waits because.*\((Priority|Resources)\)"))
+    page.picture(tmp_path / "queued.png")
+    slurm(site, "scancel", ahead)
+    expect(view).to_contain_text("next in main", timeout=POLL * 1000)
+    slurm(site, "scancel", running)
+    page[1].wait().wait_for("ready at last")
+    expect(view).to_contain_text(re.compile("n1.*n2.*link.*up", re.DOTALL))
+    page.picture(tmp_path / "ready.png")
+    states = [re.search(r"(requested|queued|starting|ready)", sight["text"])[1] for sight in page[0].history()]
+    assert list(dict.fromkeys(states)) == ["requested", "queued", "starting", "ready"]
+
+    # The buttons while a cell runs.
+    page[2].run().wait_for("busy 1\n")
+    button = page[0].outputs(" button")
+    button.filter(has_text="Keep alive").click()
+    expect(page[0].outputs()).to_contain_text(["", "its idle time begins anew"])
+    button.filter(has_text="Logs").click()
+    expect(page[0].outputs(" pre")).to_contain_text("hpcnb.pilot.lead")
+    page.picture(tmp_path / "logs.png")
+    assert page[2].text.count("busy") > 1
+    page.interrupt()
+    page[2].wait()
+
+    # The page is loaded anew.
+    page.save()
+    page.reload()
+    expect(seen(page[0])).to_have_count(1)
+    expect(seen(page[0])).to_contain_text("ready")
+    page.theme("JupyterLab Dark")
+    page.picture(tmp_path / "dark.png")
+    button.filter(has_text="Cancel").click()
+    button.filter(has_text="Really cancel").click()
+    expect(seen(page[0])).to_contain_text("ended")
+    page.picture(tmp_path / "ended.png")
