@@ -21,6 +21,7 @@ from hpcnb.errors import NotReady
 from hpcnb.handle import Handle
 from hpcnb.kept import NotebookClient
 from hpcnb.model import ClusterStatus, Ending, JobStatus, State
+from hpcnb.past import Timeline, timeline
 from hpcnb.scaling import nodes_for, workers_per_node
 from hpcnb.sessions import Sessions
 from hpcnb.site.authority import Identity
@@ -273,9 +274,7 @@ class Cluster(DaskCluster):
     def plan(self) -> set[Any]:
         return set(self.observed)
 
-    @property
-    def requested(self) -> set[Any]:
-        return set(self.observed)
+    requested = plan
 
     # -- what there is to know ---------------------------------------------------------------------------------
 
@@ -341,6 +340,10 @@ class Cluster(DaskCluster):
         from hpcnb.views.why import why
 
         return why(self._handle.status, time.time())
+
+    def timeline(self) -> Timeline:
+        """What its nodes have done when: allocation, tasks and waits in the queue, as plots in a notebook, else as text."""
+        return timeline(self)
 
     def logs(self, name: str = "", n: int = 50, *, level: str = "", **filters: str) -> str:
         """The last `n` lines of its logs whose name contains `name` (``job``, ``scheduler``, ``sessions``, ``worker``).

@@ -239,8 +239,8 @@ class JobStatus(Record):
         Of all its nodes together.
     time_left : int or None
         Seconds of walltime left.
-    started : float or None
-        POSIX time.
+    submitted, started : float or None
+        POSIX time; when it was first seen, and when it began.
     estimated_start, first_estimate : float or None
         POSIX time at which it may start, as the batch system has it now and had it first.
     position : int or None
@@ -261,6 +261,7 @@ class JobStatus(Record):
     partition: str = ""
     cores: int | None = None
     time_left: int | None = None
+    submitted: float | None = None
     started: float | None = None
     estimated_start: float | None = None
     first_estimate: float | None = None

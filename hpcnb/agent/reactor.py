@@ -47,7 +47,7 @@ def on_submitted(status: ClusterStatus, job_id: str) -> ClusterStatus:
     """The batch system has taken the leading job."""
     if status.state is State.ENDED:
         return status
-    status = replace(status, jobs=(JobStatus(job_id=job_id, state=JobState.PENDING),))
+    status = replace(status, jobs=(JobStatus(job_id=job_id, state=JobState.PENDING, submitted=time.time()),))
     if status.state is not State.REQUESTED:  # told to end while it was being submitted
         return status
     return set_state(status, State.QUEUED, detail="submitted")
@@ -84,6 +84,7 @@ def _on_leader(status: ClusterStatus, job: JobStatus, explanation: str) -> Clust
 
 def _followed(job: JobStatus, before: JobStatus, status: ClusterStatus) -> JobStatus:
     """What a job's earlier answers tell besides the new one: how its estimate moved, and when and on what it began."""
+    job = replace(job, submitted=before.submitted or status.heard)
     if job.state is JobState.PENDING:
         return replace(job, first_estimate=before.first_estimate or job.estimated_start)
     started, cores = job.started or before.started, job.cores or before.cores

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 from hpcnb.errors import HPCError
 from hpcnb.future.again import retry
 from hpcnb.future.future import Future
-from hpcnb.views.work import short, visible
+from hpcnb.views.visible import visible
+from hpcnb.views.work import short
 
 if TYPE_CHECKING:
     from hpcnb.future.work import Look

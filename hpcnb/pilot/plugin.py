@@ -19,6 +19,7 @@ from hpcnb.pilot.dashboard import serve_pages
 from hpcnb.pilot.early import Early, pass_on
 from hpcnb.pilot.elsewhere import Elsewhere
 from hpcnb.pilot.events import emit
+from hpcnb.pilot.history import History
 from hpcnb.pilot.keeper import Keeper
 from hpcnb.pilot.known import Known
 from hpcnb.pilot.nodes import INTERVAL as NODES_INTERVAL
@@ -102,6 +103,7 @@ async def dask_setup(server: Scheduler | Worker) -> None:
     scheduler.add_plugin(Known(scheduler, suspects.history))
     scheduler.add_plugin(Feed(scheduler))
     scheduler.add_plugin(Work(scheduler))
+    scheduler.add_plugin(History(scheduler))
     pass_on(scheduler)
     hear_as_scheduler(scheduler)
     scheduler.add_plugin(Elsewhere(scheduler))

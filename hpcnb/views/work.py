@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable, Iterator
-from html import escape
 
 from hpcnb.pilot.counts import Summary
 from hpcnb.views.cluster import clock
+from hpcnb.views.visible import escaped, visible
 
-__all__ = ["headline", "short", "time_left", "visible", "work_html", "work_line", "work_text"]
+__all__ = ["headline", "short", "time_left", "work_html", "work_line", "work_text"]
 
 COLOURS = {
     "done": "#388e3c",
@@ -125,11 +125,6 @@ def _coarse(value: float) -> str:
     return clock(max(1, round(value / unit) * unit))
 
 
-def visible(text: str) -> str:
-    """A text without what a terminal obeys, or what turns the direction of writing."""
-    return "".join(character if character.isprintable() else "�" for character in text)
-
-
 def short(name: str) -> str:
     """The name of a task, with the first of what makes it unique."""
     return _UUID.sub(r"-\1", name)
@@ -175,14 +170,10 @@ def work_text(summary: Summary, note: str = "") -> str:
 def work_html(summary: Summary, note: str = "") -> str:
     """A bar with counts, the rate and the time left, what failed, what was slow, and how long calls take."""
     parts = [_head(summary), _bar(summary), _legend(summary)]
-    parts += [f'<div style="{_QUIET}">{_escaped(note)}</div>'] if note else []
+    parts += [f'<div style="{_QUIET}">{escaped(note)}</div>'] if note else []
     parts += [_failures(summary)] if summary.errors else []
     parts += [_times(summary)] if sum(summary.bins) > 1 else []
     return f'<div style="{_BOX}">{"".join(parts)}</div>'
-
-
-def _escaped(text: str) -> str:
-    return escape(visible(text))
 
 
 def _head(summary: Summary) -> str:
@@ -192,7 +183,7 @@ def _head(summary: Summary) -> str:
         mark, colour = {"failed": "✗", "cancelled": "○", "done": "✓"}[state], COLOURS[state]
     return (
         '<div style="display: flex; justify-content: space-between; gap: 1em">'
-        f'<span><span style="color: {colour}">{mark}</span> <b>{_escaped(summary.label)}</b> {_done(summary)}</span> '
+        f'<span><span style="color: {colour}">{mark}</span> <b>{escaped(summary.label)}</b> {_done(summary)}</span> '
         f'<span style="{_QUIET}">{", ".join(_pace(summary))}</span></div>'
     )
 
@@ -223,7 +214,7 @@ def _legend(summary: Summary) -> str:
 
 def _failures(summary: Summary) -> str:
     rows = (
-        _row(name, f'<span style="color: {COLOURS["failed"]}">{_escaped(said)}</span>', worker)
+        _row(name, f'<span style="color: {COLOURS["failed"]}">{escaped(said)}</span>', worker)
         for name, said, worker in summary.errors
     )
     more = summary.failed - len(summary.errors)
@@ -253,8 +244,8 @@ def _table(title: str, rows: Iterable[str]) -> str:
 
 
 def _row(name: str, what: str, worker: str) -> str:
-    shown = f'<span title="{_escaped(name)}">{_escaped(short(name))}</span>'
-    where = f' <span style="{_QUIET}">{_escaped(_at(worker))}</span>'
+    shown = f'<span title="{escaped(name)}">{escaped(short(name))}</span>'
+    where = f' <span style="{_QUIET}">{escaped(_at(worker))}</span>'
     return f'<div style="overflow-wrap: anywhere">{shown}: {what}{where}</div>'
 
 

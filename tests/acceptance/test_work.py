@@ -35,6 +35,7 @@ CELLS = [
     "hpc.gather(hpc.map(abs, range(1000)))[-1]",
     "waits = [hpc.submit(time.sleep, 2.5), hpc.submit(abs, -1)]\nhpc.wait(waits);",
     "@hpc.task\ndef nap():\n    time.sleep(2.5)\nwith hpc.group('naps'):\n    nap(), nap()",
+    "hpc.current().timeline()",
 ]
 SCRIPT = """
 import time
@@ -90,6 +91,17 @@ def test_an_exported_page_has_it(notebook):
     assert "59 of 60 done" in page
     assert "&lt;b&gt;no&lt;/b&gt; 7" in page
     assert "<b>no</b>" not in page
+
+
+def test_the_timeline_is_a_picture(notebook):
+    """A cluster's life is a picture of what its node did, a light one, and text where there are no pictures."""
+    data = notebook.cells[6].outputs[0].data
+    assert re.search(
+        r"local: ready .*\n  \S+: .*there 0:\d\d, busy [1-9]\d*% of 2 cores\n\d+ tasks have", data["text/plain"]
+    )
+    assert "<svg" in data["text/html"]
+    assert len(data["text/html"]) < 50_000
+    assert {"odd", "sleep", "nap"} <= set(re.findall(r">([a-z]+)</text>", data["image/svg+xml"]))
 
 
 def run_script(tmp_path, isolated, stderr):

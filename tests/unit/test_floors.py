@@ -30,6 +30,7 @@ FLOORS = [
         "scaling",
         "notebook_name",
         "objects",
+        "past",
         "printed",
         "serializing",
         "session",

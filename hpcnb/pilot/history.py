@@ -1,0 +1,153 @@
+"""What the nodes of a cluster have done, for a picture of bounded size: how busy each was when, and which tasks were long."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+from distributed.diagnostics.plugin import SchedulerPlugin
+from distributed.scheduler import Scheduler, WorkerState
+
+__all__ = ["History"]
+
+COLUMNS = 240
+"""Pieces into which the time is cut, at most: when they are full, each two become one."""
+FINEST = 0.5
+"""Seconds of a piece at first."""
+TASKS = 1000
+"""Tasks that are remembered one by one, at most: of more, the shorter half is known by what it adds to a node's work."""
+RUNNING = 200
+"""Tasks that run which are told."""
+
+
+@dataclass(slots=True)
+class Node:
+    """One node: since when, until when (0: it is there), its cores, and the core-seconds of work in each piece of time."""
+
+    since: float
+    until: float = 0.0
+    cores: int = 0
+    most: int = 0
+    busy: list[float] = field(default_factory=list)
+
+
+class History(SchedulerPlugin):
+    """Remembers; each task costs the same, however many there are.
+
+    Parameters
+    ----------
+    scheduler : Scheduler
+    """
+
+    name = "hpcnb-history"
+
+    def __init__(self, scheduler: Scheduler) -> None:
+        self._scheduler: Any = scheduler
+        self._begun = time.time()
+        self._width = FINEST
+        self._nodes: dict[str, Node] = {}
+        self._tasks: list[tuple[str, float, float, str, bool]] = []
+        self._shortest = 0.0
+        self._number = 0
+        self._scheduler.handlers["hpcnb_history"] = self.tell
+
+    def add_worker(self, scheduler: Scheduler, worker: str) -> None:
+        state = scheduler.workers[worker]
+        node = self._node(state)
+        node.cores, node.until = node.cores + state.nthreads, 0.0
+        node.most = max(node.most, node.cores)
+
+    def remove_worker(self, scheduler: Scheduler, worker: str, **more: Any) -> None:
+        # Dask tells of it when it knows the worker no longer.
+        left: dict[str, int] = {}
+        for state in scheduler.workers.values():
+            left[_node_of(state)] = left.get(_node_of(state), 0) + state.nthreads
+        for name, node in self._nodes.items():
+            node.cores = left.get(name, 0)
+            node.until = 0.0 if node.cores else node.until or time.time()
+
+    def transition(self, key: Any, start: str, finish: str, *args: Any, **more: Any) -> None:
+        if start != "processing" or not (times := more.get("startstops")):
+            return
+        worker = self._scheduler.workers.get(more.get("worker"))
+        for one in times if worker is not None else ():
+            if one["action"] == "compute":
+                self._worked(worker, key, one["start"], one["stop"], failed=finish == "erred")
+
+    def _node(self, worker: WorkerState) -> Node:
+        return self._nodes.setdefault(_node_of(worker), Node(since=time.time()))
+
+    def _worked(self, worker: WorkerState, key: Any, start: float, stop: float, *, failed: bool) -> None:
+        self._number += 1
+        self._fill(self._node(worker), max(0.0, start - self._begun), max(0.0, stop - self._begun))
+        if stop - start >= self._shortest:
+            self._tasks.append((str(worker.name), start, stop, self._name(key), failed))
+            if len(self._tasks) > TASKS:
+                self._shortest = statistics.median(stop - start for _, start, stop, _, _ in self._tasks)
+                # Where all are equally long, the later half is as good a sample as any.
+                longer = [task for task in self._tasks if task[2] - task[1] > self._shortest]
+                self._tasks = longer or self._tasks[TASKS // 2 :]
+
+    def _name(self, key: Any) -> str:
+        task = self._scheduler.tasks.get(key)
+        return str(task.prefix.name) if task is not None else ""
+
+    def _fill(self, node: Node, start: float, stop: float) -> None:
+        while stop >= self._width * COLUMNS:
+            self._coarsen()
+        first, last = int(start / self._width), int(stop / self._width)
+        node.busy.extend([0.0] * (last + 1 - len(node.busy)))
+        for place in range(first, last + 1):
+            there = min(stop, (place + 1) * self._width) - max(start, place * self._width)
+            node.busy[place] += there
+
+    def _coarsen(self) -> None:
+        self._width *= 2
+        for node in self._nodes.values():
+            node.busy = [sum(node.busy[place : place + 2]) for place in range(0, len(node.busy), 2)]
+
+    def tell(self) -> dict[str, Any]:
+        """What is remembered.
+
+        Returns
+        -------
+        dict
+            ``begun`` and ``now``: POSIX times; ``width``: seconds of a piece; ``nodes``: for each its ``name``, ``since``, ``until``,
+            ``cores`` and ``busy``; ``tasks``: ``(worker, start, stop, name, failed)``, the stop of one that runs is 0; ``number`` of
+            all that have ended, and ``shortest``: the seconds below which none is among them.
+        """
+        now = time.time()
+        nodes = [
+            {
+                "name": name,
+                "since": node.since,
+                "until": node.until,
+                "cores": node.most,
+                "busy": [round(one, 2) for one in node.busy],
+            }
+            for name, node in self._nodes.items()
+        ]
+        return {
+            "begun": self._begun,
+            "now": now,
+            "width": self._width,
+            "nodes": nodes,
+            "tasks": [*self._tasks, *self._running(now)],
+            "number": self._number,
+            "shortest": self._shortest,
+        }
+
+    def _running(self, now: float) -> list[tuple[str, float, float, str, bool]]:
+        found: list[tuple[str, float, float, str, bool]] = []
+        for worker in self._scheduler.workers.values():
+            for task, lasted in worker.executing.items():
+                if len(found) < RUNNING:
+                    found.append((str(worker.name), now - lasted, 0.0, str(task.prefix.name), False))
+        return found
+
+
+def _node_of(worker: WorkerState) -> str:
+    """The node in a worker's name, which is ``ALLOCATION-NODE-NUMBER``."""
+    return "-".join(str(worker.name).split("-")[1:-1]) or str(worker.host)
