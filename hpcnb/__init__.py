@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
 
     from hpcnb.future.work import Look, View
+    from hpcnb.tasks.graph import Graph
 
 __version__ = "0.1.0"
 
@@ -84,16 +85,27 @@ __all__ = sorted([*_LAZY, *errors.__all__])  # noqa: PLE0605
 def __getattr__(name: str) -> Any:
     if name in _LAZY:
         found = getattr(importlib.import_module(_LAZY[name]), name)
-        if (work := sys.modules.get("hpcnb.future.work")) is not None:
-            work.shown_by(_show)
+        for module_name, show in _SHOWN.items():
+            if (module := sys.modules.get(module_name)) is not None:
+                module.shown_by(show)
         return found
     raise AttributeError(f"module 'hpcnb' has no attribute {name!r}")
 
 
-def _show(look: Look) -> View | None:
+def _show_work(look: Look) -> View | None:
     from hpcnb.notebook.work import show
 
     return show(look)
+
+
+def _show_graph(graph: Graph) -> bool:
+    from hpcnb.notebook.graph import show
+
+    return show(graph)
+
+
+# What is shown while it changes: its module, and the face that does it.
+_SHOWN: dict[str, Any] = {"hpcnb.future.work": _show_work, "hpcnb.tasks.graph": _show_graph}
 
 
 def __dir__() -> list[str]:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import shutil
 import sys
 import uuid
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, TextIO
 
 from hpcnb.future.work import settle_all
 from hpcnb.notebook.controls import Controls
+from hpcnb.notebook.following import follow, latest, somebody
 from hpcnb.notebook.output import View as Output
 from hpcnb.notebook.output import inner_view
 from hpcnb.notebook_name import shell
@@ -23,8 +24,6 @@ __all__ = ["show"]
 SETTLING = 1.0
 """Seconds by which the end of a cell may be held up, so that what is shown of its work is how it stands."""
 
-_latest: Output | None = None
-"""What publishes as an output of the cell that has begun last: programs that run notebooks hear of no other."""
 _last: Line | None = None
 
 
@@ -32,35 +31,17 @@ def show(look: Look) -> View | None:
     """Make the view of a group of calls, in the thread that submits them."""
     running = shell()
     if getattr(running, "kernel", None) is not None:
-        _follow(running)
+        follow(running, _settle)
         output = inner_view(running)
         # Where nobody can be asked, nobody presses a button: a program runs the notebook.
-        return Below(output, Controls(look, output) if _somebody(running) else None)
+        return Below(output, Controls(look, output) if somebody(running) else None)
     return Line(sys.stderr, look.work.id) if sys.stderr.isatty() else None
 
 
-def _follow(running: Any) -> None:
-    """Notice from now on when a cell begins and ends."""
-    global _latest
-    if _latest is None:
-        _latest = inner_view(running)
-        running.events.register("pre_run_cell", lambda _: _begun(running))
-        running.events.register("post_run_cell", lambda _: _ended(running))
-
-
-def _begun(running: Any) -> None:
-    global _latest
-    _latest = inner_view(running)
-
-
-def _ended(running: Any) -> None:
+def _settle() -> None:
+    running = shell()
     # A program that runs the notebook sees no more of this cell after its end.
-    settle_all(SETTLING, at_once=not _somebody(running))
-
-
-def _somebody(running: Any) -> bool:
-    """Whether there is a page, with somebody who could be asked something."""
-    return bool(running.kernel._allow_stdin)  # noqa: SLF001 - ipykernel says it nowhere else
+    settle_all(SETTLING, at_once=running is not None and not somebody(running))
 
 
 class Below:
@@ -92,9 +73,9 @@ class Below:
         if first:
             self._output.publish("display_data", content)
         else:
-            (_latest or self._output).publish("update_display_data", content)
+            latest(self._output).publish("update_display_data", content)
         if self._controls is not None:
-            self._controls.draw(summary, _latest or self._output)
+            self._controls.draw(summary, latest(self._output))
 
 
 class Line:

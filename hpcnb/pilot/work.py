@@ -12,7 +12,7 @@ from distributed.diagnostics.plugin import SchedulerPlugin
 from distributed.scheduler import Scheduler, TaskState
 
 from hpcnb.pilot.counts import Counts, to_message
-from hpcnb.pilot.keeper import SIZE
+from hpcnb.pilot.keeper import SIZE, state_of
 from hpcnb.pilot.tally import TALLY, WORK
 
 __all__ = ["LOOK", "LOOK_AWAY", "RETRY", "SUMMARY", "Work"]
@@ -60,7 +60,7 @@ class Work(SchedulerPlugin):
         # Tasks that Dask has released: whether they come back, or are forgotten, is seen next.
         self._left: dict[Any, str] = {}
         said: dict[str, Any] = {LOOK: self._look, LOOK_AWAY: self._look_away, TALLY: self._told, RETRY: self._retry}
-        scheduler.handlers["hpcnb_again"] = self.again
+        scheduler.handlers |= {"hpcnb_again": self.again, "hpcnb_running": self.running}
         scheduler.stream_handlers.update(said)
 
     # -- what the scheduler tells --------------------------------------------------------------------------------------
@@ -172,6 +172,11 @@ class Work(SchedulerPlugin):
             counts.take_back(key, len(indices))
         needs = [one.key for one in task.run_spec.args]
         return {"calls": pickle.dumps(task.run_spec.func.only(indices)), "needs": needs, "work": named}
+
+    def running(self, keys: list[Any]) -> list[Any]:
+        """Which of some tasks run, as workers have said last."""
+        tasks = self._scheduler.tasks
+        return [key for key in keys if key in tasks and state_of(tasks[key]) == "executing"]
 
     # -- what they are shown -------------------------------------------------------------------------------------------
 

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import html
+import itertools
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-__all__ = ["Graph", "Node"]
+__all__ = ["Graph", "Node", "shown_by"]
 
 MOST = 100_000
 DRAWN = 400
 """Tasks of a drawing: with more, nobody sees anything."""
 WIDE, HIGH, RADIUS = 90, 60, 18
+LEGEND, LONGEST = 160, 24
 COLOURS = ("#4477aa", "#ee6677", "#228833", "#ccbb44", "#66ccee", "#aa3377", "#bbbbbb")
 
 
@@ -32,8 +34,10 @@ class Node:
         The tasks whose results it uses.
     spares : bool
         Its failure ends those that come after it, and is nobody else's concern.
+    level : int
+        How many tasks lie, one behind the other, before it.
     state : str
-        ``pending``, or how it ended, in Dask's words: ``finished``, ``error``, ``cancelled``.
+        ``pending``, ``running``, or how it ended, in Dask's words: ``finished``, ``error``, ``cancelled``.
     """
 
     number: int
@@ -41,7 +45,17 @@ class Node:
     key: str
     sources: frozenset[int] = frozenset()
     spares: bool = False
+    level: int = 0
     state: str = "pending"
+
+
+_show: Callable[[Graph], bool] = lambda _: False  # noqa: E731
+
+
+def shown_by(show: Callable[[Graph], bool]) -> None:
+    """Have a function show graphs as they change, which says whether it can."""
+    global _show
+    _show = show
 
 
 class Graph:
@@ -65,6 +79,8 @@ class Graph:
         self._most = most
         self.nodes: dict[int, Node] = {}
         self.forgotten = 0
+        self._names: dict[str, int] = {}
+        self._changed: Callable[[], object] = lambda: None
 
     @property
     def edges(self) -> set[tuple[int, int]]:
@@ -76,8 +92,27 @@ class Graph:
         number = self.forgotten + len(self.nodes) + 1
         if len(self.nodes) == self._most:
             self._forget(self._most // 10 or 1)
-        node = Node(number=number, name=name, key=key, sources=frozenset(sources), spares=spares)
-        return self.nodes.setdefault(number, node)
+        before = frozenset(sources)
+        # No edge runs against the order of the calls.
+        level = max((self.nodes[source].level + 1 for source in before if source in self.nodes), default=0)
+        node = self.nodes[number] = Node(number=number, name=name, key=key, sources=before, spares=spares, level=level)
+        self._names.setdefault(name, len(self._names))
+        self._changed()
+        return node
+
+    def ended(self, node: Node, state: str) -> None:
+        """A task has ended, and how."""
+        node.state = state
+        self._changed()
+
+    def runs(self, node: Node, *, running: bool) -> None:
+        """Whether a task that has not ended runs, as far as is known."""
+        if node.state in ("pending", "running"):
+            node.state = "running" if running else "pending"
+
+    def watched_by(self, changed: Callable[[], object]) -> None:
+        """Have a quick function called when tasks are added or end; it takes the place of an earlier one."""
+        self._changed = changed
 
     def spared(self, node: Node) -> bool:
         """Whether an error of a task is nobody's concern: it, or each of those that it has it from, says so."""
@@ -91,31 +126,45 @@ class Graph:
 
     def levels(self) -> dict[int, int]:
         """How many tasks lie, one behind the other, before each."""
-        level: dict[int, int] = {}
-        for number, node in self.nodes.items():  # in the order of the calls, which no edge runs against
-            level[number] = max((level[source] + 1 for source in node.sources if source in level), default=0)
-        return level
+        return {number: node.level for number, node in self.nodes.items()}
+
+    def shown(self) -> list[Node]:
+        """Those of a drawing: the last ones."""
+        return list(itertools.islice(reversed(self.nodes.copy().values()), DRAWN))[::-1]
+
+    def _ipython_display_(self) -> None:
+        if not _show(self):
+            raise NotImplementedError  # then IPython asks for the drawing
 
     def _repr_svg_(self) -> str:
-        """The drawing: a level a row, a colour a function, a hollow ring for what has not ended."""
-        shown = list(self.nodes)[-DRAWN:]
-        level, column, at = self.levels(), defaultdict[int, int](int), {}
-        lowest = min((level[number] for number in shown), default=0)
-        for number in shown:
-            row = level[number] - lowest
-            at[number] = (WIDE * column[row] + WIDE // 2, HIGH * row + HIGH // 2)
+        """The drawing: a level a row, a colour a function; a hollow ring waits, a pale one runs."""
+        shown = self.shown()
+        column, at = defaultdict[int, int](int), dict[int, tuple[int, int]]()
+        lowest = min((node.level for node in shown), default=0)
+        for node in shown:
+            row = node.level - lowest
+            at[node.number] = (WIDE * column[row] + WIDE // 2, HIGH * row + HIGH // 2)
             column[row] += 1
-        colours = {
-            name: COLOURS[i % len(COLOURS)] for i, name in enumerate(sorted({n.name for n in self.nodes.values()}))
-        }
-        lines = [_line(at[a], at[b]) for a, b in sorted(self.edges) if a in at and b in at]
-        rings = [_ring(self.nodes[number], at[number], colours) for number in shown]
-        width, height = WIDE * max(column.values(), default=1), HIGH * (len(column) or 1)
+        lines = [
+            _line(at[source], at[node.number]) for node in shown for source in sorted(node.sources) if source in at
+        ]
+        rings = [_ring(node, at[node.number], COLOURS[self._names[node.name] % len(COLOURS)]) for node in shown]
+        legend = list(self._legend(shown, WIDE * max(column.values(), default=1) + 8))
+        width = WIDE * max(column.values(), default=1) + LEGEND
+        height = max(HIGH * (len(column) or 1), 14 * len(legend) + 20)
         head = (
             f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" height="{height}" '
             'style="max-width: 100%; height: auto">'  # all of it, however narrow the page is
         )
-        return "\n".join([head, *lines, *rings, "</svg>"])
+        return "\n".join([head, *lines, *rings, *legend, "</svg>"])
+
+    def _legend(self, shown: Sequence[Node], x: int) -> Iterator[str]:
+        """The functions' names in their colours."""
+        names = list(dict.fromkeys(node.name for node in shown))
+        for place, name in enumerate(names[: len(COLOURS)]):
+            colour = COLOURS[self._names[name] % len(COLOURS)]
+            text = name if len(name) <= LONGEST else f"{name[: LONGEST - 1]}…"
+            yield f'<text x="{x}" y="{20 + 14 * place}" font-size="11" fill="{colour}">{html.escape(text)}</text>'
 
     def __repr__(self) -> str:
         return f"<Graph of {len(self.nodes) + self.forgotten} tasks, {len(self.edges)} edges>"
@@ -126,10 +175,11 @@ def _line(start: tuple[int, int], end: tuple[int, int]) -> str:
     return f'<line x1="{x1}" y1="{y1 + RADIUS}" x2="{x2}" y2="{y2 - RADIUS}" stroke="#999999"/>'
 
 
-def _ring(node: Node, at: tuple[int, int], colours: dict[str, str]) -> str:
-    state, colour = node.state, colours[node.name]
-    fill = {"finished": colour, "error": "#cc3311"}.get(state, "none")
-    text = f"{node.number} {node.name}: {state}"
+def _ring(node: Node, at: tuple[int, int], colour: str) -> str:
+    fill = {"finished": colour, "running": f"{colour}55", "error": "#cc3311", "cancelled": "#bbbbbb"}.get(
+        node.state, "none"
+    )
+    text = f"{node.number} {node.name}: {node.state}"
     return (
         f'<g><title>{html.escape(text)}</title><circle cx="{at[0]}" cy="{at[1]}" r="{RADIUS}" fill="{fill}" '
         f'stroke="{colour}" stroke-width="3"/><text x="{at[0]}" y="{at[1] + 4}" font-size="11" text-anchor="middle">'

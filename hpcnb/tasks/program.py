@@ -196,7 +196,7 @@ class Program:
 
     def _ended(self, node: Node, options: Options, status: str) -> None:
         """Note how a task ended; what has not failed nobody has to wait for."""
-        node.state = status
+        self.graph.ended(node, status)
         if status != "error":
             self._all.members.pop(node.key, None)
             self._nodes.pop(node.key, None)
