@@ -46,6 +46,11 @@ class Draining:
     Parameters
     ----------
     owner : Owner
+
+    Attributes
+    ----------
+    winding_up : bool
+        Our job ends.
     """
 
     def __init__(self, owner: Owner) -> None:
@@ -54,7 +59,8 @@ class Draining:
         self._callers: dict[int, Caller] = {}
         self._away = {worker.id: time.monotonic() + GRACE for worker in self._store.running()}
         self._looked = 0.0
-        self.done = 0
+        self._killed = 0
+        self.winding_up = False
 
     def end(self) -> None:
         """Let go of the queue, with all that was told by file; who does not belong to a job that lives is not waited for."""
@@ -69,7 +75,7 @@ class Draining:
         while self._owner.serve():
             pass
         with self._owner.change():
-            self._store.revive(ENDED_EARLY)
+            self._go_on()
 
     def turn(self, callers: list[Caller], left: list[Caller]) -> list[tuple[Caller, Any]]:
         """Do what is to be done now; returns what is to be said, to whom.
@@ -92,6 +98,7 @@ class Draining:
             for caller in callers:
                 self._hear(caller)
             self._release_lost()
+            self._go_on()
             said += self._give(callers)
         self._owner.publish()
         return said
@@ -104,7 +111,7 @@ class Draining:
             self._callers[caller.number] = caller
             self._away.pop(caller.number, None)
             self._owner.present.add(caller.number)
-        self.done += len(self._store.finish(caller.number, told(caller.outcomes)))
+        self._store.finish(caller.number, told(caller.outcomes))
         caller.holds -= {(row[0], row[1]) for row in caller.outcomes}
         caller.outcomes = []
 
@@ -119,6 +126,13 @@ class Draining:
                 self._store.release(worker.id, VANISHED)
         for number in late:
             del self._away[number]
+
+    def _go_on(self) -> None:
+        """Have tasks carried out again that another job could not finish; what ours cannot is its successor's."""
+        killed = self._store.counts[TaskState.KILLED]
+        if killed > self._killed and not self.winding_up:
+            self._store.revive(ENDED_EARLY)
+        self._killed = self._store.counts[TaskState.KILLED]
 
     def _give(self, callers: list[Caller]) -> list[tuple[Caller, Any]]:
         said: list[tuple[Caller, Any]] = []
@@ -177,12 +191,17 @@ class Candidate:
         self._left: list[Caller] = []
         self._connections: set[asyncio.StreamWriter] = set()
         self._store_thread = ThreadPoolExecutor(1, "queue")  # the only one that touches the store
-        self.done = 0
+        self._draining: Draining | None = None
 
     def end(self) -> None:
         """Let go of the queue soon."""
         self._ending.set()
         self._news.set()
+
+    def wind_up(self) -> None:
+        """Our job is about to end: what its workers cannot finish is left as it is."""
+        if self._draining:
+            self._draining.winding_up = True
 
     async def run(self) -> None:
         """Try to own the queue, and serve while it is ours."""
@@ -208,7 +227,7 @@ class Candidate:
         return True
 
     async def _serve(self, owner: Owner, listener: socket.socket) -> None:
-        draining = Draining(owner)
+        draining = self._draining = Draining(owner)
         try:
             await self._in_thread(draining.begin)
             server = await asyncio.start_server(self._call, sock=listener, ssl=context(self._place, OWNER))
@@ -226,7 +245,6 @@ class Candidate:
             await self._in_thread(owner.abandon)  # in silence: in time somebody else tries
             raise
         finally:
-            self.done += draining.done
             self._waiting.clear()
 
     async def _turn(self, draining: Draining) -> None:

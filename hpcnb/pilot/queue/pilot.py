@@ -105,6 +105,7 @@ class Pilot:
         await asyncio.wait([reading, ending, owning], return_when=asyncio.FIRST_COMPLETED)
         over = reading.done()
         ending.cancel()
+        self._candidate.wind_up()
         if nodes.stdin is not None:
             nodes.stdin.close()  # told by a signal, srun would kill them on the spot
         await reading

@@ -6,14 +6,16 @@ import contextlib
 import errno
 import json
 import os
+import re
 import select
 import shlex
+import shutil
 import signal
 import string
 import sys
 import time
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,61 @@ LONGEST_ERROR = 4000
 ENDED_EARLY = "its job ended before it did"
 """Why a task is Killed that the next job goes on with."""
 
+_SHELL = "/bin/sh"
+_PLAIN = re.compile(r"[\w@%+=:,./ -]+", re.ASCII)
+"""Command lines in which nothing is the shell's own."""
+_BUILT_IN = frozenset(
+    [
+        "alias",
+        "bg",
+        "break",
+        "case",
+        "cd",
+        "command",
+        "continue",
+        "echo",
+        "elif",
+        "else",
+        "esac",
+        "eval",
+        "exec",
+        "exit",
+        "export",
+        "false",
+        "fg",
+        "fi",
+        "for",
+        "getopts",
+        "hash",
+        "if",
+        "in",
+        "jobs",
+        "kill",
+        "local",
+        "printf",
+        "pwd",
+        "read",
+        "readonly",
+        "return",
+        "set",
+        "shift",
+        "source",
+        "test",
+        "then",
+        "time",
+        "times",
+        "trap",
+        "true",
+        "type",
+        "ulimit",
+        "umask",
+        "unalias",
+        "unset",
+        "until",
+        "wait",
+        "while",
+    ]
+)
 _RESTORED = (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGINT, signal.SIGTERM)
 """What Python, or we, handle otherwise than a command expects."""
 
@@ -99,6 +156,7 @@ class Commands:
         self._environ = dict(environ)
         self._script = script
         self._taken_away = taken_away
+        self._programs: dict[str, str] = {}
         out, err = logs.files
         self._files = [
             (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
@@ -119,8 +177,25 @@ class Commands:
 
     def _start(self, line: str, id: int, attempt: int) -> int:
         environ = self._environ | {"HPCNB_TASK": str(id), "HPCNB_ATTEMPT": str(attempt)}
-        words = [b"sh", b"-c", os.fsencode(line)]
-        return os.posix_spawn("/bin/sh", words, environ, file_actions=self._files, setpgroup=0, setsigdef=_RESTORED)
+        for program, words in self._ways(line):
+            try:
+                return os.posix_spawn(
+                    program, words, environ, file_actions=self._files, setpgroup=0, setsigdef=_RESTORED
+                )
+            except OSError:
+                if program == _SHELL:
+                    raise
+        raise AssertionError("the shell is one of the ways")
+
+    def _ways(self, line: str) -> Iterator[tuple[str, list[bytes]]]:
+        """How to start a command: where the shell would do nothing but start it, without a shell, which takes half the time."""
+        words = line.split()
+        if words and _PLAIN.fullmatch(line) and "=" not in words[0] and words[0] not in _BUILT_IN:
+            if words[0] not in self._programs:
+                self._programs[words[0]] = shutil.which(words[0], path=self._environ.get("PATH")) or _SHELL
+            if (program := self._programs[words[0]]) != _SHELL:
+                yield program, [word.encode() for word in words]
+        yield _SHELL, [b"sh", b"-c", os.fsencode(line)]
 
     def _wait(self, pid: int, id: int, attempt: int) -> int | None:
         """The exit status; None when the task was taken away."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
 import signal
 import sqlite3
@@ -249,3 +251,69 @@ def _stale(place):
         first.confirm()
     finally:
         first.drop()
+
+
+RIVAL = """
+import json, os, random, sys, time
+from pathlib import Path
+from hpcnb.pilot.queue import lease
+from hpcnb.pilot.queue.lease import Fenced, Watch
+from hpcnb.pilot.queue.owner import Owner
+from hpcnb.pilot.queue.place import Place
+lease.BEAT, lease.LAPSE = 0.03, 0.3
+place, watch, end = Place(Path(sys.argv[1])), Watch(Place(Path(sys.argv[1]))), Path(sys.argv[2])
+while not end.exists():
+    owner = Owner.take(place, watch)
+    if owner is None:
+        time.sleep(0.01)
+        continue
+    try:
+        for _ in range(random.randint(1, 200)):
+            with owner.change():
+                id, _ = owner.store.add([json.dumps([owner.lease.fence, os.getpid()])])
+            print(id, owner.lease.fence, flush=True)
+        owner.close()
+    except Fenced:
+        owner.abandon()
+        print("fenced", flush=True)
+"""
+
+
+def test_two_owners_at_once(place, tmp_path, figure):
+    """Two want the queue and are stopped for longer than a lease, with odd clocks: never two writers, and all that was told is there."""
+    rounds = 50 if os.environ.get("HPCNB_LAB_LONG") else 8
+    end, watch, fenced = tmp_path / "end", Watch(place), 0
+    logs = [tmp_path / "a", tmp_path / "b"]
+    rivals = []
+    for log in logs:
+        with log.open("w") as out:
+            rivals.append(subprocess.Popen([sys.executable, "-c", RIVAL, str(place.path), str(end)], stdout=out))
+    try:
+        for number in range(rounds):
+            owner = wait_for(lambda: (watch.owner() or {}).get("pid"), 30)
+            for path in (place / "owner").iterdir():
+                with contextlib.suppress(FileNotFoundError):
+                    os.utime(path, (time.time() + 600 * (-1) ** number,) * 2)
+            os.kill(owner, signal.SIGSTOP)
+            before = newest(place / "owner")[0]
+            # It may have let go just before it was stopped; then the other one is free to go on, too.
+            wait_for(lambda n=before: newest(place / "owner")[0] > n, 30)
+            os.kill(owner, signal.SIGCONT)
+    finally:
+        end.touch()
+        for rival in rivals:
+            rival.send_signal(signal.SIGCONT)
+        codes = [rival.wait(60) for rival in rivals]
+    assert codes == [0, 0]
+    lines = [line.split() for log in logs for line in log.read_text().splitlines()]
+    told = {int(id): int(fence) for id, fence in filter(lambda words: len(words) == 2, lines)}
+    fenced = lines.count(["fenced"])
+    owner = taken(place)
+    there = {row[0]: json.loads(row[4]) for row in owner.store.tasks(most=10**6)}
+    owner.store.check()
+    owner.close()
+    assert len(told) == sum(len(words) == 2 for words in lines)  # no number was told twice
+    assert {id: there[id][0] for id in told} == told
+    assert [there[id][0] for id in sorted(there)] == sorted(fence for fence, _ in there.values())
+    assert len({tuple(one) for one in there.values()}) == len({fence for fence, _ in there.values()})
+    figure(f"{rounds} owners stopped, {fenced} fenced, {len(told):,} changes told")
