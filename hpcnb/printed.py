@@ -8,7 +8,7 @@ import time
 import weakref
 from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 __all__ = ["Cell", "Place", "Printed", "show_with", "streams"]
@@ -88,9 +88,9 @@ class _Task:
 class _Room:
     """How much a cell may still show."""
 
+    at: float
     lines: float = LINES
     characters: float = CHARACTERS
-    at: float = field(default_factory=time.monotonic)
 
     def renew(self) -> None:
         now = time.monotonic()
@@ -123,11 +123,11 @@ class Cell:
 
     def __init__(self, place: Place) -> None:
         self._place = place
-        self._room = _Room()
+        self._room = _Room(at=time.monotonic())
         self._names: Counter[str] = Counter()
         self._begun: dict[Any, str] = {}
         self._text: list[tuple[bool, str]] = []
-        self._counted = 0
+        self._counted = self._told = 0
         self._tail = ""
         self._task = ""
         self._new = False
@@ -181,7 +181,7 @@ class Cell:
         if text:
             if self._counted:
                 self._tell()
-                self._counted = 0
+                self._counted = self._told = 0
             self._text.append((error, text))
         if rest:
             self._count(task, rest.count("\n"), rest)
@@ -206,10 +206,10 @@ class Cell:
         self._tell()
 
     def _tell(self) -> None:
-        if self._counted and self._tail:
+        if self._counted != self._told:
             tail = "".join(f"{line}\n" for line in self._tail.splitlines()[-TAIL:])
             self._place.count(self._counted, tail, self._task, new=self._new)
-            self._new, self._tail = False, ""
+            self._told, self._new = self._counted, False
 
 
 class Printed:

@@ -1,4 +1,4 @@
-"""A log explorer: what was printed, searched and filtered while one types; without widgets its first page."""
+"""A log explorer: what was printed, searched and filtered in place; where no widget can run, its first page."""
 
 from __future__ import annotations
 
@@ -36,7 +36,10 @@ def explore(face: NotebookFace, target: str, name: str) -> None:
       %hpc explore
       %hpc explore fit
     """
-    Explorer(cluster_called(name or face.current()), target).show()
+    kernel = getattr(face.shell, "kernel", None)
+    # Who could not be asked anything is no page either, and what a widget shows is not in what is exported from there.
+    on_page = kernel is not None and kernel._allow_stdin  # noqa: SLF001 - ipykernel says it nowhere else
+    Explorer(cluster_called(name or face.current()), target).show(on_page=on_page)
 
 
 class Explorer:
@@ -69,8 +72,8 @@ class Explorer:
             one.observe(lambda _: self.refresh(), "value")
         self.again.on_click(lambda _: self.refresh())
 
-    def show(self) -> None:
-        """Show it under the cell that runs now."""
+    def show(self, *, on_page: bool) -> None:
+        """Show it under the cell that runs now; with its fields only on a page, where somebody can use them."""
         lines = background().run(self._search())
         self.page.value = lines_html(lines)
         data = self.box._repr_mimebundle_()

@@ -233,13 +233,14 @@ def test_following_shows_what_comes_until_it_is_interrupted(notebook, tmp_path):
     assert [line for line in cell.text.splitlines() if "──" not in line] == ["turn 0", "turn 1", "turn 2"]
 
 
-def test_the_explorer_searches_while_one_types(notebook):
-    """Its fields filter what it shows; without widgets there is a page and text."""
-    cell = run(notebook, "%hpc explore grumbles")
-    (shown,) = [content["data"] for kind, content in cell.outputs if kind == "display_data"]
-    assert "application/vnd.jupyter.widget-view+json" in shown
-    assert "careful 2" in shown["text/plain"]
-    assert "careful 2" in shown["text/html"]
+def test_the_explorer_searches_in_place(notebook):
+    """Its fields filter what it shows; where nobody can use them there is a page and text."""
+    for on_page in (True, False):
+        cell = notebook.wait(notebook.send("%hpc explore grumbles", allow_stdin=on_page))
+        (shown,) = [content["data"] for kind, content in cell.outputs if kind == "display_data"]
+        assert ("application/vnd.jupyter.widget-view+json" in shown) == on_page
+        assert "careful 2" in shown["text/plain"]
+        assert "careful 2" in shown["text/html"]
     found = run(
         notebook,
         """

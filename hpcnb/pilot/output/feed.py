@@ -34,6 +34,7 @@ class _Record:
     entries: deque[tuple[int, Entry]] = field(default_factory=deque)
     size: int = 0
     end: int = 0  # the number of the next one
+    read: int = 0  # of the first that nobody has got
     lost: dict[tuple[Any, ...], tuple[int, int]] = field(default_factory=dict)
 
     def add(self, entry: Entry) -> None:
@@ -41,9 +42,10 @@ class _Record:
         self.end += 1
         self.size += _size(entry)
         while self.size > KEPT:
-            _, old = self.entries.popleft()
+            number, old = self.entries.popleft()
             self.size -= _size(old)
-            self._count(old)
+            if number >= self.read:
+                self._count(old)
 
     def _count(self, entry: Entry) -> None:
         name = entry[:4] + entry[8:]
@@ -64,10 +66,13 @@ class _Record:
         size = 0
         for at, entry in itertools.islice(self.entries, max(0, number - first), None):
             if size >= room:
-                return found, size, at
+                break
             found.append(entry)
             size += _size(entry)
-        return found, size, self.end
+            number = at + 1
+        number = max(number, first)
+        self.read = max(self.read, number)
+        return found, size, number
 
 
 @dataclass(kw_only=True)
