@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import ssl
 import threading
 import time
 from collections.abc import Coroutine, Generator
@@ -121,18 +120,15 @@ class Cluster(DaskCluster):
 
     async def _take_credentials(self) -> None:
         given = await self._on_agent(self._handle.credentials())
-        context: ssl.SSLContext = client_context(
-            given.authority, Identity(certificate=given.certificate, key=given.key)
-        )
-        self.security = ClusterSecurity(context)
+        identity = Identity(certificate=given.certificate, key=given.key)
+        self.security = ClusterSecurity(client_context(given.authority, identity))
 
     async def _become_ready(self) -> None:
         await self._request()
         await self._on_agent(self._handle.until_ready())
         if self.scheduler_comm is None and self.security is not None:
-            self.scheduler_comm = rpc(
-                self.scheduler_address, connection_args=self.security.get_connection_args("client")
-            )
+            shown = self.security.get_connection_args("client")
+            self.scheduler_comm = rpc(self.scheduler_address, connection_args=shown)
             await super()._start()
 
     async def become_ready(self) -> None:
@@ -220,8 +216,7 @@ class Cluster(DaskCluster):
     def dashboard_link(self) -> str:
         """Where a browser on this machine finds Dask's dashboard: whoever has the link may look, so keep it to yourself.
 
-        It is empty before the cluster is submitted, when it has ended, and where it would have to be waited for on the
-        loop that brings it.
+        Empty before the cluster is submitted, after its end, and where it would be waited for on the loop that brings it.
         """
         if not self._requested or self.state is State.ENDED or background().is_here:
             return ""
@@ -294,10 +289,9 @@ class Cluster(DaskCluster):
     @property
     def reason(self) -> str:
         """Why its job is pending, in the batch system's own word; or why it ended."""
-        status = self._handle.status
-        if status.ending:
-            return str(status.ending.reason)
-        return status.jobs[0].reason if status.jobs else ""
+        if self.ending:
+            return str(self.ending.reason)
+        return self.jobs[0].reason if self.jobs else ""
 
     @property
     def queue_position(self) -> int | None:
@@ -350,8 +344,7 @@ class Cluster(DaskCluster):
 
         Or of the tasks whose keys begin so; of a `level` (``"warning"``) and above; by ``task=``, ``node=`` and ``grep=``.
         """
-        text: str = background().run(self._handle.log_text(name, n, level=level, **filters))
-        return text
+        return str(background().run(self._handle.log_text(name, n, level=level, **filters)))
 
     # -- what a user programs with -------------------------------------------------------------------------------
 
