@@ -94,8 +94,8 @@ class Turns:
 
 
 def dropped(task: Any) -> tuple[int, ...]:
-    """The calls of a batch that nobody wants any more, as far as its worker has heard."""
-    return tuple((task.annotations or {}).get(DROPPED, ()))
+    """The calls of a batch that nobody wants any more, as far as has been heard."""
+    return tuple(((task and task.annotations) or {}).get(DROPPED, ()))
 
 
 def hear_as_scheduler(scheduler: Scheduler) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -17,6 +18,8 @@ __all__ = ["Chooser", "Versions", "choice"]
 
 VERSION = "hpcnb_version"
 """The annotation of a task that says which of its versions its worker is to run."""
+SOME = 256
+"""Tasks of a worker that are looked at to know what they need."""
 
 
 class Versions:
@@ -89,9 +92,15 @@ class Chooser(SchedulerPlugin):
     name = "hpcnb-chooser"
 
     def __init__(self, scheduler: Scheduler) -> None:
+        self._scheduler = scheduler
         chooses: Any = scheduler
-        self._valid, self._acquire = scheduler.valid_workers, scheduler.acquire_resources
+        self._valid, self._acquire, self._send = (
+            scheduler.valid_workers,
+            scheduler.acquire_resources,
+            scheduler.send_task_to_worker,
+        )
         chooses.valid_workers, chooses.acquire_resources = self._suited, self._acquired
+        chooses.send_task_to_worker = self._stolen
 
     def _suited(self, task: TaskState) -> set[WorkerState] | None:
         needs = _needs(task)
@@ -105,13 +114,13 @@ class Chooser(SchedulerPlugin):
         return found
 
     def _acquired(self, task: TaskState, worker: WorkerState) -> None:
-        needs = _needs(task)
-        if needs:
-            used = {**worker.used_resources, CORES: _cores(worker, but=task)}
-            number = choice(needs, worker.resources, used) or 0
-            task.resource_restrictions = dict(needs[number])
-            task.annotations = {**(task.annotations or {}), VERSION: number}
+        _choose(task, worker)
         self._acquire(task, worker)
+
+    def _stolen(self, worker: str, task: TaskState) -> None:
+        """Choose anew for a task that one worker takes from another."""
+        _choose(task, self._scheduler.workers[worker])
+        self._send(worker, task)
 
 
 def _needs(task: TaskState) -> Sequence[Mapping[str, float]]:
@@ -121,7 +130,18 @@ def _needs(task: TaskState) -> Sequence[Mapping[str, float]]:
     return needs
 
 
-def _cores(worker: WorkerState, but: TaskState) -> float:
-    """The cores of all that a worker was given; to Dask only those that were asked for are used."""
-    silent = sum(1 for task in worker.processing if task is not but and not task.resource_restrictions)
-    return worker.used_resources.get(CORES, 0) + silent
+def _choose(task: TaskState, worker: WorkerState) -> None:
+    if needs := _needs(task):
+        number = choice(needs, worker.resources, _used(worker, but=task)) or 0
+        task.resource_restrictions = dict(needs[number])
+        task.annotations = {**(task.annotations or {}), VERSION: number}
+
+
+def _used(worker: WorkerState, but: TaskState) -> dict[str, float]:
+    """What all that a worker was given needs, of many tasks roughly; Dask's own book of it goes wrong with tasks that are stolen."""
+    some = list(itertools.islice(worker.processing, SOME))
+    used: dict[str, float] = {}
+    for task in some:
+        for name, amount in {CORES: 1, **(task.resource_restrictions or {})}.items():
+            used[name] = used.get(name, 0) + (amount if task is not but else 0)
+    return {name: amount * len(worker.processing) / len(some) for name, amount in used.items()}

@@ -610,6 +610,31 @@ def test_the_version_is_that_of_a_free_worker(tmp_path):
     assert sorted(one for (one,) in hpc.wait_on(lists)) == ["4", "5", "6", "7", *["core"] * 4]
 
 
+def test_versions_share_what_is_to_be_done():
+    """Of many calls each version takes its share, whoever takes tasks from whom, with the policy and the outputs of the task."""
+
+    @hpc.task(returns=2, on_failure="IGNORE", default=(0, "lost"))
+    def step(n, c: hpc.InOut):
+        time.sleep(0.02)
+        c.append(n)
+        return n, "core"
+
+    @hpc.implements(step, gpus=1)
+    def step_on_gpu(n, c):
+        if n == 7:
+            raise ValueError(n)
+        c.append(-n)
+        return n, "gpu"
+
+    lists: list[list[int]] = [[] for _ in range(60)]
+    pairs = hpc.wait_on([step(n, c) for n, c in enumerate(lists)])
+    hpc.wait_on(lists)
+    kinds = [kind for _, kind in pairs]
+    assert set(kinds) - {"lost"} == {"core", "gpu"}
+    for n, (kind, c) in enumerate(zip(kinds, lists, strict=True)):
+        assert c == {"core": [n], "gpu": [-n], "lost": []}[kind]
+
+
 def test_versions_that_there_is_no_worker_for():
     """A version that no worker suits is never taken; with none that any suits the call is an error at once, which names both."""
 
