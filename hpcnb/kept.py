@@ -7,6 +7,7 @@ import atexit
 import concurrent.futures
 import contextlib
 import itertools
+import pickle
 import uuid
 import weakref
 from collections import deque
@@ -33,6 +34,7 @@ from hpcnb.pilot.batch import executing, pick
 from hpcnb.pilot.early import VALUE
 from hpcnb.pilot.keeper import SIZE, TAG, client_name
 from hpcnb.pilot.output.outbox import LINES, TAKEN
+from hpcnb.pilot.refusals import REFUSE
 from hpcnb.pilot.tally import WORK
 from hpcnb.pilot.turns import DROP
 from hpcnb.pilot.work import SUMMARY
@@ -248,6 +250,10 @@ class NotebookClient(Client):
     def cancel_soon(self, future: DaskFuture[Any]) -> None:
         """Have the scheduler cancel a key."""
         self.call(self._cancel, [future])
+
+    def refuse(self, key: Any, error: Exception) -> None:
+        """Have the scheduler end a key that no worker can run, and what needs it, with an error."""
+        self._send_to_scheduler({"op": REFUSE, "key": key, "error": pickle.dumps(error)})
 
     def drop(self, key: Any, index: int | None) -> None:
         """Have the worker of a batch end one of its calls, or not begin it."""

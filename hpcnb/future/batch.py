@@ -143,11 +143,6 @@ class Batch:
                 listener(self)
         return True
 
-    def refuse(self, error: BaseException) -> None:
-        """Fail, since it cannot be run."""
-        self.settle(error=error)
-        self.ledger.cancel(self)
-
     # -- what is asked of it -------------------------------------------------------------------------------------------
 
     @property

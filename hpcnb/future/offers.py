@@ -60,7 +60,7 @@ def watch(cluster: Cluster, future: Future, versions: Sequence[Mapping[str, floa
         except (HPCError, OSError):  # which end the future as well
             return
         if error is not None and known:
-            future.batch.refuse(error)
+            cluster.early_client.refuse(future.batch.key, error)
 
     cluster.early_client.when_connected(lambda: threading.Thread(target=look, daemon=True).start())
 

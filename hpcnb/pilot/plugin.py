@@ -26,6 +26,7 @@ from hpcnb.pilot.nodes import INTERVAL as NODES_INTERVAL
 from hpcnb.pilot.nodes import Nodes
 from hpcnb.pilot.output.feed import Feed
 from hpcnb.pilot.output.worker import catch
+from hpcnb.pilot.refusals import Refusals
 from hpcnb.pilot.suspects import Suspects
 from hpcnb.pilot.turns import hear_as_scheduler
 from hpcnb.pilot.versions import Chooser
@@ -108,6 +109,7 @@ async def dask_setup(server: Scheduler | Worker) -> None:
     hear_as_scheduler(scheduler)
     scheduler.add_plugin(Elsewhere(scheduler))
     scheduler.add_plugin(Chooser(scheduler))
+    scheduler.add_plugin(Refusals(scheduler))
     scheduler.periodic_callbacks["hpcnb-load"] = PeriodicCallback(plugin.publish, INTERVAL)
     scheduler.periodic_callbacks["hpcnb-nodes"] = PeriodicCallback(Nodes(scheduler).publish, NODES_INTERVAL)
     emit("scheduler", address=scheduler.address)

@@ -567,19 +567,22 @@ def test_constraints_by_name():
 def test_constraints_before_the_cluster_is_ready(cluster):
     """A call with constraints waits for no cluster; what no worker of it has is an error of its future as soon as that is known."""
 
-    @hpc.task(cores=64)
-    def never():
+    @hpc.task(cores=64, returns=2)
+    def never(c: hpc.InOut, after):
         """Never run."""
 
     @hpc.task(cores=2)
     def work():
+        time.sleep(0.5)
         return 1
 
     young = hpc.use(hpc.Cluster("local", name="early", workers_per_node=1, cores_per_worker=2))
     try:
-        too_much, plain, enough = never(), hpc.submit(sum, [1, 2], gpus=1), work()
+        plain, enough = hpc.submit(sum, [1, 2], gpus=1), work()
+        too_much, beside = never([], enough)
+        needs_it = hpc.submit(len, beside)
         assert hpc.wait_on(enough) == 1
-        for future, asked in ((too_much, "64 cores"), (plain, "1 GPU")):
+        for future, asked in ((too_much, "64 cores"), (beside, "64 cores"), (needs_it, "64 cores"), (plain, "1 GPU")):
             with pytest.raises(hpc.TaskError, match=f"no worker has what the task needs: {asked}"):
                 future.result(PATIENCE)
     finally:
