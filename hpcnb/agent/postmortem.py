@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from signal import Signals
 from typing import Any
 
-from hpcnb.model import Ending, Reason, Resources
+from hpcnb.model import Ending, JobStatus, Reason, Resources
 from hpcnb.units import format_duration, format_memory
 
 SUGGESTIONS: Mapping[Reason, str] = {
@@ -204,24 +204,27 @@ def _suggestion(ending: Ending, evidence: Evidence) -> str:
     return SUGGESTIONS[ending.reason]
 
 
-def of_worker(event: Mapping[str, Any], job_id: str) -> Ending:
+def of_worker(event: Mapping[str, Any], jobs: Sequence[JobStatus]) -> Ending:
     """How a worker ended, from what its node's supervisor said.
 
     Parameters
     ----------
     event : mapping
-        A ``worker-exit``: ``worker`` (index, node, number), ``how``, ``tail``, ``code``, perhaps ``memory``: used, limit,
-        and whose it is (``worker``, ``node``).
-    job_id : str
-        The leading job's.
+        A ``worker-exit``: ``worker`` (index, node, number), ``how``, ``tail``, ``code`` (None: not known), perhaps
+        ``memory``: used, limit, and whose it is (``worker``, ``node``).
+    jobs : list of JobStatus
+        The cluster's, the leading one first.
     """
-    name, code = str(event["worker"]), int(event.get("code", 0))
+    name, code = str(event["worker"]), event.get("code", 0)
+    node = name.removeprefix("worker-").partition("-")[2].rpartition("-")[0]
+    ours = jobs[:1] if name.startswith("worker-0-") else jobs[1:]
+    there = [job.job_id for job in ours if node in job.nodes] or [job.job_id for job in jobs]
     ending = Ending(
-        reason=Reason.FAILED if code else Reason.COMPLETED,
-        job_id=job_id,
-        node=name.removeprefix("worker-").partition("-")[2].rpartition("-")[0],
-        exit_code=code if code >= 0 else None,
-        signal=-code if code < 0 else None,
+        reason=Reason.COMPLETED if code == 0 else Reason.FAILED,
+        job_id=there[0] if there else "",
+        node=node,
+        exit_code=code if code is not None and code >= 0 else None,
+        signal=-code if code is not None and code < 0 else None,
         message=f"{name} {event['how']}; it was started again",
         tail=str(event.get("tail", "")),
         suggestion=f"`%hpc logs {name}` shows what it has written." if code else "",

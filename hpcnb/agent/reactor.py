@@ -124,7 +124,7 @@ def on_pilot(status: ClusterStatus, event: Mapping[str, Any]) -> ClusterStatus:
     if event["event"] == "idle":
         return on_notice(status, "idle", _idle(event["left"]))
     if event["event"] == "worker-exit":
-        lost = postmortem.of_worker(event, status.jobs[0].job_id if status.jobs else "")
+        lost = postmortem.of_worker(event, status.jobs)
         status = replace(status, detail=lost.message)
         return status if lost.reason is Reason.COMPLETED else _remember(status, lost)
     if event["event"] == "ended" and status.state is not State.DRAINING:

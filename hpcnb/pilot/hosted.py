@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import logging
+import signal
 import time
 from collections import OrderedDict, deque
 from collections.abc import Coroutine, Sequence
@@ -39,6 +40,8 @@ REPLY_PATIENCE = 2.0
 """Seconds after the kernel's idle message at which a reply that has not come will not come."""
 STOP_PATIENCE = 5.0
 """Seconds that a cell whose time is over has to stop before its end is told anyway."""
+TOGETHER = 1.0
+"""Seconds within which this process is ended, too, if its kernel was killed with the job."""
 UNCOLLECTED = 8
 """Cells whose values are kept until they are fetched."""
 
@@ -128,6 +131,23 @@ class HostedSession:
         for cell in lost:
             cell.begun.set()
             cell.idle.set()
+        # Whoever ends the job ends all of its processes, and that is the cause which the cells should hear of.
+        with_all = self._ending is None and code in (-signal.SIGTERM, -signal.SIGKILL)
+        if with_all and lost:
+            task = asyncio.ensure_future(self._finish_later(lost, why))
+            self._background.add(task)
+            task.add_done_callback(self._background.discard)
+        else:
+            self._finish_all(lost, why)
+
+    async def _finish_later(self, lost: Sequence[Cell], why: HPCError) -> None:
+        try:
+            await asyncio.sleep(TOGETHER)
+        finally:
+            self._finish_all(lost, why)
+
+    def _finish_all(self, lost: Sequence[Cell], why: HPCError) -> None:
+        for cell in lost:
             self._finish(cell, _failure(why))
 
     # -- cells ---------------------------------------------------------------------------------------------------

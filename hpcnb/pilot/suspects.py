@@ -16,6 +16,7 @@ from distributed.diagnostics.plugin import SchedulerPlugin
 from distributed.scheduler import Scheduler, TaskState, WorkerState
 
 from hpcnb.pilot.cores import CORES
+from hpcnb.pilot.events import emit
 
 __all__ = ["APART", "SUSPECT", "Suspects", "tell_of_death"]
 
@@ -123,6 +124,9 @@ class Suspects(SchedulerPlugin):
         if (last := self._last.get(worker)) is not None and not last.how:
             last.how = how
             last.told.set()
+        if not worker.startswith("0-") and not how.endswith("exit status 0"):
+            # The pilot of a further job has no link by which it could say so itself.
+            emit("worker-exit", worker=f"worker-{worker}", how=how, code=None)
 
     async def begin(self, key: Any, member: Any, worker: str) -> dict[str, Any]:
         """A suspect is about to run in a process of its own.

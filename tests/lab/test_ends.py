@@ -53,7 +53,7 @@ def test_a_job_that_is_cancelled_by_hand(lab, notebook, waiting):
     node = lab.hosts[lab.slurm("squeue", "--noheader", "--format=%N")]
     lab.slurm("scancel", job)
     _, why = ended(notebook, lab, waiting, "cancelled")
-    assert "the batch job was cancelled" in why
+    assert "the batch job was cancelled, by hand or by the site: by whom is not recorded" in why
     assert job in why
     until(lambda: not leftovers(node), why=f"nothing runs on the node: {leftovers(node)}")
 
@@ -67,6 +67,6 @@ def test_a_node_that_dies(lab, notebook, waiting):
         kind, why = ended(notebook, lab, waiting, "node_fail")
         assert kind == "NodeFailed"
         assert job in why
-        assert name in why
+        assert f"→ Start the cluster again; --option=--exclude={name} keeps it away from that node." in why
     finally:
         lab.boot_node(name)

@@ -145,16 +145,22 @@ def test_what_a_cluster_loses(cluster, slurm):
     cluster.scale(nodes=2)
     until(lambda: len(cluster.jobs) == 2 and cluster.snapshot.counts.workers == 2, within=SOON)
     further = cluster.jobs[1].job_id
-    slurm("scancel", further)
+    (there,) = cluster.jobs[1].nodes
+    victims = cluster.client.run(lambda dask_worker: (dask_worker.name, os.getpid())).values()
+    os.kill(next(pid for name, pid in victims if name.startswith(f"1-{there}-")), signal.SIGKILL)
     until(lambda: len(cluster.snapshot.losses) == 2)
-    lost = cluster.snapshot.losses[1]
+    other = cluster.snapshot.losses[1]
+    assert (other.job_id, other.node, "was killed by SIGKILL" in other.message) == (further, there, True)
+    slurm("scancel", further)
+    until(lambda: len(cluster.snapshot.losses) == 3)
+    lost = cluster.snapshot.losses[2]
     assert (lost.reason, lost.job_id) == (Reason.CANCELLED, further)
     assert f"job {further}" in cluster.snapshot.notices["lost"]
-    assert [line[:9] for line in shown(cluster).splitlines() if "✗" in line] == ["✗ failed:", "✗ cancell"]
+    assert [line[:9] for line in shown(cluster).splitlines() if "✗" in line] == ["✗ failed:", "✗ failed:", "✗ cancell"]
     assert cluster.state is State.READY
     cluster.scale(nodes=2)
     until(lambda: cluster.snapshot.counts.workers == 2, within=SOON)
     assert "lost" not in cluster.snapshot.notices
     cluster.scale(nodes=1)
     until(lambda: len(cluster.jobs) == 1)
-    assert len(cluster.snapshot.losses) == 2
+    assert len(cluster.snapshot.losses) == 3

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hpcnb.agent.postmortem import REQUEUED, Evidence, Peak, more_memory, of_worker, verdict
-from hpcnb.model import Ending, Reason, Resources
+from hpcnb.model import Ending, JobState, JobStatus, Reason, Resources
 
 GIB = 2**30
 ASKED = Resources(walltime=3600)
@@ -148,6 +148,12 @@ def test_whatever_is_known(evidence):
     assert bool(ending.suggestion) is (ending.reason is not Reason.COMPLETED)
 
 
+JOBS = [
+    JobStatus(job_id="7", state=JobState.RUNNING, nodes=("n-1",)),
+    JobStatus(job_id="8", state=JobState.RUNNING, nodes=("n-2",)),
+]
+
+
 def worker(**fields):
     """What a supervisor says of a worker."""
     return {"event": "worker-exit", "worker": "worker-0-n-1-2", "how": "died", "tail": "", **fields}
@@ -155,18 +161,26 @@ def worker(**fields):
 
 def test_a_worker_without_memory():
     """A worker that outgrew its memory says how much there was, and asks for more for each, or for the node."""
-    lost = of_worker(worker(code=-9, memory=[int(9.8 * GIB), 8 * GIB, "worker"]), "7")
+    lost = of_worker(worker(code=-9, memory=[int(9.8 * GIB), 8 * GIB, "worker"]), JOBS)
     assert (lost.reason, lost.job_id, lost.node, lost.signal) == (Reason.OUT_OF_MEMORY, "7", "n-1", 9)
     assert lost.suggestion == "Ask for 12 GiB (--memory-per-worker 12GiB): the peak was 9.8 of 8 GiB."
-    assert "--memory-per-node" in of_worker(worker(code=-9, memory=[GIB, GIB, "node"]), "7").suggestion
+    assert "--memory-per-node" in of_worker(worker(code=-9, memory=[GIB, GIB, "node"]), JOBS).suggestion
 
 
 def test_a_worker_that_dies():
     """A worker that died otherwise says where its log is; an older supervisor, which tells no code, is understood."""
-    lost = of_worker(worker(code=3), "7")
+    lost = of_worker(worker(code=3), JOBS)
     assert (lost.reason, lost.exit_code, lost.suggestion) == (
         Reason.FAILED,
         3,
         "`%hpc logs worker-0-n-1-2` shows what it has written.",
     )
-    assert of_worker(worker(), "7").reason is Reason.COMPLETED
+    assert of_worker(worker(), JOBS).reason is Reason.COMPLETED
+
+
+def test_a_worker_of_a_further_job():
+    """One of which only the scheduler has heard how it died has its own job, and no figures that nobody knows."""
+    lost = of_worker(worker(worker="worker-3-n-2-0", code=None), JOBS)
+    assert (lost.reason, lost.job_id, lost.node) == (Reason.FAILED, "8", "n-2")
+    assert (lost.exit_code, lost.signal, lost.suggestion) == (None, None, "")
+    assert of_worker(worker(worker="alien", code=1), []).job_id == ""
