@@ -13,7 +13,7 @@ from typing import Any
 
 import hpcnb
 from hpcnb import config
-from hpcnb.agent import record
+from hpcnb.agent import queues, record
 from hpcnb.agent.clusters import LiveCluster
 from hpcnb.agent.dashboard import Dashboards
 from hpcnb.agent.record import ClusterRecord
@@ -148,6 +148,28 @@ class Calls:
     async def call_search(self, *, id: str, question: dict[str, Any], client: object, ask: Ask) -> dict[str, Any]:
         """Look for something in a cluster's logs (see `hpcnb.pilot.output.search`)."""
         return await self._find(id).search(question, ask)
+
+    # -- queues --------------------------------------------------------------------------------------------------
+
+    async def call_queue(
+        self, *, site: str, spec: dict[str, Any], request: str, client: object, ask: Ask
+    ) -> dict[str, Any]:
+        """Have something done with a site's queues; the request lies in a file of this machine."""
+        return await queues.ask(self._site(site), ClusterSpec.from_json(spec), request, ask)
+
+    async def call_launch(
+        self,
+        *,
+        site: str,
+        spec: dict[str, Any],
+        queue: str,
+        tokens: Sequence[str],
+        work: dict[str, str],
+        client: object,
+        ask: Ask,
+    ) -> list[str]:
+        """Submit jobs that drain a queue."""
+        return await queues.launch(self._site(site), ClusterSpec.from_json(spec), queue, tokens, work, ask)
 
     # -- sites -------------------------------------------------------------------------------------------------
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Callable
 from typing import Any
 
 from hpcnb.errors import QueueError
-from hpcnb.pilot.queue.owner import Asker
 from hpcnb.pilot.queue.states import TaskState
 from hpcnb.pilot.queue.store import Outcome
 from hpcnb.queue.task import payload
@@ -25,11 +25,11 @@ class Claim:
         What was added.
     """
 
-    def __init__(self, asker: Asker, worker: str, id: int, attempt: int, text: str) -> None:
+    def __init__(self, ask: Callable[..., Any], worker: str, id: int, attempt: int, text: str) -> None:
         self.id = id
         self.attempt = attempt
         self.task = json.loads(text)
-        self._asker = asker
+        self._ask = ask
         self._worker = worker
         self._began = time.time()
 
@@ -46,7 +46,7 @@ class Claim:
 
     def _end(self, state: TaskState, **told: Any) -> None:
         outcome = Outcome(self.id, self.attempt, state, began=self._began, ended=time.time(), **told)
-        if not self._asker.ask("finish", worker=self._worker, outcomes=[outcome]):
+        if not self._ask("finish", worker=self._worker, outcomes=[outcome]):
             raise QueueError(
                 f"task {self.id} is no longer ours: this attempt was ended already, or given to somebody else",
                 remedy="What was recorded first counts.",

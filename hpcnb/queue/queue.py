@@ -5,22 +5,18 @@ from __future__ import annotations
 import getpass
 import os
 import secrets
-import shutil
 import socket
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
-from hpcnb import config
 from hpcnb.errors import QueueError
-from hpcnb.pilot.queue.lease import Lease, Watch
-from hpcnb.pilot.queue.owner import Asker, last_counts
-from hpcnb.pilot.queue.place import Place, home
+from hpcnb.pilot.queue.place import Place
 from hpcnb.pilot.queue.states import TaskState
 from hpcnb.queue.claim import Claim
+from hpcnb.queue.desk import Asking, Desk, desk_of
 from hpcnb.queue.drain import drain
-from hpcnb.queue.logs import attempt_log
+from hpcnb.queue.launch import certify, launch
 from hpcnb.queue.task import QueuedTask, ids, lines_with_edges, per_task, plain_lines
 from hpcnb.views.queue import queues_text
 
@@ -36,19 +32,15 @@ class Queue:
 
     Parameters
     ----------
-    place : Place
-    site : str
-        Where it is; empty: the default site.
+    desk : Desk
+        Of its site.
+    name : str
     """
 
-    def __init__(self, place: Place, site: str = "") -> None:
-        self._place = place
-        self._site = site
-        self._asker = Asker(place)
-
-    @property
-    def name(self) -> str:
-        return self._place.name
+    def __init__(self, desk: Desk, name: str) -> None:
+        self.name = name
+        self._desk = desk
+        self._ask = Asking(desk, name).ask
 
     @classmethod
     def create(cls, name: str, *, site: str = "") -> Queue:
@@ -66,18 +58,16 @@ class Queue:
         >>> q.add("merge", requires=ids)                                   # doctest: +SKIP
         101
         """
-        place = _place(name, site)
-        place.make()
-        queue = cls(place, site)
-        queue._ask("status")  # so that its counts are there to be listed
-        return queue
+        desk = desk_of(site)
+        desk("create", name=name)
+        return cls(desk, name)
 
     @classmethod
     def connect(cls, name: str, *, site: str = "") -> Queue:
         """Find a queue that was made before; raises `QueueError` when there is none."""
-        place = _place(name, site)
-        place.check()
-        return cls(place, site)
+        desk = desk_of(site)
+        desk("check", name=name)
+        return cls(desk, name)
 
     # -- adding --------------------------------------------------------------------------------------------------------
 
@@ -165,7 +155,7 @@ class Queue:
         pause = 0.02
         while True:
             if found := self._ask("get", worker=worker, host=socket.gethostname(), pid=os.getpid()):
-                return Claim(self._asker, worker, *found)
+                return Claim(self._ask, worker, *found)
             if time.monotonic() >= end:
                 return None
             time.sleep(min(pause, max(0.0, end - time.monotonic())))
@@ -187,8 +177,11 @@ class Queue:
             raise QueueError(
                 "func= and script= together", remedy="Give one of them: each says how a task is carried out."
             )
-        self._place.check()
-        drain(self._place, func, script)
+        if self._desk.root is None:
+            what = f"queue {self.name!r} is at site {self._desk.site!r}, and cannot be drained here"
+            raise QueueError(what, remedy="Use `launch`, or `do` there.")
+        certify(self._desk, self.name)
+        drain(Place.named(self.name, root=self._desk.root), func, script)
 
     def launch(
         self,
@@ -235,19 +228,15 @@ class Queue:
             raise QueueError(
                 f"launch({count}, nodes={nodes}, pack={pack})", remedy="nodes= of 2 and more are for pack=True."
             )
-        from hpcnb.queue.launch import launch  # what submits is dear, and looking needs none of it
-
-        self._place.check()
         jobs, workers = (1, -(-count // nodes)) if pack else (count, 1)
         wishes = {"workers_per_node": workers, "cores_per_worker": 1, "nodes": nodes} | wishes
-        site = config.load().site(self._site)
-        return launch(self._place, site, jobs, workers, call=func, script=script, wishes=wishes)
+        return launch(self._desk, self.name, jobs, call=func, script=script, wishes=wishes)
 
     def log(self, task: Any, attempt: int | None = None) -> str:
         """What an attempt at a task has printed, to stdout and then to stderr; by default the last attempt that has ended."""
         attempts = self.task(ids(task)[0])["attempts"]
         if chosen := [one for one in attempts if attempt in (None, one["number"])]:
-            return attempt_log(self._place, chosen[-1])
+            return str(self._desk("log", name=self.name, attempt=chosen[-1]))
         raise QueueError(f"task {ids(task)[0]} has no such attempt that has ended")
 
     def set_state(self, tasks: Any, state: str) -> int:
@@ -290,51 +279,20 @@ class Queue:
 
     def delete(self) -> None:
         """Remove the queue with all its tasks and logs; refused while it is drained."""
-        watch = Watch(self._place)
-        lease = None
-        if (after := watch.claimable()) is not None:
-            lease = Lease.claim(self._place, after)
-        if lease is None:
-            owner = watch.owner() or {}
-            where = f"process {owner.get('pid')} on {owner.get('host')}"
-            raise QueueError(f"queue {self.name!r} is in use", where=where, remedy="Pause it and end its jobs first.")
-        lease.drop()
-        aside = self._place.path.with_name(f".{self.name}.{secrets.token_hex(4)}")
-        self._place.path.rename(aside)  # at once gone for all
-        shutil.rmtree(aside)
-
-    def _ask(self, op: str, lines: Iterator[str] | tuple[str, ...] = (), **arguments: Any) -> Any:
-        self._place.check()
-        return self._asker.ask(op, lines, **arguments)
+        self._desk("delete", name=self.name)
 
 
 def queues(*, site: str = "") -> list[Queue]:
     """The queues of a site, by name."""
-    folder = _root(site) / "queues"
-    names = sorted(path.name for path in folder.iterdir() if not path.name.startswith(".")) if folder.is_dir() else []
-    return [Queue(Place(folder / name), site) for name in names]
+    desk = desk_of(site)
+    return [Queue(desk, name) for name in desk("names")]
 
 
 def listing(*, site: str = "") -> list[dict[str, Any]]:
-    """The status of each queue: as its owner has left it, unless there is something new to be carried out."""
-    counts: Callable[[Queue], Any] = lambda queue: last_counts(queue._place) or queue._ask("status")  # noqa: E731, SLF001
-    return [_row(queue.name, counts(queue)) for queue in queues(site=site)]
+    """The status of each queue of a site, by one question."""
+    return [_row(name, counts) for name, counts in desk_of(site)("listing")]
 
 
 def _row(name: str, counts: dict[str, Any]) -> dict[str, Any]:
     state = "Paused" if counts["paused"] else "Active"
     return {"name": name, "user": getpass.getuser(), "state": state, "ntasks": counts["ntasks"]}
-
-
-def _place(name: str, site: str) -> Place:
-    return Place.named(name, root=_root(site))
-
-
-def _root(site: str) -> Path:
-    entry = config.load().site(site)
-    if entry.host:
-        what = f"the queues of site {entry.name!r} can only be used there yet"
-        raise QueueError(
-            what, where=entry.host, remedy="Run this on its login node, where the site's entry has no host."
-        )
-    return Path(os.path.expandvars(entry.home)).expanduser() if entry.home else home()

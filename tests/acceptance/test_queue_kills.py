@@ -12,7 +12,9 @@ import psutil
 import pytest
 
 import hpcnb as hpc
+from hpcnb.pilot.queue.lease import Watch
 from tests.site.account import until
+from tests.unit.queues.place import place
 
 pytestmark = pytest.mark.slow
 
@@ -26,7 +28,7 @@ def processes(q):
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.NoSuchProcess, psutil.ZombieProcess):
             words = process.cmdline()
-            if words and words[-1].startswith(f"{q._place.path}/runs/") and "hpcnb.pilot.queue" in words:
+            if words and words[-1].startswith(f"{place(q).path}/runs/") and "hpcnb.pilot.queue" in words:
                 found[words[-2]].append(process)
     return found
 
@@ -35,7 +37,7 @@ def processes(q):
 def test_killed_at_random(isolated, figure):
     """Chained tasks, and random SIGKILLs of all that drains them: none lost, each result recorded once, no manual step."""
     q = hpc.Queue.create("extract")
-    effects = q._place.path / "effects"
+    effects = place(q).path / "effects"
     before: list[list[int]] = []
     for _ in range(LEVELS):
         commands = [f"sleep 0.02; echo $HPCNB_TASK >> {effects}"] * WIDTH
@@ -55,7 +57,7 @@ def test_killed_at_random(isolated, figure):
         time.sleep(chance.random() * 0.5)  # no event is waited for: the moment is what varies
     until(lambda: q.status()["ntasks"]["Succeeded"] == LEVELS * WIDTH, within=3000 if LONG else 120)
     until(lambda: not any(processes(q).values()))
-    assert q._asker._watch.owner() is None
+    assert Watch(place(q)).owner() is None
     runs = effects.read_text().split()
     assert set(runs) == {str(id) for id in range(1, LEVELS * WIDTH + 1)}
     attempts = {task.id: q.task(task.id)["attempts"] for task in q.tasks()}

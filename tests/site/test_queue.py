@@ -12,7 +12,9 @@ import psutil
 import pytest
 
 import hpcnb as hpc
+from hpcnb.pilot.queue.lease import Watch
 from tests.site.account import until
+from tests.unit.queues.place import place
 
 pytestmark = [pytest.mark.site, pytest.mark.slow]
 
@@ -39,7 +41,7 @@ def count(q, state="Succeeded"):
 
 
 def logs(q):
-    return "".join(path.read_text() for path in q._place.path.glob("runs/*/job.log"))
+    return "".join(path.read_text() for path in place(q).path.glob("runs/*/job.log"))
 
 
 def test_a_chain_of_walltimes(q, figure):
@@ -53,7 +55,7 @@ def test_a_chain_of_walltimes(q, figure):
     used = {q.log(id).strip() for id in ids}
     figure(f"25 tasks in {len(used)} jobs")
     assert len(used) > 1
-    assert q._asker._watch.owner() is None
+    assert Watch(place(q)).owner() is None
     assert q.log(25) == "merged\n"
     for id in ids:
         states = [attempt["state"] for attempt in q.task(id)["attempts"]]
@@ -88,7 +90,7 @@ def workers(q):
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.NoSuchProcess):
             words = process.cmdline()
-            if "worker" in words and words[-1].startswith(str(q._place.path)):
+            if "worker" in words and words[-1].startswith(str(place(q).path)):
                 found.append(process)
     return found
 

@@ -19,6 +19,11 @@ _STALE = 3600.0
 """Seconds after which an answer that nobody has read is thrown away."""
 
 
+def new_name() -> str:
+    """A request's name. Names sort as they were made, by one clock at least; the rest makes them different."""
+    return f"{time.time_ns():020}-{next(_counter) % 10**6:06}-{secrets.token_hex(6)}"
+
+
 class Inbox:
     """The requests to one queue, and their answers."""
 
@@ -28,18 +33,21 @@ class Inbox:
 
     # -- of those who ask ---------------------------------------------------------------------------------------------
 
-    def put(self, op: str, arguments: dict[str, Any], lines: Iterable[str] = (), *, quiet: bool = False) -> str:
+    def put(
+        self, op: str, arguments: dict[str, Any], lines: Iterable[str] = (), *, name: str = "", quiet: bool = False
+    ) -> str:
         """Leave a request, whole or not at all; returns its name.
 
         Parameters
         ----------
         lines : iterable of str
             What follows it, one JSON value each.
+        name : str
+            By default a new one.
         quiet : bool
             Nobody waits for an answer.
         """
-        # Names sort as they were made, by one clock at least; the rest makes them different.
-        name = f"{time.time_ns():020}-{next(_counter) % 10**6:06}-{secrets.token_hex(6)}{_QUIET * quiet}"
+        name = name or f"{new_name()}{_QUIET * quiet}"
         with refused(self._requests), whole(self._requests / name) as file:
             file.write(json.dumps({"op": op, "arguments": arguments}) + "\n")
             file.writelines(lines)

@@ -9,7 +9,7 @@ import os
 import shutil
 import sqlite3
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +41,6 @@ class Owner:
         self._place = place
         self._inbox = Inbox(place)
         self.present: set[int] = set()
-        self._done: list[str] = []
         self._published: Any = None
 
     @classmethod
@@ -71,11 +70,7 @@ class Owner:
         store = Store(_adopted(place, lease), lease.fence)
         try:
             lease.confirm()
-            owner = cls(place, lease, store)
-            left = set(owner._inbox.names())
-            with store.transaction():  # what an owner before us has carried out, and removed
-                store.forget([name for name in store.remembered() if name not in left])
-            return owner
+            return cls(place, lease, store)
         except BaseException:
             store.close()
             raise
@@ -99,13 +94,10 @@ class Owner:
         if not names:
             return 0
         with self.change():
-            self.store.forget(self._done)
             answers = [(name, self._carry_out(name)) for name in names]
-        self._done = []
         for name, answer in answers:
             if answer is not None:
                 self._inbox.reply(name, answer)
-                self._done.append(name)
         return len(names)
 
     def _carry_out(self, name: str) -> str | None:
@@ -222,16 +214,27 @@ class Asker:
         self._watch = Watch(place)
 
     def ask(
-        self, op: str, lines: Iterator[str] | tuple[str, ...] = (), *, patience: float = 120.0, **arguments: Any
+        self,
+        op: str,
+        lines: Iterable[str] = (),
+        *,
+        name: str = "",
+        patience: float = 120.0,
+        **arguments: Any,
     ) -> Any:
         """Have a request carried out, and return what was answered.
+
+        Parameters
+        ----------
+        name : str
+            From `new_name`, for who may have to ask again and means the same request; it is carried out once.
 
         Raises
         ------
         QueueError
             What was asked for cannot be, or nobody answers.
         """
-        name = self._inbox.put(op, arguments, lines)
+        name = self._inbox.put(op, arguments, lines, name=name)
         end = time.monotonic() + patience
         pause = 0.001
         try:

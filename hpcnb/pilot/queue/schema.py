@@ -29,7 +29,7 @@ CREATE TABLE attempt (
 CREATE TABLE worker (id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, host TEXT, pid INTEGER, job TEXT);
 CREATE TABLE count (state INTEGER PRIMARY KEY, tasks INTEGER NOT NULL);
 CREATE TABLE setting (name TEXT PRIMARY KEY, value);
-CREATE TABLE request (name TEXT PRIMARY KEY, answer TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE request (id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, answer TEXT NOT NULL);
 INSERT INTO count SELECT value, 0 FROM json_each('[0, 1, 2, 3, 4, 5]');
 INSERT INTO setting VALUES ('next', 1), ('edges', 0), ('paused', 0);
 """

@@ -19,6 +19,10 @@ ROOM = 4_000_000
 """Characters of tasks that are given out at once, unless a single one is larger."""
 
 
+REMEMBERED = 1000
+"""Requests at least; many more than are carried out at once."""
+
+
 class Outcome(NamedTuple):
     """How one attempt at a task ended, as its worker tells it.
 
@@ -342,14 +346,10 @@ class Store:
         return row[0] if row else None
 
     def remember(self, request: str, answer: str) -> None:
-        self._db.execute("INSERT INTO request VALUES (?, ?)", (request, answer))
-
-    def forget(self, requests: Iterable[str]) -> None:
-        """Requests that cannot come again, since their files are gone."""
-        self._db.executemany("DELETE FROM request WHERE name = ?", ((name,) for name in requests))
-
-    def remembered(self) -> list[str]:
-        return [row[0] for row in self._db.execute("SELECT name FROM request")]
+        """What is answered to a request, should it come again: its file is there still, or who asked has not had the answer."""
+        id = self._db.execute("INSERT INTO request (name, answer) VALUES (?, ?)", (request, answer)).lastrowid or 0
+        if id % REMEMBERED == 0:
+            self._db.execute("DELETE FROM request WHERE id <= ?", (id - REMEMBERED,))
 
     def close(self) -> None:
         self._db.close()

@@ -15,8 +15,10 @@ import pytest
 
 import hpcnb as hpc
 from hpcnb.pilot.queue import draining
-from hpcnb.queue import drain
+from hpcnb.pilot.queue.lease import Watch
+from hpcnb.queue import launch
 from tests.unit.pilot.tiny import wait_for
+from tests.unit.queues.place import place
 
 
 @pytest.fixture
@@ -82,7 +84,7 @@ def test_templates(q):
 
 def test_a_graph(q):
     """Tasks run after those they wait for; one whose parent failed goes on waiting, until that is mended."""
-    log = q._place.path / "order"
+    log = place(q).path / "order"
     first = q.add_multiple([f"echo {name} >> {log}" for name in "abc"])
     bad = q.add(f"test -e {log}.ok")
     merge = q.add(f"echo merge >> {log}", requires=first)
@@ -114,7 +116,7 @@ def beside(work):
 
 def test_a_task_is_taken_away_while_it_runs(q):
     """Who sets the state of a running task ends its command; the worker goes on with the next one."""
-    pid = q._place.path / "pid"
+    pid = place(q).path / "pid"
     q.add_multiple([f"echo $$ > {pid}.new; mv {pid}.new {pid}; sleep 600; true", "true"])
     thread, errors = beside(q.do)
     wait_for(pid.exists, 30)
@@ -159,7 +161,7 @@ def test_an_owner_is_killed(q):
         subprocess.Popen([sys.executable, "-c", DO], stdout=subprocess.PIPE) as other,
     ):
         wait_for(lambda: 20 <= ended(q) < 120, 60)
-        victim = q._asker._watch.owner()["pid"]
+        victim = Watch(place(q)).owner()["pid"]
         assert victim in (owner.pid, other.pid)
         os.kill(victim, signal.SIGKILL)
         left = other if victim == owner.pid else owner
@@ -177,7 +179,7 @@ def test_only_who_has_a_certificate_is_served(q):
     """Another user who finds the owner's port gets nothing from it."""
     q.add("sleep 2")
     thread, errors = beside(q.do)
-    watch = q._asker._watch
+    watch = Watch(place(q))
     owner = wait_for(watch.owner, 30)
     anonymous = ssl.create_default_context()
     anonymous.check_hostname, anonymous.verify_mode = False, ssl.CERT_NONE
@@ -192,16 +194,16 @@ def test_only_who_has_a_certificate_is_served(q):
         answered()
     thread.join(60)
     assert errors == []
-    assert (q._place.path / "tls").stat().st_mode & 0o777 == 0o700
+    assert (place(q).path / "tls").stat().st_mode & 0o777 == 0o700
 
 
 def test_certificates_are_made_once(q):
     """Of two who start to drain at once one makes the certificates, and both use them."""
-    threads = [beside(lambda: drain.certify(q._place)) for _ in range(4)]
+    threads = [beside(lambda: launch.certify(q._desk, q.name)) for _ in range(4)]
     for thread, errors in threads:
         thread.join(60)
         assert errors == []
-    assert sorted(path.name for path in q._place.path.glob(".tls*")) == []
+    assert sorted(path.name for path in place(q).path.glob(".tls*")) == []
 
 
 def test_launched_on_this_machine(q, monkeypatch):
@@ -211,10 +213,10 @@ def test_launched_on_this_machine(q, monkeypatch):
     q.add_multiple(range(20))
     q.launch(2, pack=True, func=lambda x: x + offset, walltime="5m")
     wait_for(lambda: ended(q) == 20, 60)
-    wait_for(lambda: q._asker._watch.owner() is None, 60)
+    wait_for(lambda: Watch(place(q)).owner() is None, 60)
     assert [task.result for task in q.tasks()] == list(range(10, 30))
-    log = next(q._place.path.glob("runs/*/job.log"))
+    log = next(place(q).path.glob("runs/*/job.log"))
     wait_for(lambda: "nothing is left to do" in log.read_text(), 30)
-    assert {path.stat().st_mode & 0o077 for path in q._place.path.rglob("*")} == {0}
+    assert {path.stat().st_mode & 0o077 for path in place(q).path.rglob("*")} == {0}
     with pytest.raises(hpc.QueueError, match="nodes= of 2 and more are for pack=True"):
         q.launch(2, nodes=2)

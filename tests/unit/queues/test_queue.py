@@ -14,6 +14,7 @@ import hpcnb as hpc
 from hpcnb import cli
 from hpcnb.pilot.queue.lease import newest
 from hpcnb.queue.queue import listing
+from tests.unit.queues.place import place
 
 
 @pytest.fixture
@@ -63,8 +64,8 @@ def test_create_and_connect(q):
     with pytest.raises(hpc.QueueError, match="there is no queue 'other'"):
         hpc.Queue.connect("other")
     assert [str(queue) for queue in hpc.queues()] == [str(q)]
-    assert q._place.path.stat().st_mode & 0o777 == 0o700
-    modes = {path.stat().st_mode & 0o077 for path in q._place.path.rglob("*")}
+    assert place(q).path.stat().st_mode & 0o777 == 0o700
+    modes = {path.stat().st_mode & 0o077 for path in place(q).path.rglob("*")}
     assert modes == {0}
 
 
@@ -173,13 +174,13 @@ def test_many_processes_take(q):
 def test_a_read_only_folder(q):
     """A queue that cannot be written says so, and nothing is half done."""
     if os.getuid() == 0:
-        subprocess.run(["chattr", "+i", q._place / "inbox"], check=False)
-        lift = ["chattr", "-i", q._place / "inbox"]
+        subprocess.run(["chattr", "+i", place(q) / "inbox"], check=False)
+        lift = ["chattr", "-i", place(q) / "inbox"]
     else:
-        (q._place / "inbox").chmod(0o500)
-        lift = ["chmod", "700", q._place / "inbox"]
+        (place(q) / "inbox").chmod(0o500)
+        lift = ["chmod", "700", place(q) / "inbox"]
     try:
-        if os.getuid() == 0 and b"i" not in subprocess.check_output(["lsattr", "-d", q._place / "inbox"]).split()[0]:
+        if os.getuid() == 0 and b"i" not in subprocess.check_output(["lsattr", "-d", place(q) / "inbox"]).split()[0]:
             pytest.skip("this file system cannot be made read-only for root")
         with pytest.raises(hpc.QueueError, match="cannot write .*inbox"):
             q.add("a")
@@ -190,7 +191,7 @@ def test_a_read_only_folder(q):
 
 def test_others_could_write(q):
     """A queue in a folder that others can write to is not used."""
-    q._place.path.chmod(0o777)
+    place(q).path.chmod(0o777)
     with pytest.raises(hpc.QueueError, match="others can write to"):
         hpc.Queue.connect("extract")
 
@@ -212,7 +213,7 @@ def test_a_hundred_queues(isolated, figure):
     found = listing()
     figure(f"100 queues listed in {(time.perf_counter() - start) * 1000:.0f} ms")
     assert [one["ntasks"]["Pending"] for one in found] == [int(number == 7) for number in range(100)]
-    assert newest(hpc.Queue.connect("q008")._place / "owner")[0] == 1  # nobody had to own it for that
+    assert newest(place(hpc.Queue.connect("q008")) / "owner")[0] == 1  # nobody had to own it for that
 
 
 # -- the command line -------------------------------------------------------------------------------------------------

@@ -1,0 +1,166 @@
+"""What can be done with the queues of a site, at the site: called here, or by `python -m hpcnb.pilot.queue.desk` from afar."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import secrets
+import shutil
+import sys
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+from hpcnb.errors import HPCError, QueueError
+from hpcnb.pilot.queue.lease import Lease, Watch
+from hpcnb.pilot.queue.owner import Asker, last_counts
+from hpcnb.pilot.queue.place import Place, refused
+
+MOST = 1_000_000
+"""Bytes of what an attempt has printed that are shown; the files have all of it."""
+
+Lines = Iterable[str]
+
+
+def serve(root: Path, call: str, lines: Lines, arguments: dict[str, Any]) -> Any:
+    """Do something with the queues below a folder.
+
+    Raises
+    ------
+    QueueError
+        It cannot be.
+    """
+    return _CALLS[call](root, lines, **arguments)
+
+
+def _existing(root: Path, name: str) -> Place:
+    place = Place.named(name, root=root)
+    place.check()
+    return place
+
+
+def _create(root: Path, _lines: Lines, *, name: str) -> None:
+    place = Place.named(name, root=root)
+    place.make()
+    Asker(place).ask("status")  # so that its counts are there to be listed
+
+
+def _check(root: Path, _lines: Lines, *, name: str) -> str:
+    return str(_existing(root, name).path)
+
+
+def _names(root: Path, _lines: Lines) -> list[str]:
+    folder = root / "queues"
+    return sorted(path.name for path in folder.iterdir() if _shown(path)) if folder.is_dir() else []
+
+
+def _shown(path: Path) -> bool:
+    return not path.name.startswith(".") and Place(path).exists
+
+
+def _listing(root: Path, lines: Lines) -> list[Any]:
+    """Each queue's name and counts: as its owner has left them, unless there is something new to be carried out."""
+    places = [Place(root / "queues" / name) for name in _names(root, lines)]
+    return [[place.name, last_counts(place) or Asker(place).ask("status")] for place in places]
+
+
+def _ask(root: Path, lines: Lines, *, name: str, op: str, request: str, arguments: dict[str, Any]) -> Any:
+    return Asker(_existing(root, name)).ask(op, lines, name=request, **arguments)
+
+
+def _delete(root: Path, _lines: Lines, *, name: str) -> None:
+    place = _existing(root, name)
+    watch = Watch(place)
+    lease = None if (after := watch.claimable()) is None else Lease.claim(place, after)
+    if lease is None:
+        owner = watch.owner() or {}
+        where = f"process {owner.get('pid')} on {owner.get('host')}"
+        raise QueueError(f"queue {name!r} is in use", where=where, remedy="Pause it and end its jobs first.")
+    lease.drop()
+    aside = place.path.with_name(f".{name}.{secrets.token_hex(4)}")
+    place.path.rename(aside)  # at once gone for all
+    shutil.rmtree(aside)
+
+
+def _log(root: Path, _lines: Lines, *, name: str, attempt: dict[str, Any]) -> str:
+    place = _existing(root, name)
+    parts = [
+        (f"{attempt['worker']}.{one}", attempt[f"{one}_from"] or 0, attempt[f"{one}_to"] or 0) for one in ("out", "err")
+    ]
+    return "".join(_piece(place / "logs" / file, begin, end) for file, begin, end in parts if end > begin)
+
+
+def _piece(path: Path, begin: int, end: int) -> str:
+    start = max(begin, end - MOST)
+    try:
+        with open(path, "rb") as file:
+            file.seek(start)
+            text = file.read(end - start).decode(errors="replace")
+    except FileNotFoundError:
+        return ""
+    return text if start == begin else f"… {start - begin:,} bytes before this are in {path}\n{text}"
+
+
+def _certified(root: Path, _lines: Lines, *, name: str) -> bool:
+    return (_existing(root, name) / "tls").is_dir()
+
+
+def _certify(root: Path, _lines: Lines, *, name: str, files: dict[str, str]) -> None:
+    """Keep the certificates of the owner and the workers, unless there are some."""
+    place = _existing(root, name)
+    aside = place / f".tls.{secrets.token_hex(4)}"
+    with refused(aside):
+        aside.mkdir(mode=0o700)
+        for file, text in files.items():
+            _write(aside / file, text.encode())
+        try:
+            aside.rename(place / "tls")
+        except OSError:
+            shutil.rmtree(aside)
+            if not (place / "tls").is_dir():  # else somebody was faster
+                raise
+
+
+def _keep(root: Path, _lines: Lines, *, name: str, data: str) -> str:
+    """Keep a pickled function where the workers find it."""
+    folder = _existing(root, name) / "functions"
+    path = folder / f"{secrets.token_hex(8)}.pkl"
+    with refused(path):
+        folder.mkdir(mode=0o700, exist_ok=True)
+        _write(path, base64.b64decode(data))
+    return str(path)
+
+
+def _write(path: Path, data: bytes) -> None:
+    with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+        file.write(data)
+
+
+_CALLS: dict[str, Callable[..., Any]] = {
+    "create": _create,
+    "check": _check,
+    "names": _names,
+    "listing": _listing,
+    "ask": _ask,
+    "delete": _delete,
+    "log": _log,
+    "certified": _certified,
+    "certify": _certify,
+    "keep": _keep,
+}
+
+
+def main(root: str, mark: str) -> None:
+    """Do what stdin says, and print what came of it between two marks: a login shell prints what it likes around it."""
+    sys.stdin.reconfigure(encoding="utf-8", errors="surrogateescape")  # type: ignore[union-attr]
+    call, arguments = json.loads(sys.stdin.readline())
+    try:
+        answer = {"value": serve(Path(root), call, sys.stdin, arguments)}
+    except HPCError as exc:
+        answer = {"error": exc.to_json()}
+    sys.stdout.write(f"{mark}{json.dumps(answer)}{mark}\n")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
