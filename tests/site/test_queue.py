@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import signal
 import subprocess
@@ -113,3 +114,48 @@ def test_what_slurm_refuses(q):
     with pytest.raises(hpc.ConfigError, match="there is no argument 'walltme'"):
         q.launch(walltme="1h")
     assert jobs() == []
+
+
+def test_from_afar(sandbox, isolated, short_path):
+    """The same queue from a machine that reaches the site by SSH alone: made, filled, launched, looked at, and removed."""
+    entry = sandbox.site_entry() | {"home": str(short_path())}
+    isolated.configure(json.dumps({"hpcnb": {"default-site": "box", "sites": {"box": entry}}}))
+    q = hpc.Queue.create("far")
+    nasty = "printf '%s' 'it''s \"ü\"; \udcff $(x)'"
+    ids = q.add_multiple([nasty, *["echo $SLURM_JOB_ID"] * 9])
+    q.add("echo merged", requires=ids)
+    with pytest.raises(TypeError):
+        q.add_multiple(["true", object()])
+    with pytest.raises(hpc.QueueError, match="no task 99 to wait for"):
+        q.add("true", requires=[99])
+    assert q.launch(2, pack=True, walltime="2m")[0].isdecimal()
+    until(lambda: count(q) == 11)
+    assert q.log(1) == 'its "ü"; � $(x)'
+    assert q.log(11) == "merged\n"
+    assert [task.task for task in q.tasks()][:2] == [nasty, "echo $SLURM_JOB_ID"]
+    q.add_multiple(range(3))
+    q.launch(func=lambda x: x * 10, walltime="2m")
+    until(lambda: count(q) == 14)
+    assert [task.result for task in q.tasks()][-3:] == [0, 10, 20]
+    assert [str(one) for one in hpc.queues()] == [str(q)]
+    with pytest.raises(hpc.QueueError, match="cannot be drained here"):
+        q.do()
+    q.add("never")
+    claim = q.get()
+    assert claim.task == "never"
+    claim.succeed()
+    with pytest.raises(hpc.QueueError, match="no longer ours"):
+        claim.fail("late")
+    until(lambda: deleted(q))
+    with pytest.raises(hpc.QueueError, match="there is no queue 'far'"):
+        hpc.Queue.connect("far")
+
+
+def deleted(q):
+    """Whether a queue could be removed: not while a job still lets go of it."""
+    try:
+        q.delete()
+    except hpc.QueueError as exc:
+        assert "is in use" in str(exc)  # noqa: PT017
+        return False
+    return True

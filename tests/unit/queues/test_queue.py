@@ -12,6 +12,7 @@ import pytest
 
 import hpcnb as hpc
 from hpcnb import cli
+from hpcnb.pilot.queue import lease
 from hpcnb.pilot.queue.lease import newest
 from hpcnb.queue.queue import listing
 from tests.unit.queues.place import place
@@ -259,3 +260,35 @@ def test_refusals(run, q, words, said):
     assert said in err
     assert "Traceback" not in err
     assert len(q) == 1
+
+
+@pytest.fixture
+def small_disk(tmp_path, monkeypatch, isolated):
+    """A home of 1.5 MiB."""
+    folder = tmp_path / "small"
+    folder.mkdir()
+    done = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=1536k", "tmpfs", folder], capture_output=True, check=False
+    )
+    if done.returncode:
+        pytest.skip("only root can mount a small disk")
+    monkeypatch.setenv("HPCNB_HOME", str(folder / "home"))
+    yield folder
+    subprocess.run(["umount", "--lazy", folder], check=True)
+
+
+def test_a_small_disk(small_disk, monkeypatch):
+    """On a full disk an error names the place and the cause, nothing is half done, and with room again all goes on."""
+    monkeypatch.setattr(lease, "LAPSE", 0.3)
+    q = hpc.Queue.create("extract")
+    q.add_multiple(["true"] * 10)
+    with pytest.raises(hpc.QueueError, match="No space left on device"):
+        q.add_multiple(["x" * 1000] * 10_000)
+    assert len(q) == 10
+    with pytest.raises(hpc.QueueError, match=r"(?s)cannot be (read or )?written.*(full|No space)"):
+        q.add_multiple(["x" * 1000] * 900)  # there is room for the request, but not for the tasks beside it
+    assert len(q) == 10
+    (small_disk / "ballast").write_bytes(bytes(100_000))
+    q.do()
+    assert q.status()["ntasks"]["Succeeded"] == 10
+    assert not any((place(q) / "inbox").iterdir())
