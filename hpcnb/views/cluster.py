@@ -9,6 +9,7 @@ from typing import Any
 
 from hpcnb.model import ClusterStatus, State
 from hpcnb.units import format_duration
+from hpcnb.views.visible import visible
 
 MARKS = {
     State.REQUESTED: "◌",
@@ -39,9 +40,7 @@ def status_line(status: ClusterStatus, now: float) -> str:
     """
     spec = status.spec
     head = f"{spec.name} on {spec.site}" if spec.name != spec.site else spec.name
-    line = f"{head}: {_facts(status, now)}"
-    # What a site says may hold what a terminal obeys.
-    return "".join(character if character.isprintable() else "�" for character in line)
+    return visible(f"{head}: {_facts(status, now)}")
 
 
 def _facts(status: ClusterStatus, now: float) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from html import escape
 
 from hpcnb.model import ClusterStatus, Ending, Reason
+from hpcnb.views.visible import visible
 
 LINES = 12
 """Of the log that are shown."""
@@ -60,8 +61,7 @@ def _parts(ending: Ending) -> tuple[str, str, str, str]:
 
 
 def _line(text: str) -> str:
-    """A line without what a terminal obeys."""
-    return "".join(one if one.isprintable() else " " if one == "\t" else "�" for one in text)
+    return visible(text.replace("\t", " "))
 
 
 def _text(ending: Ending) -> str:

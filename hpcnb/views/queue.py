@@ -6,6 +6,8 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
+from hpcnb.views.visible import visible
+
 COLUMNS = ("Waiting", "Pending", "Running", "Succeeded", "Failed")
 HEADER = ("QueueName", "State", *COLUMNS)
 WIDEST = 80
@@ -26,8 +28,7 @@ def tasks_text(tasks: Sequence[dict[str, Any]]) -> str:
 
 def _cell(task: Any) -> str:
     text = task if isinstance(task, str) else json.dumps(task)
-    # A command line may hold what a terminal obeys.
-    text = "".join(character if character.isprintable() else "�" for character in text[: WIDEST + 1])
+    text = visible(text[: WIDEST + 1])
     return text if len(text) <= WIDEST else f"{text[: WIDEST - 1]}…"
 
 

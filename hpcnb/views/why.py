@@ -7,6 +7,7 @@ import time
 from hpcnb.model import ClusterStatus, JobStatus, Reason, State
 from hpcnb.views.cluster import clock
 from hpcnb.views.ending import facts
+from hpcnb.views.visible import visible
 
 __all__ = ["why"]
 
@@ -21,7 +22,7 @@ def why(status: ClusterStatus, now: float) -> str:
     sentence = f"{status.spec.name} {_predicate(status, now)}"
     if status.unknown_since and status.state is not State.ENDED:
         sentence += f" (so it was {clock(now - status.unknown_since)} ago; the batch system has not answered since)"
-    return " ".join("".join(c if c.isprintable() or c.isspace() else "�" for c in sentence).split())
+    return visible(" ".join(sentence.split()))
 
 
 def _predicate(status: ClusterStatus, now: float) -> str:

@@ -119,7 +119,11 @@ async def test_an_agent_that_is_stopped_hands_over(follower, isolated):
     follower.statuses.clear()
     assert await follower.agent() != first
     await follower.reach(State.READY)
-    assert {path.name for path in (isolated.runtime / ID).iterdir()} == {"scheduler.sock", "session.sock"}
+    assert {path.name for path in (isolated.runtime / ID).iterdir()} == {
+        "scheduler.sock",
+        "session.sock",
+        "dashboard.sock",
+    }
 
 
 async def test_a_pilot_that_is_killed_is_named(follower, isolated):

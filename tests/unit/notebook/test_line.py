@@ -34,5 +34,5 @@ def test_the_help_is_a_notebooks(shell, capsys):
 
 def test_an_unknown_command_is_told_those_there_are(shell):
     """Those of the notebook as well."""
-    with pytest.raises(ConfigError, match=r"commands: up, .*, adapt, attach, push, pull\."):
+    with pytest.raises(ConfigError, match=r"commands: up, .*, adapt, attach, explore, push, pull\."):
         run_line(shell, "nonsense")

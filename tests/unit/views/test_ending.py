@@ -94,4 +94,4 @@ def test_hostile_words(ending):
     assert {*shown.tags} <= {"div", "span", "b", "pre"}
     text = deaths_text(status(ending))
     assert all(character.isprintable() or character == "\n" for character in text)
-    assert ending.message.replace("\x1b", "�").replace("\u202e", "�") in shown.text
+    assert ending.message.replace("\x1b", "␛").replace("\u202e", "�") in shown.text

@@ -108,7 +108,7 @@ def test_every_state_is_there():
 
 def test_hostile_words():
     """What a site says stays on one line, and is not obeyed by a terminal."""
-    assert why(status(State.QUEUED, detail="a\nb\x1b[2J"), NOW) == "fit is queued as job 117: a b�[2J"
+    assert why(status(State.QUEUED, detail="a\nb\x1b[2J"), NOW) == "fit is queued as job 117: a b␛[2J"
 
 
 def test_what_a_future_died_of():
