@@ -45,11 +45,11 @@ def _all_sent(client: NotebookClient) -> bool:
     ready = client.handle is not None and client.handle.status.state is State.READY
     waits = not ready and bool(number) and shell() is None
     if not client.connected and (ready or waits):
-        if waits:
-            sys.stderr.write(
-                f"hpcnb: the end of Python waits for the cluster to take {number} calls; Ctrl-C gives them up\n"
-            )
         with contextlib.suppress(HPCError, OSError, TimeoutError, KeyboardInterrupt, CancelledError):
+            if waits:
+                sys.stderr.write(
+                    f"hpcnb: the end of Python waits for the cluster to take {number} calls; Ctrl-C gives them up\n"
+                )
             client.finish_connecting(None if waits else CONNECTING)
     if not client.connected and number:
         sys.stderr.write(f"hpcnb: {number} submitted calls are lost: their cluster was not ready when Python ended\n")

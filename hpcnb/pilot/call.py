@@ -145,7 +145,8 @@ class Call:
         """
         task = _Task(self, getattr(thread_state, "key", None))
         apart = self.isolate or _is_suspect(task.key)  # one of them may have been to blame: each by itself
-        turns = _turns[task.key] = Turns(dropped(get_worker().state.tasks.get(task.key)))
+        turns = _turns[task.key] = Turns()
+        turns.drop(dropped(get_worker().state.tasks.get(task.key)))  # not before: what comes meanwhile is told to these
         try:
             if apart:
                 return work(

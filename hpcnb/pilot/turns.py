@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Iterable
 from concurrent.futures import CancelledError
 from typing import Any
 
@@ -17,22 +18,18 @@ __all__ = ["DROP", "Turns", "dropped", "hear_as_scheduler", "hear_as_worker"]
 
 DROP = "hpcnb-drop"
 """The message, from the client to the scheduler and from there to the worker."""
+TOGETHER = 0.05
+"""Seconds between the news that nobody wants a call that runs and its end."""
 DROPPED = "hpcnb_dropped"
 """The annotation of a batch that names the calls that nobody wants any more."""
 
 
 class Turns:
-    """Which call of a batch has its turn; made in the thread that runs them.
+    """Which call of a batch has its turn; made in the thread that runs them."""
 
-    Parameters
-    ----------
-    unwanted : collection of int
-        Those that shall not have one.
-    """
-
-    def __init__(self, unwanted: Collection[int] = ()) -> None:
+    def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._unwanted = set(unwanted)
+        self._unwanted: set[int] = set()
         self._thread, self._native = threading.get_ident(), threading.get_native_id()
         self._turn: tuple[int, float] | None = None
         self._ending: threading.Event | None = None
@@ -75,10 +72,14 @@ class Turns:
                 self._ending.set()
                 self._ending = None
 
-    def drop(self, number: int) -> bool:
-        """Give a call no turn, or end the one that it has; False: it does not end."""
+    def drop(self, numbers: Iterable[int]) -> None:
+        """Give calls no turn."""
         with self._lock:
-            self._unwanted.add(number)
+            self._unwanted.update(numbers)
+
+    def end(self, number: int) -> bool:
+        """End the turn that a call has; False: it does not end."""
+        with self._lock:
             if self._turn is None or self._turn[0] != number:
                 return True
             # What it has started is its own, and not what an earlier one has left behind.
@@ -130,10 +131,15 @@ def hear_as_worker(worker: Worker, turns: Callable[[Any], Turns | None], running
         if (task := here.state.tasks.get(key)) is not None:  # it may not have begun
             task.annotations = {**(task.annotations or {}), DROPPED: (*dropped(task), index)}
         if (found := turns(key)) is not None:
-            threading.Thread(target=end, args=(key, index, found), daemon=True).start()
+            found.drop([index])
+            # Who cancels several does not want to see the next one begin when the first one ends.
+            asyncio.get_running_loop().call_later(TOGETHER, begin_end, key, index, found)
+
+    def begin_end(key: Any, index: int, found: Turns) -> None:
+        threading.Thread(target=end, args=(key, index, found), daemon=True).start()
 
     def end(key: Any, index: int, found: Turns) -> None:
-        if not found.drop(index):
+        if not found.end(index):
             running().stop(key, Reschedule())
         running().stop((key, index), CancelledError())  # where it has a process of its own
 
