@@ -32,6 +32,7 @@ def leave(known: weakref.ref[NotebookClient]) -> None:
     loop: Any = client.loop
     if loop.asyncio_loop.is_running() and _all_sent(client):
         client.looks.settle(FAREWELL)
+        client.printed.settle(at_once=True)
         with contextlib.suppress(TimeoutError):  # then it is dropped without a word, which is as good
             asyncio.run_coroutine_threadsafe(farewell(client), loop.asyncio_loop).result(FAREWELL)
 

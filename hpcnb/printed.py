@@ -11,10 +11,12 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-__all__ = ["Cell", "Place", "Printed", "show_with", "streams"]
+__all__ = ["Cell", "Place", "Printed", "settle_all", "show_with", "streams"]
 
 PAUSE = 0.1
 """Seconds between two messages to a front end."""
+HURRIES = 10
+"""Messages more that are shown at once, since somebody waits for them."""
 LINES, LINES_A_SECOND = 1000, 50
 CHARACTERS, CHARACTERS_A_SECOND = 200_000, 10_000
 """What a cell shows at once, and how fast that is renewed: beyond it text is counted, and its end shown."""
@@ -67,6 +69,7 @@ def streams() -> Place:
 
 
 _place: Callable[[], Place] = streams
+_all: weakref.WeakSet[Printed] = weakref.WeakSet()
 
 
 def show_with(place: Callable[[], Place]) -> None:
@@ -212,6 +215,12 @@ class Cell:
             self._told, self._new = self._counted, False
 
 
+def settle_all() -> None:
+    """Wait until all that has come is shown, of whichever client."""
+    for one in list(_all):
+        one.settle(at_once=True)
+
+
 class Printed:
     """What one client hears of what its tasks print, and the thread that shows it.
 
@@ -229,9 +238,11 @@ class Printed:
         self._changed = threading.Condition()
         self._thread: threading.Thread | None = None
         self._unshown: set[Cell] = set()
-        self._hurry = False
+        self._came = self._seen = self._shown = 0
+        self._hurry, self._hurried, self._hurries = False, 0.0, 0.0
         self._next: int | None = None
         self._returning = False
+        _all.add(self)
 
     def expect(self, tasks: Iterable[tuple[Any, str, int]]) -> None:
         """Show what these tasks print in the cell that runs now.
@@ -249,14 +260,29 @@ class Printed:
         while len(self._tasks) > REMEMBERED:
             self._tasks.popitem(last=False)
 
-    def settle(self) -> None:
-        """Wait until what has come by now is shown."""
-        if self._news or self._unshown:
-            with self._changed:
-                self._hurry = True
-                self._changed.notify_all()
-                self._changed.wait_for(lambda: not (self._news or self._unshown), SETTLING)
-                self._hurry = False
+    def settle(self, *, at_once: bool = False) -> None:
+        """Wait until what has come by now is shown.
+
+        Parameters
+        ----------
+        at_once : bool
+            Also if that was asked for often of late; else who brings a thousand results would have a thousand messages shown.
+        """
+        if self._came == self._shown or not (at_once or self._may_hurry()):
+            return
+        with self._changed:
+            came, self._hurry = self._came, True
+            self._changed.notify_all()
+            self._changed.wait_for(lambda: self._shown >= came, SETTLING)
+
+    def _may_hurry(self) -> bool:
+        now = time.monotonic()
+        self._hurries = max(0.0, self._hurries - (now - self._hurried) / PAUSE)
+        self._hurried = now
+        if self._hurries >= HURRIES:
+            return False
+        self._hurries += 1
+        return True
 
     # -- what the client's loop says -------------------------------------------------------------------------------------
 
@@ -267,6 +293,7 @@ class Printed:
         self._returning, self._next = False, next
         with self._changed:
             self._news.append((entries, size))
+            self._came += 1
             if self._thread is None:
                 self._thread = threading.Thread(target=self._show_all, name="hpcnb-printed", daemon=True)
                 self._thread.start()
@@ -280,29 +307,32 @@ class Printed:
     # -- in its thread ---------------------------------------------------------------------------------------------------
 
     def _show_all(self) -> None:
-        shown = 0.0
+        last = 0.0
         while True:
             with self._changed:
-                while not self._news:
-                    pause = shown + PAUSE - time.monotonic() if self._unshown and not self._hurry else None
-                    if self._unshown and (pause is None or pause <= 0):
+                while not (self._news or (self._unshown and self._hurry)):
+                    pause = last + PAUSE - time.monotonic() if self._unshown else None
+                    if pause is not None and pause <= 0:
                         break
                     self._changed.wait(pause)
-            self._read()
-            if self._hurry or time.monotonic() >= shown + PAUSE:
-                for cell in list(self._unshown):
+            read = self._read()
+            if self._hurry or time.monotonic() >= last + PAUSE:
+                for cell in self._unshown:
                     cell.publish()
-                shown = time.monotonic()
+                self._unshown.clear()
+                last = time.monotonic()
                 with self._changed:
-                    self._unshown.clear()
+                    self._shown, self._hurry = read, False
                     self._changed.notify_all()
 
-    def _read(self) -> None:
+    def _read(self) -> int:
+        """Take what has come; returns the number of the last."""
         while self._news:
-            entries, size = self._news[0]
+            entries, size = self._news.popleft()
             for entry in entries:
                 if (task := self._tasks.get(entry[0])) is not None:
                     self._unshown.add(task.cell)
                     task.cell.add(task, entry)
-            self._news.popleft()
             self._taken(size)
+            self._seen += 1
+        return self._seen

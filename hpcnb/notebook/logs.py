@@ -76,7 +76,7 @@ class Explorer:
         """Show it under the cell that runs now; with its fields only on a page, where somebody can use them."""
         lines = background().run(self._search())
         self.page.value = lines_html(lines)
-        data = self.box._repr_mimebundle_()
+        data = self.box._repr_mimebundle_() if on_page else {}
         static = {"text/html": lines_html(lines), "text/plain": lines_text(lines)}
         display({**data, **static}, raw=True)
 

@@ -8,7 +8,7 @@ import uuid
 from typing import TYPE_CHECKING, Any
 
 from hpcnb.notebook.output import View, inner_view
-from hpcnb.printed import Place, streams
+from hpcnb.printed import Place, settle_all, streams
 
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
@@ -21,7 +21,14 @@ def place_of(shell: InteractiveShell) -> Place:
     kernel: Any = getattr(shell, "kernel", None)
     if kernel is None:
         return streams()
+    if settle not in shell.events.callbacks["post_run_cell"]:
+        shell.events.register("post_run_cell", settle)
     return _Output(inner_view(shell), kernel.get_parent().get("header", {}).get("msg_id", ""))
+
+
+def settle(_: object) -> None:
+    """At the end of a cell, show what has come: programs that run notebooks hear of no cell after its end."""
+    settle_all()
 
 
 class _Output:

@@ -256,9 +256,9 @@ class _Task:
             raise RuntimeError("this process has not called isolate_from_here()")
         killed = 0
         while killed < POISON:
-            ended = _isolation.run(
-                job, functools.partial(self.within, args, kwargs, StandIn.of_worker(self.key)), _room
-            )
+            work = functools.partial(self.within, args, kwargs, StandIn.of_worker(self.key))
+            out = _running.watch.tape_of_children() if _running.watch is not None else None
+            ended = _isolation.run(job, work, _room, out)
             if isinstance(ended, Outcome):
                 if ended.error is not None:
                     raise ended.error

@@ -75,7 +75,13 @@ class Isolation:
             _serve(theirs, parent)
         theirs.close()
 
-    def run(self, job: Job, work: Callable[[Callable[[str], None]], Any], room: Callable[[], float]) -> Any:
+    def run(
+        self,
+        job: Job,
+        work: Callable[[Callable[[str], None]], Any],
+        room: Callable[[], float],
+        out: int | None = None,
+    ) -> Any:
         """Run something in a process of its own; returns its value, or a `Verdict`.
 
         Parameters
@@ -86,13 +92,17 @@ class Isolation:
             Is pickled, with all that it needs; gets what has the worker's thread ``secede`` or ``rejoin``.
         room : callable
             How many bytes the process may have now.
+        out : int, optional
+            A descriptor for its stdout and stderr; by default they are this process's.
         """
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with ours:
             with theirs:
                 descriptor, crash = shared(work), os.memfd_create("hpcnb-crash")
                 try:
-                    socket.send_fds(self._server, [b"."], [theirs.fileno(), descriptor, crash])
+                    socket.send_fds(
+                        self._server, [b"."], [theirs.fileno(), descriptor, crash, 1 if out is None else out]
+                    )
                 except OSError:
                     _give_up()
                 os.close(descriptor)
@@ -176,7 +186,7 @@ def _serve(control: socket.socket, parent: int) -> None:
                 os.read(reader, SMALL)
                 _reap(born)
             if control in ready:
-                message, descriptors, _, _ = socket.recv_fds(control, 1, 3)
+                message, descriptors, _, _ = socket.recv_fds(control, 1, 4)
                 if not message:
                     os._exit(0)
                 _bear(control, [reader, writer], born, descriptors)
@@ -211,7 +221,7 @@ def _reap(born: dict[int, socket.socket]) -> None:
             channel.close()
 
 
-def _become(channel: socket.socket, server: int, descriptor: int, crash: int) -> None:
+def _become(channel: socket.socket, server: int, descriptor: int, crash: int, out: int) -> None:
     """In the process of a call: run it, send its value, never return."""
     code = 1
     try:
@@ -219,6 +229,8 @@ def _become(channel: socket.socket, server: int, descriptor: int, crash: int) ->
         if os.getppid() != server:
             os._exit(1)
         faulthandler.enable(crash)
+        os.dup2(out, 1)
+        os.dup2(out, 2)
         with contextlib.suppress(OSError):  # of all on this node, it is the one to go when memory ends
             Path("/proc/self/oom_score_adj").write_text("1000")
         _print_by_lines()

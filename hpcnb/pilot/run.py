@@ -12,7 +12,7 @@ Layout (0700, files 0600)::
     scheduler.json  Dask's scheduler file
     dashboard.json  where the pages of Dask's dashboard are served
     sessions.json   where the session host listens
-    logs/           scheduler.log, sessions.log, worker-<name>.log
+    logs/           scheduler.log, sessions.log, worker-<name>.log and what says whose lines these are, worker-<name>.tasks
     rendezvous/     where the agent leaves word when it cannot reach the gateway
     memory-<node>.json  the most memory that the processes of a node had, when that was much
     ended.json      how it ended, written last

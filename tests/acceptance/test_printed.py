@@ -238,7 +238,7 @@ def test_the_explorer_searches_in_place(notebook):
     for on_page in (True, False):
         cell = notebook.wait(notebook.send("%hpc explore grumbles", allow_stdin=on_page))
         (shown,) = [content["data"] for kind, content in cell.outputs if kind == "display_data"]
-        assert ("application/vnd.jupyter.widget-view+json" in shown) == on_page
+        assert on_page == ("application/vnd.jupyter.widget-view+json" in shown)
         assert "careful 2" in shown["text/plain"]
         assert "careful 2" in shown["text/html"]
     found = run(

@@ -113,3 +113,33 @@ def test_a_task_of_plain_dask_is_attributed_too(cluster):
     future = cluster.client.submit(plain, 1)
     assert future.result() == 1
     assert hpc.handle.run(cluster.handle.printed(future.key))[0]["text"] == "plain 1\n"
+
+
+def apart(folder, me, other):
+    """Print in a process of its own, beside another task."""
+    meet(folder, f"{me}0", f"{other}0")
+    print(me, "python")
+    os.write(2, f"{me} descriptor\n".encode())
+    subprocess.run(["echo", me, "child"], check=True)
+    meet(folder, f"{me}1", f"{other}1")
+
+
+def test_processes_of_their_own_do_not_mix(cluster, tmp_path):
+    """Isolated tasks have a file of their own as well, from their interpreter to their children."""
+    futures = [hpc.task(isolate=True)(apart)(str(tmp_path), me, other) for me, other in ("gh", "hg")]
+    hpc.wait(futures)
+    for me, future in zip("gh", futures, strict=True):
+        assert future.logs() == f"{me} python\n{me} descriptor\n{me} child\n"
+
+
+def test_a_thousand_results_do_not_wait_for_their_lines(cluster, capsys):
+    """Who brings results one by one while tasks print is not held up each time, and has all lines in the end."""
+    began = time.monotonic()
+    for future in hpc.map(plain, range(1000), batch_size=10):
+        future.result()
+    took = time.monotonic() - began
+    for one in list(hpc.printed._all):
+        one.settle(at_once=True)
+    lines = [line.partition("plain ")[2] for line in capsys.readouterr().out.splitlines() if "] on " in line]
+    assert sorted(map(int, lines)) == list(range(1000))
+    assert took < 30

@@ -106,13 +106,15 @@ class Capture:
 
     def end(self, job: Job) -> None:
         """It has ended; may be said twice."""
-        if _seek(1, 0, _END) != self.tape.end:
-            self.claim()
-        if mine.tape is not None:
-            self._claim_own(mine.tape)
-        if job.speaker is not None:
-            speaker, job.speaker, mine.speaker = job.speaker, None, None
-            self._close(speaker)
+        self._leave(job)
+        if self.outbox.full:  # ahead of the news that the task has ended
+            with self._lock:
+                self._publish(last=True)
+
+    def tape_of_children(self) -> int | None:
+        """Where processes for this thread's task may write; None: where this one does."""
+        tape = self.before_child()
+        return None if tape is None else tape.descriptor
 
     def carry(self) -> None:
         """What this thread runs goes on as a coroutine, in another one."""
@@ -120,12 +122,20 @@ class Capture:
 
     def turn(self, job: Job, member: int) -> None:
         """The next call of a batch begins, or the same one again."""
-        if _seek(1, 0, _END) != self.tape.end or job.speaker is not None or mine.tape is not None:
-            self.end(job)
+        self._leave(job)
         if job.member == member:
             job.repeated += 1
         else:
             job.repeated, job.member = 0, member
+
+    def _leave(self, job: Job) -> None:
+        if _seek(1, 0, _END) != self.tape.end:
+            self.claim()
+        if mine.tape is not None:
+            self._claim_own(mine.tape)
+        if job.speaker is not None:
+            speaker, job.speaker, mine.speaker = job.speaker, None, None
+            self._close(speaker)
 
     def _claim_own(self, tape: Tape) -> None:
         with self._lock:
@@ -249,7 +259,6 @@ class Capture:
                 self._index.over(who)
                 if who.open:  # nobody is to wait for the rest of it
                     self.outbox.add((who.key, who.member, who.attempt, who.kind & 3), time.time(), b"\n")
-                self._publish(last=True)
 
     # -- from time to time -----------------------------------------------------------------------------------------------
 

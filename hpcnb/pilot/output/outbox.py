@@ -46,6 +46,11 @@ class Outbox:
         self._told: OrderedDict[Name, int] = OrderedDict()
         self._cut: dict[Name, _Cut] = {}
 
+    @property
+    def full(self) -> bool:
+        """Whether there is anything to be sent."""
+        return bool(self._entries or self._cut)
+
     def add(self, name: Name, time: float, data: bytes) -> None:
         """Take some text."""
         told = self._told.get(name, 0)
