@@ -16,6 +16,8 @@ __all__ = ["Counts", "Summary", "from_message", "to_message"]
 
 RECENT = 10.0
 """Seconds over which the rate is the mean, the later ones counting more."""
+PIECE = 0.1
+"""Seconds whose calls count alike."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,20 +80,6 @@ class Summary:
         return self.left == 0 < self.total
 
 
-@dataclass(slots=True, eq=False)
-class _Running:
-    """A task that is with a worker, and what the worker has told of it."""
-
-    since: float
-    size: int
-    worker: str
-    tally: dict[str, Any] | None = None
-
-    def ended(self) -> int:
-        """Calls that have ended, though the task has not."""
-        return self.tally["done"] + self.tally["failed"] if self.tally else 0
-
-
 class Counts:
     """The counters of one group; each method is O(1), whatever the number of tasks.
 
@@ -103,8 +91,9 @@ class Counts:
     def __init__(self, id: str, label: str) -> None:
         self.id, self.label = id, label
         self._begun = self._changed = time.monotonic()
-        self._count = dict.fromkeys(("waiting", "queued", "running", "done", "failed", "cancelled"), 0)
-        self._running: dict[Any, _Running] = {}
+        self.count = dict.fromkeys(("waiting", "queued", "running", "done", "failed", "cancelled"), 0)
+        self._running: dict[Any, tuple[float, Any]] = {}  # since when, on which worker
+        self._told: dict[Any, dict[str, Any]] = {}  # of those, what their worker has told of a batch
         self._ahead = {"done": 0, "failed": 0}  # of what runs: calls that have ended, though their batch has not
         self._bad: dict[Any, int] = {}
         self.cached = self._retried = 0
@@ -112,39 +101,47 @@ class Counts:
         self._slowest: list[tuple[float, int, str, str]] = []
         self._errors: list[tuple[str, str, str]] = []
         self._ordinals = itertools.count()
-        self._recent, self._recent_at = 0.0, self._begun
+        self._recent, self._recent_at, self._lately = 0.0, self._begun, 0
 
     @property
     def ended(self) -> bool:
         """Whether nothing of it is to be done."""
-        return not any(self._count[state] for state in ("waiting", "queued", "running"))
+        return not any(self.count[state] for state in ("waiting", "queued", "running"))
 
     # -- what moves them -----------------------------------------------------------------------------------------------
 
-    def enter(self, key: Any, state: str, size: int, *, again: bool, worker: str = "") -> None:
-        """A task of so many calls has come to wait, or to a worker; `again`: it had been further."""
-        self._changed = time.monotonic()
-        self._retried += size * again
-        self._count[state] += size
-        if state == "running":
-            self._running[key] = _Running(self._changed, size, worker)
+    def enter(self, state: str, size: int, *, again: bool) -> None:
+        """A task of so many calls waits; `again`: it had been begun."""
+        self.count[state] += size
+        if again:
+            self._retried += size
+
+    def begin(self, key: Any, state: str, size: int, worker: Any, *, again: bool) -> None:
+        """A task goes to a worker, from a state; empty: it is new."""
+        if state:
+            self.leave(key, state, size)
+        if again:
+            self._retried += size
+        self.count["running"] += size
+        self._running[key] = (time.monotonic(), worker)
 
     def leave(self, key: Any, state: str, size: int) -> None:
         """A task is in a state no longer."""
-        if state == "running" and (task := self._running.pop(key, None)):
-            self._tell(task, None)
-        if state == "failed":
+        if state == "running":
+            self._running.pop(key, None)
+            self._put(key, None)
+        elif state == "failed":
             self._errors = [error for error in self._errors if error[0] != str(key)]
-        if state == "done":
+        elif state == "done":
             bad = self._bad.pop(key, 0)
-            self._count["failed"] -= bad
+            self.count["failed"] -= bad
             size -= bad
-        self._count[state] -= size
+        self.count[state] -= size
 
     def cancel(self, size: int) -> None:
         """So many calls are not wanted any more."""
         self._changed = time.monotonic()
-        self._count["cancelled"] += size
+        self.count["cancelled"] += size
 
     def take_back(self, key: Any, number: int) -> None:
         """So many calls of a batch that have failed are about to be sent again."""
@@ -152,66 +149,80 @@ class Counts:
         number = min(number, bad)
         if left := bad - number:
             self._bad[key] = left
-        self._count["failed"] -= number
+        self.count["failed"] -= number
         self._retried += number
         self._errors = [error for error in self._errors if not error[0].startswith(f"{key}[")]
 
     def tell(self, key: Any, tally: dict[str, Any]) -> None:
         """A worker tells how far it is with a batch, since its beginning."""
-        if task := self._running.get(key):
-            self._passed(self._tell(task, tally))
+        if key in self._running:
+            self._passed(self._put(key, tally))
 
-    def _tell(self, task: _Running, tally: dict[str, Any] | None) -> int:
+    def _put(self, key: Any, tally: dict[str, Any] | None) -> int:
         """Put what a worker tells of a batch in the place of what it has told before; gives by how many more have ended."""
-        before, task.tally = task.tally or {}, tally
-        for name in self._ahead:
-            self._ahead[name] += (tally or {}).get(name, 0) - before.get(name, 0)
-        return task.ended() - sum(int(before.get(name, 0)) for name in self._ahead)
+        before = self._told.pop(key, None)
+        if tally is not None:
+            self._told[key] = tally
+        more = 0
+        for name in self._ahead if before or tally else ():
+            change = (tally[name] if tally else 0) - (before[name] if before else 0)
+            self._ahead[name] += change
+            more += change
+        return more
 
     def finish(self, key: Any, size: int, seconds: float) -> None:
         """A task has left its worker with a value."""
-        task = self._running.pop(key, None) or _Running(0.0, size, "")
-        tally, ended = task.tally, task.ended()
-        self._tell(task, None)
-        bad = tally["failed"] if tally else 0
-        self._count["running"] -= size
-        self._count["done"] += size - bad
-        self._count["failed"] += bad
-        self._passed(size - ended)
-        if tally:
-            self._take(key, tally, task.worker)
-        else:
+        _, worker = self._running.pop(key, (0.0, ""))
+        count = self.count
+        count["running"] -= size
+        if (tally := self._told.get(key)) is None:
+            count["done"] += size
+            self._passed(size)
             self._times.add(seconds)
-            self._slow(seconds, str(key), task.worker)
-        if bad:
-            self._bad[key] = bad
+            if len(self._slowest) < FEW or seconds > self._slowest[0][0]:
+                self._slow(seconds, key, None, worker)
+            return
+        count["done"] += size - tally["failed"]
+        count["failed"] += tally["failed"]
+        self._passed(size + self._put(key, None))
+        self._take(key, tally, worker)
+        if tally["failed"]:
+            self._bad[key] = tally["failed"]
 
     def fail(self, key: Any, size: int, message: str, worker: str) -> None:
         """A task has failed, by itself if there is a message."""
         self._changed = time.monotonic()
-        self._count["failed"] += size
+        self.count["failed"] += size
         self._passed(size)
         if message and len(self._errors) < FEW:
             self._errors.append((str(key), words(message), worker))
 
-    def _take(self, key: Any, tally: dict[str, Any], worker: str) -> None:
+    def _take(self, key: Any, tally: dict[str, Any], worker: Any) -> None:
         self._times.add_all(tally)
         self._retried += tally["retried"]
         for seconds, index in tally["slowest"]:
-            self._slow(seconds, f"{key}[{index}]", worker)
+            self._slow(seconds, key, index, worker)
         for index, message in tally["errors"][: FEW - len(self._errors)]:
-            self._errors.append((f"{key}[{index}]", message, worker))
+            self._errors.append((f"{key}[{index}]", message, str(worker)))
 
-    def _slow(self, seconds: float, name: str, worker: str) -> None:
-        if len(self._slowest) < FEW:
-            heapq.heappush(self._slowest, (seconds, next(self._ordinals), name, worker))
-        elif seconds > self._slowest[0][0]:
-            heapq.heapreplace(self._slowest, (seconds, next(self._ordinals), name, worker))
+    def _slow(self, seconds: float, key: Any, index: int | None, worker: Any) -> None:
+        if len(self._slowest) < FEW or seconds > self._slowest[0][0]:
+            name = str(key) if index is None else f"{key}[{index}]"
+            heapq.heappush(self._slowest, (seconds, next(self._ordinals), name, str(worker)))
+            if len(self._slowest) > FEW:
+                heapq.heappop(self._slowest)
 
     def _passed(self, number: int) -> None:
+        """So many calls have ended just now."""
         self._changed = now = time.monotonic()
-        self._recent = self._recent * math.exp((self._recent_at - now) / RECENT) + number
-        self._recent_at = now
+        self._lately += number
+        if now > self._recent_at + PIECE:
+            self._fade(now)
+
+    def _fade(self, now: float) -> None:
+        """Let what has ended lately count less, the longer ago it is."""
+        self._recent = self._recent * math.exp((self._recent_at - now) / RECENT) + self._lately
+        self._recent_at, self._lately = now, 0
 
     # -- what is told --------------------------------------------------------------------------------------------------
 
@@ -227,7 +238,7 @@ class Counts:
         """
         now = time.monotonic()
         run = min(len(self._running), cores + beside)
-        count, done, failed = self._count, self._ahead["done"], self._ahead["failed"]
+        count, done, failed = self.count, self._ahead["done"], self._ahead["failed"]
         return Summary(
             id=self.id,
             label=self.label,
@@ -251,7 +262,8 @@ class Counts:
     def _rate(self, now: float) -> float:
         # At the beginning there is less than those seconds, and no sum over them.
         seen = RECENT * -math.expm1((self._begun - now) / RECENT)
-        return self._recent * math.exp((self._recent_at - now) / RECENT) / max(seen, 1e-3)
+        self._fade(now)
+        return self._recent / max(seen, 1e-3)
 
     def _moments(self) -> dict[str, float]:
         number = max(1, self._times.number)
@@ -261,7 +273,7 @@ class Counts:
     def _longest(self, now: float) -> tuple[tuple[str, float, str], ...]:
         # In the order in which they came to a worker.
         some = itertools.islice(self._running.items(), FEW)
-        return tuple((str(key), now - task.since, task.worker) for key, task in some)
+        return tuple((str(key), now - since, str(worker)) for key, (since, worker) in some)
 
 
 def to_message(summary: Summary) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import statistics
 import time
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -48,6 +49,7 @@ class History(SchedulerPlugin):
         self._begun = time.time()
         self._width = FINEST
         self._nodes: dict[str, Node] = {}
+        self._of: dict[str, Node] = {}
         self._tasks: list[tuple[str, float, float, str, bool]] = []
         self._shortest = 0.0
         self._number = 0
@@ -55,12 +57,13 @@ class History(SchedulerPlugin):
 
     def add_worker(self, scheduler: Scheduler, worker: str) -> None:
         state = scheduler.workers[worker]
-        node = self._node(state)
+        node = self._of[worker] = self._nodes.setdefault(_node_of(state), Node(since=time.time()))
         node.cores, node.until = node.cores + state.nthreads, 0.0
         node.most = max(node.most, node.cores)
 
     def remove_worker(self, scheduler: Scheduler, worker: str, **more: Any) -> None:
         # Dask tells of it when it knows the worker no longer.
+        self._of.pop(worker, None)
         left: dict[str, int] = {}
         for state in scheduler.workers.values():
             left[_node_of(state)] = left.get(_node_of(state), 0) + state.nthreads
@@ -68,27 +71,29 @@ class History(SchedulerPlugin):
             node.cores = left.get(name, 0)
             node.until = 0.0 if node.cores else node.until or time.time()
 
-    def transition(self, key: Any, start: str, finish: str, *args: Any, **more: Any) -> None:
-        if start != "processing" or not (times := more.get("startstops")):
-            return
-        worker = self._scheduler.workers.get(more.get("worker"))
-        for one in times if worker is not None else ():
+    def took(self, key: Any, address: Any, times: Iterable[Mapping[str, Any]], *, failed: bool) -> float:
+        """A task has run, as its worker tells; how many seconds."""
+        seconds = 0.0
+        node = self._of.get(address)
+        for one in times:
             if one["action"] == "compute":
-                self._worked(worker, key, one["start"], one["stop"], failed=finish == "erred")
+                start, stop = one["start"], one["stop"]
+                seconds += stop - start
+                if node is not None:
+                    self._number += 1
+                    self._fill(node, start - self._begun, stop - self._begun)
+                    if stop - start >= self._shortest:
+                        self._remember(key, address, start, stop, failed=failed)
+        return seconds
 
-    def _node(self, worker: WorkerState) -> Node:
-        return self._nodes.setdefault(_node_of(worker), Node(since=time.time()))
-
-    def _worked(self, worker: WorkerState, key: Any, start: float, stop: float, *, failed: bool) -> None:
-        self._number += 1
-        self._fill(self._node(worker), max(0.0, start - self._begun), max(0.0, stop - self._begun))
-        if stop - start >= self._shortest:
-            self._tasks.append((str(worker.name), start, stop, self._name(key), failed))
-            if len(self._tasks) > TASKS:
-                self._shortest = statistics.median(stop - start for _, start, stop, _, _ in self._tasks)
-                # Where all are equally long, the later half is as good a sample as any.
-                longer = [task for task in self._tasks if task[2] - task[1] > self._shortest]
-                self._tasks = longer or self._tasks[TASKS // 2 :]
+    def _remember(self, key: Any, address: str, start: float, stop: float, *, failed: bool) -> None:
+        worker = self._scheduler.workers.get(address)
+        self._tasks.append((str(worker and worker.name), start, stop, self._name(key), failed))
+        if len(self._tasks) > TASKS:
+            self._shortest = statistics.median(stop - start for _, start, stop, _, _ in self._tasks)
+            # Where all are equally long, the later half is as good a sample as any.
+            longer = [task for task in self._tasks if task[2] - task[1] > self._shortest]
+            self._tasks = longer or self._tasks[TASKS // 2 :]
 
     def _name(self, key: Any) -> str:
         task = self._scheduler.tasks.get(key)
@@ -98,7 +103,13 @@ class History(SchedulerPlugin):
         while stop >= self._width * COLUMNS:
             self._coarsen()
         first, last = int(start / self._width), int(stop / self._width)
-        node.busy.extend([0.0] * (last + 1 - len(node.busy)))
+        if start < 0:  # by its worker's clock it had begun before there was a scheduler
+            start, first, last = 0.0, 0, max(0, last)
+        if last >= len(node.busy):
+            node.busy.extend([0.0] * (last + 1 - len(node.busy)))
+        if first == last:
+            node.busy[last] += stop - start
+            return
         for place in range(first, last + 1):
             there = min(stop, (place + 1) * self._width) - max(start, place * self._width)
             node.busy[place] += there

@@ -12,6 +12,7 @@ from distributed.diagnostics.plugin import SchedulerPlugin
 from distributed.scheduler import Scheduler, TaskState
 
 from hpcnb.pilot.counts import Counts, to_message
+from hpcnb.pilot.history import History
 from hpcnb.pilot.keeper import SIZE, state_of
 from hpcnb.pilot.tally import TALLY, WORK
 
@@ -37,6 +38,10 @@ STATES = {
     "erred": "failed",
 }
 """Dask's word, and ours."""
+FURTHER = frozenset({"memory", "erred", "processing"})
+"""States in which a task has been begun."""
+OVER = frozenset({"memory", "erred", "released", ""})
+"""States from which it is forgotten without being missed; empty: it never was in any."""
 
 
 class Work(SchedulerPlugin):
@@ -47,12 +52,15 @@ class Work(SchedulerPlugin):
     Parameters
     ----------
     scheduler : Scheduler
+    history : History
+        Which is told of each task that has run.
     """
 
     name = "hpcnb-work"
 
-    def __init__(self, scheduler: Scheduler) -> None:
+    def __init__(self, scheduler: Scheduler, history: History) -> None:
         self._scheduler: Any = scheduler
+        self._history = history
         self._groups: OrderedDict[str, Counts] = OrderedDict()
         self._lookers: dict[str, set[str]] = {}
         self._due: dict[str, asyncio.TimerHandle] = {}
@@ -66,46 +74,58 @@ class Work(SchedulerPlugin):
     # -- what the scheduler tells --------------------------------------------------------------------------------------
 
     def transition(self, key: Any, start: str, finish: str, *args: Any, **more: Any) -> None:
-        task: TaskState = self._scheduler.tasks[key]
-        if task.annotations and start != finish and (named := task.annotations.get(WORK)):
-            self._moved(task, named, start, finish, more)
-
-    def _moved(self, task: TaskState, named: tuple[str, str], start: str, finish: str, more: dict[str, Any]) -> None:
-        key, size = task.key, (task.annotations or {}).get(SIZE) or 1
-        if start == "released":
-            start = self._left.pop(key, "")
+        # Some six times for each task: what is not needed is not done, and what is frequent comes first.
         if finish == "released":
             self._left[key] = start
             return
-        counts = self._groups.get(named[0])
+        if start == "released":
+            start = self._left.pop(key, "")
+        if finish == "forgotten" and start in OVER:
+            return
+        task: TaskState = self._scheduler.tasks[key]
+        annotations = task.annotations
+        if annotations and WORK in annotations and start != finish:
+            self._moved(task, annotations, start, finish, more)
+        elif start == "processing":
+            self._took(key, finish, more)
+
+    def _moved(
+        self, task: TaskState, annotations: dict[str, Any], start: str, finish: str, more: dict[str, Any]
+    ) -> None:
+        group = annotations[WORK][0]
+        counts = self._groups.get(group)
         if counts is None:
             if start:  # of a group that was forgotten
                 return
-            counts = self._new(*named)
-        if finish == "forgotten":
-            self._forgotten(counts, key, start, size)
+            counts = self._new(*annotations[WORK])
+        size = annotations.get(SIZE) or 1
+        if start == "processing":
+            seconds = self._took(task.key, finish, more)
+        if finish == "processing":
+            worker = task.processing_on
+            counts.begin(task.key, STATES.get(start, ""), size, worker and worker.name, again=start in FURTHER)
         elif finish == "memory" and start == "processing":
-            counts.finish(key, size, _seconds(more))
+            counts.finish(task.key, size, seconds)
         else:
             self._entered(counts, task, start, finish, size)
-        self._show_soon(counts.id)
+        if group in self._lookers and group not in self._due:
+            self._show_soon(group)
 
-    def _forgotten(self, counts: Counts, key: Any, start: str, size: int) -> None:
-        if start in STATES and start not in ("memory", "erred"):
-            counts.leave(key, STATES[start], size)
-            counts.cancel(size)
+    def _took(self, key: Any, finish: str, more: dict[str, Any]) -> float:
+        times = more.get("startstops")
+        return self._history.took(key, more.get("worker"), times, failed=finish == "erred") if times else 0.0
 
     def _entered(self, counts: Counts, task: TaskState, start: str, finish: str, size: int) -> None:
         if start:
             counts.leave(task.key, STATES[start], size)
-        if finish == "erred":
+        if finish == "forgotten":
+            counts.cancel(size)
+        elif finish == "erred":
             by_itself = task.exception_blame in (None, task)
             worker = self._name(next(iter(task.erred_on or ()), ""))
             counts.fail(task.key, size, (task.exception_text or "it failed") if by_itself else "", worker)
-            return
-        worker = str(task.processing_on.name) if task.processing_on else ""
-        further = start in ("processing", "memory", "erred")
-        counts.enter(task.key, STATES[finish], size, again=further, worker=worker)
+        else:
+            counts.enter(STATES[finish], size, again=start in FURTHER)
 
     def _new(self, id: str, label: str) -> Counts:
         if len(self._groups) >= MOST:
@@ -207,9 +227,3 @@ class Work(SchedulerPlugin):
             for task in worker.long_running
             if (task.annotations or {}).get(WORK, ("",))[0] == group
         )
-
-
-def _seconds(more: dict[str, Any]) -> float:
-    """How long a task took, as its worker has told."""
-    times = more.get("startstops") or ()
-    return float(sum(one["stop"] - one["start"] for one in times if one["action"] == "compute"))

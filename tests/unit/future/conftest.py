@@ -11,6 +11,7 @@ from distributed import LocalCluster
 from hpcnb import serializing
 from hpcnb.future import batches
 from hpcnb.kept import NotebookClient
+from hpcnb.pilot.history import History
 from hpcnb.pilot.keeper import Keeper
 from hpcnb.pilot.known import Known
 from hpcnb.pilot.work import Work
@@ -33,8 +34,9 @@ def dask_cluster():
     anywhere = {"dashboard_address": "127.0.0.1:0"}
     options = {"processes": False, "protocol": "tcp://", "dashboard_address": None, "scheduler_kwargs": anywhere}
     with LocalCluster(n_workers=1, threads_per_worker=2, **options) as cluster:
-        for plugin in (Keeper, Known, Work):
+        for plugin in (Keeper, Known):
             cluster.scheduler.add_plugin(plugin(cluster.scheduler))
+        cluster.scheduler.add_plugin(Work(cluster.scheduler, History(cluster.scheduler)))
         yield cluster
 
 

@@ -220,8 +220,7 @@ def summary_of(number):
     """That of so many calls that have ended."""
     counts = Counts("g", "label")
     for key in range(number):
-        counts.enter(key, "waiting", 1, again=False)
-        counts.leave(key, "waiting", 1)
-        counts.enter(key, "running", 1, again=False, worker="0")
+        counts.enter("waiting", 1, again=False)
+        counts.begin(key, "waiting", 1, "0", again=False)
         counts.finish(key, 1, key / 7919)
     return counts.summary(4)

@@ -30,7 +30,10 @@ def utc(monkeypatch):
 
 def remembered(tasks, nodes=2, names=("score",), seconds=3600.0):
     """What a scheduler tells after so many tasks, one after the other on each node, of two lengths."""
-    workers = {f"w{n}": SimpleNamespace(name=f"0-node{n}-0", nthreads=1, executing={}, host="h") for n in range(nodes)}
+    workers = {
+        f"w{n}": SimpleNamespace(name=f"0-node{n}-0", address=f"w{n}", nthreads=1, executing={}, host="h")
+        for n in range(nodes)
+    }
     scheduler = SimpleNamespace(handlers={}, workers=workers, tasks={})
     history = History(scheduler)
     history._begun = NOW - seconds
@@ -43,7 +46,7 @@ def remembered(tasks, nodes=2, names=("score",), seconds=3600.0):
         scheduler.tasks["k"] = SimpleNamespace(prefix=SimpleNamespace(name=names[number % len(names)]))
         start = NOW - seconds + number // nodes * each
         times = [{"action": "compute", "start": start, "stop": start + each * (0.5 if number % 10 else 0.9)}]
-        history.transition("k", "processing", "memory", worker=f"w{number % nodes}", startstops=times)
+        history.took("k", f"w{number % nodes}", times, failed=False)
     return {**history.tell(), "now": NOW}
 
 
