@@ -22,6 +22,7 @@ _COMMANDS = {
     "scale": "hpcnb.cli.clusters",
     "logs": "hpcnb.cli.logs",
     "keep": "hpcnb.cli.clusters",
+    "dashboard": "hpcnb.cli.clusters",
     "sites": "hpcnb.cli.sites",
     "login": "hpcnb.cli.sites",
     "queue": "hpcnb.cli.queue",

@@ -1,4 +1,4 @@
-"""`up`, `down`, `status`, `scale`, `keep`: the commands about clusters."""
+"""`up`, `down`, `status`, `scale`, `keep`, `dashboard`: the commands about clusters."""
 
 from __future__ import annotations
 
@@ -185,6 +185,20 @@ def keep(face: Face, name: str) -> None:
       hpcnb keep fit
     """
     handle.run(pick(name or face.current()).keep())
+
+
+@click.command()
+@click.argument("name", default="")
+@click.pass_obj
+def dashboard(face: Face, name: str) -> None:
+    """Print the link to Dask's dashboard of the cluster called NAME, or of the only one; whoever has it may look.
+
+    \b
+    Examples:
+      hpcnb dashboard
+      hpcnb dashboard fit
+    """
+    click.echo(handle.run(pick(name or face.current()).dashboard()))
 
 
 def _live() -> list[Handle]:

@@ -85,6 +85,13 @@ def test_links_of_distributed(cluster, link):
     assert cluster.sync(lambda: asked(cluster)) == ""  # on the loop itself nobody can wait for the answer
 
 
+def test_from_a_terminal(account, cluster, link):
+    """The command prints the same link, which terminals open by a click."""
+    assert account.run("dashboard").out == account.run("dashboard", cluster.name).out == f"{link}\n"
+    said = account.run("dashboard", "nobody")
+    assert (said.status, "there is no live cluster 'nobody'" in said.err) == (1, True)
+
+
 async def asked(cluster):
     """The link as seen by a program on Dask's loop."""
     return cluster.dashboard_link
