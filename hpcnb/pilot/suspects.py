@@ -24,12 +24,17 @@ SUSPECT = "hpcnb_suspect"
 """The annotation of a task that ran on a worker that has died."""
 APART = "hpcnb_apart"
 """That of one which has its worker for itself, with the number of its cores."""
-REMEMBERED = 10
+REMEMBERED = 20
 """Deaths that are told of a task; in a storm of them, most say nothing about it."""
+RECENT = 100
+"""Deaths that are remembered, of whatever."""
 POISON = 2
 """So many workers may die of what a suspect runs; with the one whose death made it a suspect, they are three."""
 STORM = 600.0
-"""Seconds for which a worker that died of something else makes it likelier that the next one does so, too: then one more may die."""
+"""Seconds for which a worker that died of something else makes it likelier that the next one does so, too."""
+DOUBT = 2
+"""So many more may die for each of those; for `MOST` of them, and no more: what kills workers in a storm is named as well."""
+MOST = 4
 PATIENCE = 5.0
 """Seconds that a node has to say how its worker died; who says nothing by then has died as well."""
 TELLING = 60.0
@@ -78,6 +83,7 @@ class Suspects(SchedulerPlugin):
         self._scheduler: Any = scheduler
         self._histories: dict[Any, deque[Death]] = {}
         self._last: dict[str, Death] = {}  # of each worker's name
+        self._recent: deque[Death] = deque(maxlen=RECENT)
         self._begun: dict[Any, tuple[str, Any]] = {}
         self._blamed: defaultdict[Any, dict[Any, list[Death]]] = defaultdict(dict)
         # Dask tells plugins of it when it has already sent the tasks elsewhere.
@@ -95,6 +101,7 @@ class Suspects(SchedulerPlugin):
     def _suspect(self, worker: WorkerState) -> None:
         ours = [task for task in worker.processing if _is_ours(task)]
         death = self._last[str(worker.name)] = Death(worker=str(worker.name), host=worker.host)
+        self._recent.append(death)
         for task in ours:
             task.suspicious -= 1  # Dask adds one
         begun = {task for task in ours if self._begun.get(task.key, ("",))[0] == worker.address}
@@ -147,9 +154,14 @@ class Suspects(SchedulerPlugin):
 
     def _is_poison(self, key: Any, member: Any) -> bool:
         mine, now = self._histories.get(key, ()), time.monotonic()
-        others = any(death not in mine and now - death.at < STORM for death in self._last.values())
+        others = sum(death not in mine and now - death.at < STORM for death in self._recent)
         blamed = self._blamed.get(key, {}).get(member, [])
-        return sum(bool(death.how) for death in blamed) >= POISON + others
+        if sum(bool(death.how) for death in blamed) < POISON + DOUBT * min(others, MOST):
+            return False
+        for death in mine:  # they are explained
+            if death in self._recent:
+                self._recent.remove(death)
+        return True
 
     def history(self, key: Any) -> list[str]:
         """Of the workers that have died while a task ran on them, a sentence each."""
