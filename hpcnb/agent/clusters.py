@@ -247,7 +247,7 @@ class LiveCluster:
         path = self._book.record.jobs[0].path
         names = [n for n in await remains.log_names(self.site.shell, path) if name in n]
         most = min(most, MOST_LOGS // max(1, len(names)))
-        return {n: await remains.read_log(self.site.shell, path, n, most) for n in names}
+        return {n.removeprefix("../"): await remains.read_log(self.site.shell, path, n, most) for n in names}
 
     async def search(self, question: dict[str, Any], ask: Ask) -> dict[str, Any]:
         """Look for something in its logs, likewise (see `hpcnb.pilot.output.search`)."""

@@ -76,7 +76,10 @@ async def search(
     """
     command = environment.argv(environment.enter("-S", "-E", "-c", _ENTER, zip_path))
     asked = json.dumps({"folder": path, **question}).encode()
-    done = await shell.run(command, stdin=asked, timeout=SEARCHING)
+    try:
+        done = await shell.run(command, stdin=asked, timeout=SEARCHING)
+    except TimeoutError as exc:
+        raise SiteError(str(exc), where=path, remedy="Ask for less: a task, a node, a shorter pattern.") from exc
     _, mark, said = done.out.rpartition(f"\n{SAYS}")
     if not mark:
         evidence = (done.err or done.out).strip()[-2000:]

@@ -257,7 +257,7 @@ class _Task:
         killed = 0
         while killed < POISON:
             work = functools.partial(self.within, args, kwargs, StandIn.of_worker(self.key))
-            out = _running.watch.tape_of_children() if _running.watch is not None else None
+            out = 1 if _running.watch is None else _running.watch.tape_of_children()
             ended = _isolation.run(job, work, _room, out)
             if isinstance(ended, Outcome):
                 if ended.error is not None:

@@ -80,7 +80,7 @@ class Isolation:
         job: Job,
         work: Callable[[Callable[[str], None]], Any],
         room: Callable[[], float],
-        out: int | None = None,
+        out: int = 1,
     ) -> Any:
         """Run something in a process of its own; returns its value, or a `Verdict`.
 
@@ -93,16 +93,14 @@ class Isolation:
         room : callable
             How many bytes the process may have now.
         out : int, optional
-            A descriptor for its stdout and stderr; by default they are this process's.
+            A descriptor for its stdout and stderr.
         """
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with ours:
             with theirs:
                 descriptor, crash = shared(work), os.memfd_create("hpcnb-crash")
                 try:
-                    socket.send_fds(
-                        self._server, [b"."], [theirs.fileno(), descriptor, crash, 1 if out is None else out]
-                    )
+                    socket.send_fds(self._server, [b"."], [theirs.fileno(), descriptor, crash, out])
                 except OSError:
                     _give_up()
                 os.close(descriptor)

@@ -81,8 +81,8 @@ class Watch(Protocol):
     def carry(self) -> None:
         """The one in this thread goes on as a coroutine, in another."""
 
-    def tape_of_children(self) -> int | None:
-        """The descriptor to which processes for the one in this thread write; None: to this process's own."""
+    def tape_of_children(self) -> int:
+        """The descriptor to which processes for the one in this thread write."""
 
     def end(self, job: Job) -> None:
         """One has ended; may be said twice."""

@@ -166,6 +166,25 @@ def test_what_was_printed_before_the_end_is_there(notebook, tmp_path, how):
     assert shown == f"begun {how}\nwritten\n"
 
 
+def test_a_task_may_redirect_its_descriptors(notebook):
+    """One that redirects stdout for a while, to catch what C code writes, has that, and its prints go on."""
+    run(
+        notebook,
+        """
+        def catches():
+            kept, (reader, writer) = os.dup(1), os.pipe()
+            os.dup2(writer, 1)
+            os.write(1, b"caught")
+            print("printed meanwhile")
+            os.dup2(kept, 1)
+            print("back,", os.read(reader, 100))
+        future = hpc.submit(catches)
+        future.result()
+        """,
+    )
+    assert run(notebook, "print(future.logs(), end='')").text == "printed meanwhile\nback, b'caught'\n"
+
+
 def test_what_a_killed_worker_has_printed_is_there(notebook, tmp_path):
     """SIGKILL in the middle of printing loses nothing that was flushed; the next attempt is marked, and so is where it ran."""
     run(

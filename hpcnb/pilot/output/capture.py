@@ -86,7 +86,9 @@ class Capture:
         # Whoever prints while it is being printed (a destructor, say) has the lock already.
         self._lock = threading.RLock()
         self._index = Index(log.with_suffix(INDEX), worker=worker, host=host)
-        self.tape = self._index.tape(1, log, begin)
+        # Tasks may redirect the descriptor itself, to catch what C code writes, or close it.
+        self._out = os.dup(1)
+        self.tape = self._index.tape(self._out, log, begin)
         self.worker = Speaker(number=0, key="", said=True)
         self._plain: dict[int, Speaker] = {}
         self._number = 0
@@ -99,7 +101,7 @@ class Capture:
 
     def begin(self) -> None:
         """A call of ours is about to begin in this thread."""
-        if self._several and _seek(1, 0, _END) != self.tape.end:  # else what is new is its own, or nobody's
+        if self._several and _seek(self._out, 0, _END) != self.tape.end:  # else what is new is its own, or nobody's
             self.claim()
         if self._asleep:
             self._wake.set()
@@ -111,10 +113,10 @@ class Capture:
             with self._lock:
                 self._publish(last=True)
 
-    def tape_of_children(self) -> int | None:
-        """Where processes for this thread's task may write; None: where this one does."""
+    def tape_of_children(self) -> int:
+        """Where processes for this thread's task may write."""
         tape = self.before_child()
-        return None if tape is None else tape.descriptor
+        return self._out if tape is None else tape.descriptor
 
     def carry(self) -> None:
         """What this thread runs goes on as a coroutine, in another one."""
@@ -129,7 +131,7 @@ class Capture:
             job.repeated, job.member = 0, member
 
     def _leave(self, job: Job) -> None:
-        if _seek(1, 0, _END) != self.tape.end:
+        if _seek(self._out, 0, _END) != self.tape.end:
             self.claim()
         if mine.tape is not None:
             self._claim_own(mine.tape)
@@ -217,7 +219,7 @@ class Capture:
             if (tape := mine.tape) is not None and tape.owner is who:
                 self._claim(tape, who)
             data = _encoded(text)
-            write(1, data)
+            write(self._out, data)
             end = self.tape.size()
             self._note(who, self.tape, end - self.tape.end, who.kind, data)
             who.recent += 1
@@ -241,7 +243,9 @@ class Capture:
     def _claim(self, tape: Tape, who: Speaker) -> None:
         while length := min(tape.size() - tape.end, MANY):
             data = tape.read(tape.end, length)
-            self._note(who, tape, length, RAW, data)
+            if length == MANY and (whole := data.rfind(b"\n") + 1):  # a character that is cut cannot be shown
+                data = data[:whole]
+            self._note(who, tape, len(data), RAW, data)
 
     def _note(self, who: Speaker, tape: Tape, length: int, kind: int, data: bytes) -> None:
         now = round(time.time(), 3)
