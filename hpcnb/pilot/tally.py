@@ -20,6 +20,7 @@ TALLY = "hpcnb-tally"
 """The message of a worker."""
 BINS = 32
 """Of run times: the first holds all below 4 ms, each further one reaches twice as far."""
+SHIFT = 8
 FEW = 5
 """Calls that are named: the slowest, those that failed."""
 LONGEST = 300
@@ -42,7 +43,8 @@ class Times:
         self.number += 1
         self.seconds += seconds
         self.squares += seconds * seconds
-        self.bins[_bin(seconds)] += 1
+        place = math.frexp(seconds)[1] + SHIFT
+        self.bins[place if 0 <= place < BINS else _bin(seconds)] += 1
 
     def add_all(self, tally: dict[str, Any]) -> None:
         """Take note of a batch, as its worker tells of it."""
@@ -54,7 +56,7 @@ class Times:
 
 
 def _bin(seconds: float) -> int:
-    return max(0, min(BINS - 1, math.frexp(seconds)[1] + BINS // 4))
+    return max(0, min(BINS - 1, math.frexp(seconds)[1] + SHIFT))
 
 
 class Tally:

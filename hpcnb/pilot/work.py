@@ -40,6 +40,7 @@ STATES = {
 """Dask's word, and ours."""
 FURTHER = frozenset({"memory", "erred", "processing"})
 """States in which a task has been begun."""
+WAITING = frozenset({"waiting", "queued", "no-worker"})
 OVER = frozenset({"memory", "erred", "released", ""})
 """States from which it is forgotten without being missed; empty: it never was in any."""
 
@@ -85,31 +86,29 @@ class Work(SchedulerPlugin):
         task: TaskState = self._scheduler.tasks[key]
         annotations = task.annotations
         if annotations and WORK in annotations and start != finish:
-            self._moved(task, annotations, start, finish, more)
+            group = annotations[WORK][0]
+            if (counts := self._groups.get(group)) is not None or not start:
+                self._moved(counts or self._new(*annotations[WORK]), task, start, finish, more)
+                if group in self._lookers and group not in self._due:
+                    self._show_soon(group)
         elif start == "processing":
             self._took(key, finish, more)
 
-    def _moved(
-        self, task: TaskState, annotations: dict[str, Any], start: str, finish: str, more: dict[str, Any]
-    ) -> None:
-        group = annotations[WORK][0]
-        counts = self._groups.get(group)
-        if counts is None:
-            if start:  # of a group that was forgotten
-                return
-            counts = self._new(*annotations[WORK])
-        size = annotations.get(SIZE) or 1
-        if start == "processing":
-            seconds = self._took(task.key, finish, more)
-        if finish == "processing":
+    def _moved(self, counts: Counts, task: TaskState, start: str, finish: str, more: dict[str, Any]) -> None:
+        size = (task.annotations or {}).get(SIZE) or 1
+        if finish == "memory" and start == "processing":
+            counts.finish(task.key, size, self._took(task.key, finish, more))
+        elif finish == "processing":
             worker = task.processing_on
             counts.begin(task.key, STATES.get(start, ""), size, worker and worker.name, again=start in FURTHER)
-        elif finish == "memory" and start == "processing":
-            counts.finish(task.key, size, seconds)
+        elif finish in WAITING and start not in FURTHER:
+            counts.count[STATES[finish]] += size
+            if start:
+                counts.count[STATES[start]] -= size
         else:
+            if start == "processing":
+                self._took(task.key, finish, more)
             self._entered(counts, task, start, finish, size)
-        if group in self._lookers and group not in self._due:
-            self._show_soon(group)
 
     def _took(self, key: Any, finish: str, more: dict[str, Any]) -> float:
         times = more.get("startstops")
@@ -155,7 +154,8 @@ class Work(SchedulerPlugin):
             counts.cached += cached
             if tally:
                 counts.tell(key, tally)
-            self._show_soon(counts.id)
+            if counts.id in self._lookers and counts.id not in self._due:
+                self._show_soon(counts.id)
 
     def _look(self, group: str, client: str) -> None:
         self._lookers.setdefault(group, set()).add(client)
@@ -201,9 +201,9 @@ class Work(SchedulerPlugin):
     # -- what they are shown -------------------------------------------------------------------------------------------
 
     def _show_soon(self, group: str) -> None:
-        if group in self._lookers and group not in self._due:
-            pause = max(0.0, self._last.get(group, 0.0) + INTERVAL - time.monotonic())
-            self._due[group] = asyncio.get_running_loop().call_later(pause, self._show_all, group)
+        """Of a group that somebody looks at, and that is not about to be shown anyway."""
+        pause = max(0.0, self._last.get(group, 0.0) + INTERVAL - time.monotonic())
+        self._due[group] = asyncio.get_running_loop().call_later(pause, self._show_all, group)
 
     def _show_all(self, group: str) -> None:
         del self._due[group]
