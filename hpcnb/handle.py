@@ -183,7 +183,12 @@ class Handle:
         )
 
     async def dashboard(self) -> str:
-        """The link to its dashboard, for a browser on this machine."""
+        """The link to its dashboard, for a browser on this machine.
+
+        In a hub's pod, whose loopback no browser reaches, it is a path of the pod's Jupyter server (`hpcnb.server`).
+        """
+        if prefix := os.environ.get("JUPYTERHUB_SERVICE_PREFIX"):
+            return f"{prefix}hpcnb/dashboard/{self.id}/status"
         return str(await self._call("dashboard"))
 
     async def credentials(self) -> Credentials:

@@ -44,10 +44,7 @@ class _OneSocket(netutil.Resolver):
 
 
 class Forward(websocket.WebSocketHandler):
-    """Passes requests and websockets on to what serves pages at a unix socket; whoever derives from it decides who may.
-
-    A handler in another web server needs `forward` and `where`, which are all that it has to set before `get`.
-    """
+    """Passes GET and websockets on to what serves pages at a unix socket; whoever derives from it decides who may `get`."""
 
     where: Path
     """The socket."""
@@ -64,8 +61,6 @@ class Forward(websocket.WebSocketHandler):
             await super().get(*args, **kwargs)
         else:
             await self.forward()
-
-    head = get
 
     def _asked(self, scheme: str) -> httpclient.HTTPRequest:
         headers = httputil.HTTPHeaders()
@@ -135,6 +130,9 @@ class Forward(websocket.WebSocketHandler):
         except (OSError, httpclient.HTTPClientError) as exc:
             log.info("a websocket of a dashboard cannot be had: %r", exc)
             self.close()
+            return
+        if self.ws_connection is None:  # the browser has left meanwhile
+            self._upstream.close()
             return
         self._pump = asyncio.create_task(self._pass_back(self._upstream))
 

@@ -8,6 +8,7 @@ from jupyter_server.extension.application import ExtensionApp
 from jupyter_server.utils import url_path_join
 
 from hpcnb.server.clusters import Cluster, Clusters, Keep, Logs, Scale
+from hpcnb.server.dashboard import Dashboard
 from hpcnb.server.description import Description
 from hpcnb.server.news import News
 from hpcnb.server.panels import Panels
@@ -40,6 +41,7 @@ class HPCApp(ExtensionApp):
 
     def initialize_handlers(self) -> None:
         self.handlers.extend((url_path_join("hpcnb", "api", route), handler) for route, handler in ROUTES)
+        self.handlers.append((r"hpcnb/dashboard/(?P<id>[0-9a-f]{16})/(?P<path>.*)", Dashboard))
 
     async def stop_extension(self) -> None:
         await self.settings["hpcnb_panels"].close()
