@@ -68,7 +68,8 @@ class Forward(websocket.WebSocketHandler):
             # Neither the secrets that the browser has for this host nor what only this connection means.
             if name.lower() not in OURS and not name.lower().startswith("sec-websocket"):
                 headers.add(name, value)
-        query = f"?{self.request.query}" if self.request.query else ""
+        kept = "&".join(part for part in self.request.query.split("&") if not part.startswith("token="))
+        query = f"?{kept}" if kept else ""
         return httpclient.HTTPRequest(
             f"{scheme}://localhost{self.inner}{query}",
             method=self.request.method or "GET",

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import base64
+import json
 import os
+import re
 import shutil
 import subprocess
 import sys
 import tempfile
+import zlib
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -135,9 +139,14 @@ def test_who_has_no_link_sees_nothing(link):
 
 def test_no_secret_of_the_browser_goes_on(link, cluster):
     """What the browser has for this host, cookies of other servers say, does not reach the site; nor does our path."""
-    page = httpx.get(link, headers={"Cookie": "jupyter=1", "Authorization": "x"}, trust_env=False)
+    secrets = {"Cookie": "jupyter=mine", "Authorization": "token mine", "Referer": f"{link}?token=mine"}
+    page = httpx.get(f"{link}?token=mine&other=his", headers=secrets, trust_env=False)
     assert page.status_code == 200
-    assert urlsplit(link).path.split("/")[1] not in page.text
+    packed = re.search(r'"token": ?"([^".]+)', page.text)[1]  # bokeh puts there what it was asked, and how
+    told = json.loads(base64.urlsafe_b64decode(packed + "=" * (-len(packed) % 4)))
+    payload = zlib.decompress(base64.urlsafe_b64decode(told["__bk__zlib_"] + "===")).decode()
+    assert "other" in payload
+    assert ("mine" in payload, urlsplit(link).path.split("/")[1] in payload) == (False, False)
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root to become somebody else")
