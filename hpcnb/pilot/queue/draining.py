@@ -13,14 +13,16 @@ from typing import Any, TypeVar
 from hpcnb.pilot.queue.lease import Fenced, Watch
 from hpcnb.pilot.queue.owner import Owner
 from hpcnb.pilot.queue.place import Place
-from hpcnb.pilot.queue.requests import VANISHED, lives_here, told
+from hpcnb.pilot.queue.requests import VANISHED, gone, lives_here, told
 from hpcnb.pilot.queue.running import ENDED_EARLY
 from hpcnb.pilot.queue.states import TaskState
+from hpcnb.pilot.queue.store import Worker
 from hpcnb.pilot.queue.wire import OWNER, alert, context, packed, received
 
 LOOK = 0.1
 """Seconds between two looks into the inbox: nothing but a look tells that somebody far away has put a file there."""
 RETRY = 0.5
+HANDSHAKE = 15.0
 GRACE = 10.0
 """Seconds that a worker that is away has to come back before its tasks are given to others."""
 
@@ -116,16 +118,16 @@ class Draining:
         caller.outcomes = []
 
     def _release_lost(self) -> None:
-        """Take back the tasks of those who have not come back."""
-        late = [number for number, end in self._away.items() if time.monotonic() > end]
-        for worker in [one for one in self._store.running() if one.id in late] if late else []:
-            if worker.name.startswith("get-") and lives_here(worker.host, worker.pid):
-                self._away[worker.id] = time.monotonic() + GRACE
-                late.remove(worker.id)
-            else:
-                self._store.release(worker.id, VANISHED)
-        for number in late:
-            del self._away[number]
+        """Take back the tasks of those who have died, or have not come back."""
+        if not self._away:
+            return
+        now = time.monotonic()
+        holding = {worker.id: worker for worker in self._store.running()}
+        for number, end in list(self._away.items()):
+            worker = holding.get(number)
+            if worker is None or gone(worker.host, worker.pid) or (now > end and not _by_hand(worker)):
+                self._store.release(number, VANISHED)
+                del self._away[number]
 
     def _go_on(self) -> None:
         """Have tasks carried out again that another job could not finish; what ours cannot is its successor's."""
@@ -170,6 +172,11 @@ class Draining:
             del self._callers[caller.number]
             self._owner.present.discard(caller.number)
             self._away[caller.number] = time.monotonic() + GRACE
+
+
+def _by_hand(worker: Worker) -> bool:
+    """Whether somebody has taken a task by hand who lives: he has no connection to come back by."""
+    return worker.name.startswith("get-") and lives_here(worker.host, worker.pid)
 
 
 class Candidate:
@@ -230,7 +237,7 @@ class Candidate:
         draining = self._draining = Draining(owner)
         try:
             await self._in_thread(draining.begin)
-            server = await asyncio.start_server(self._call, sock=listener, ssl=context(self._place, OWNER))
+            server = await asyncio.start_server(self._call, sock=listener)
             try:
                 while not self._ending.is_set():
                     await self._turn(draining)
@@ -256,7 +263,7 @@ class Candidate:
         for caller, value in await self._in_thread(draining.turn, callers, left):
             if "stop" not in value:
                 caller.wants = None
-                self._waiting.remove(caller)
+                self._waiting = [one for one in self._waiting if one is not caller]  # it may have left meanwhile
             caller.writer.write(packed(value))
 
     async def _call(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -264,6 +271,8 @@ class Candidate:
         self._connections.add(writer)
         caller = None
         try:
+            # Here and not by the server, so that whoever is still shaking hands at our end is let go of, too.
+            await writer.start_tls(context(self._place, OWNER), ssl_handshake_timeout=HANDSHAKE)
             caller = Caller(await received(reader), writer)
             while True:
                 message = await received(reader)

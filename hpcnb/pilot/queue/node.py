@@ -5,11 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import sys
+import time
 
 from hpcnb.pilot.queue.worker import OVER, STOPPED
 
 AGAIN = 1.0
 """Seconds before a worker that died is started again."""
+SHORT, IN_VAIN = 10.0, 20
+"""A worker that ends so soon (seconds) so many times one after the other cannot work here."""
 GRACE = 10.0
 
 
@@ -36,11 +39,14 @@ class Node:
         self._ending.set()
 
     async def _keep_one(self) -> None:
-        while not self._ending.is_set():
+        in_vain = 0
+        while not self._ending.is_set() and in_vain < IN_VAIN:
+            began = time.monotonic()
             worker = await asyncio.create_subprocess_exec(*self._command, stdin=asyncio.subprocess.DEVNULL)
             code = await self._until_ended(worker)
             if code in (OVER, STOPPED):
                 return
+            in_vain = in_vain + 1 if time.monotonic() - began < SHORT else 0
             print(f"worker {worker.pid} ended with {code}", file=sys.stderr, flush=True)  # noqa: T201 - the job's log
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._ending.wait(), AGAIN)

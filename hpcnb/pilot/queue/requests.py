@@ -123,6 +123,11 @@ def _recover(store: Store, _lines: _Rows, *, present: Container[int]) -> int:
     return sum(store.release(worker.id, VANISHED) for worker in lost)
 
 
+def gone(host: str, pid: int) -> bool:
+    """Whether a worker was a process of this machine, and has ended."""
+    return host == socket.gethostname() and not began(pid)
+
+
 def lives_here(host: str, pid: int) -> bool:
     """Whether a worker is a process of this machine that runs."""
     return host == socket.gethostname() and bool(began(pid))

@@ -23,6 +23,14 @@ REMEMBERED = 1000
 """Requests at least; many more than are carried out at once."""
 
 
+MOST_LOST = 5
+"""Workers that a task may cost, before it is taken to be the cause."""
+_PENDING = (
+    "SELECT id, attempt + 1, payload, attempt AND (SELECT count(*) FROM attempt WHERE task = id AND attempt.state = 'Lost') "
+    "FROM task WHERE state = 1 ORDER BY priority DESC, id LIMIT ?"
+)
+
+
 class Outcome(NamedTuple):
     """How one attempt at a task ended, as its worker tells it.
 
@@ -182,12 +190,13 @@ class Store:
             return []
         rows: list[tuple[int, int, str]] = []
         room = ROOM
-        sql = "SELECT id, attempt + 1, payload FROM task WHERE state = 1 ORDER BY priority DESC, id LIMIT ?"
-        for row in self._db.execute(sql, (most,)):
-            room -= len(row[2])
-            if rows and room < 0:
+        for id, attempt, payload, lost in self._db.execute(_PENDING, (most,)):
+            room -= len(payload)
+            if rows and (lost or room < 0):
                 break
-            rows.append(row)
+            rows.append((id, attempt, payload))
+            if lost:  # alone: should the worker die again, it is known of what
+                break
         mark = "UPDATE task SET state = 2, attempt = ?, worker = ? WHERE id = ?"
         self._db.executemany(mark, ((attempt, worker, id) for id, attempt, _ in rows))
         self._moved(TaskState.PENDING, TaskState.RUNNING, len(rows))
@@ -211,9 +220,16 @@ class Store:
         self._db.execute(sql, (one.task, one.attempt, one.state.title, worker, self._fence, *times, *one.output))
 
     def release(self, worker: int, why: str) -> int:
-        """Take back the tasks of a worker that has vanished; they are pending again."""
+        """Take back the tasks of a worker that has vanished; they are pending again, but for one that does that to each worker."""
         self._choose("state = 2 AND worker = ?", worker)
-        return self._reset(why)
+        sql = (
+            "SELECT chosen.id, count(*) + 1 FROM chosen JOIN attempt ON task = chosen.id WHERE state = ? GROUP BY task"
+        )
+        lost = dict(self._db.execute(sql, (LOST,)))
+        released = self._reset(why)
+        if released == 1 and max(lost.values(), default=0) >= MOST_LOST:
+            self.mark(TaskState.FAILED, list(lost))
+        return released
 
     def _settle(self, parent: int, state: TaskState) -> None:
         """Tell the tasks that wait for one that it has ended."""

@@ -155,19 +155,19 @@ def ended(q):
 
 def test_an_owner_is_killed(q):
     """The one that owns the queue is killed while two drain it: the other goes on, nothing is lost, each result is recorded once."""
-    q.add_multiple(["sleep 0.02; echo x"] * 120)
+    q.add_multiple(["sleep 0.05; echo x"] * 60)
     with (
         subprocess.Popen([sys.executable, "-c", DO], stdout=subprocess.PIPE) as owner,
         subprocess.Popen([sys.executable, "-c", DO], stdout=subprocess.PIPE) as other,
     ):
-        wait_for(lambda: 20 <= ended(q) < 120, 60)
+        wait_for(lambda: 10 <= ended(q) < 60, 60)
         victim = Watch(place(q)).owner()["pid"]
         assert victim in (owner.pid, other.pid)
         os.kill(victim, signal.SIGKILL)
         left = other if victim == owner.pid else owner
         assert left.wait(90) == 0
     q.do()  # what the victim's own worker had is free by now, if the other had ended before
-    assert ended(q) == 120
+    assert ended(q) == 60
     for task in q.tasks():
         states = [attempt["state"] for attempt in q.task(task.id)["attempts"]]
         assert states.count("Succeeded") == 1
@@ -220,3 +220,21 @@ def test_launched_on_this_machine(q, monkeypatch):
     assert {path.stat().st_mode & 0o077 for path in place(q).path.rglob("*")} == {0}
     with pytest.raises(hpc.QueueError, match="nodes= of 2 and more are for pack=True"):
         q.launch(2, nodes=2)
+
+
+def test_a_task_that_kills_its_workers(q):
+    """A task that kills each worker that runs it fails, and costs no other task its result."""
+
+    def call(x):
+        if x == 2:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return x
+
+    cloudpickle.register_pickle_by_value(sys.modules[__name__])
+    q.add_multiple(range(6))
+    q.launch(2, pack=True, func=call, walltime="5m")
+    wait_for(lambda: ended(q) == 5 and q.status()["ntasks"]["Failed"] == 1, 90)
+    (task,) = q.tasks("Failed")
+    assert (task.task, task.attempts) == (2, 5)
+    assert {attempt["error"] for attempt in q.task(task.id)["attempts"]} == {"its worker has vanished"}
+    wait_for(lambda: Watch(place(q)).owner() is None, 60)

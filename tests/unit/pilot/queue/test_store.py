@@ -13,7 +13,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from hpcnb.errors import QueueError
 from hpcnb.pilot.queue.states import ENDED, TaskState
-from hpcnb.pilot.queue.store import Outcome, Store
+from hpcnb.pilot.queue.store import MOST_LOST, Outcome, Store
 
 WAITING, PENDING, RUNNING, SUCCEEDED, FAILED, KILLED = TaskState
 NAMES = ("one", "two")
@@ -24,7 +24,7 @@ class Task:
 
     def __init__(self, priority, edges):
         self.priority, self.edges = priority, edges  # parent → [it has to succeed, it has met that]
-        self.attempt, self.worker, self.ends, self.state = 0, None, [], None
+        self.attempt, self.worker, self.ends, self.lost, self.state = 0, None, [], 0, None
         self.wait()
 
     def wait(self):
@@ -80,8 +80,9 @@ class Model(RuleBasedStateMachine):
     def take(self, name, most):
         with self.store.transaction():
             taken = self.store.take(self.workers[name], most)
-        pending = sorted((-t.priority, id) for id, t in self.tasks.items() if t.state is PENDING)
-        assert [row[0] for row in taken] == [id for _, id in pending[:most]]
+        pending = [id for _, id in sorted((-t.priority, id) for id, t in self.tasks.items() if t.state is PENDING)]
+        alone = next((index for index, id in enumerate(pending) if self.tasks[id].lost), most)
+        assert [row[0] for row in taken] == pending[: min(most, max(1, alone))]
         for id, attempt, _ in taken:
             task = self.tasks[id]
             task.state, task.worker, task.attempt = RUNNING, name, task.attempt + 1
@@ -128,6 +129,7 @@ class Model(RuleBasedStateMachine):
             task = self.tasks[id]
             if task.worker:
                 task.ends.append(task.attempt)
+                task.lost += 1
             task.worker = None
             for parent in set(ids) & set(task.edges):
                 task.edges[parent][1] = False
@@ -137,7 +139,10 @@ class Model(RuleBasedStateMachine):
     def release(self, name):
         with self.store.transaction():
             self.store.release(self.workers[name], "gone")
-        self.again([id for id, task in self.tasks.items() if task.worker == name])
+        had = [id for id, task in self.tasks.items() if task.worker == name]
+        self.again(had)
+        if len(had) == 1 and self.tasks[had[0]].lost >= MOST_LOST:
+            self.end(had[0], FAILED)
 
     @rule(states=st.lists(st.sampled_from(ENDED), min_size=1))
     def redo(self, states):
@@ -157,6 +162,7 @@ class Model(RuleBasedStateMachine):
             for id in ids:
                 if self.tasks[id].worker:
                     self.tasks[id].ends.append(self.tasks[id].attempt)
+                    self.tasks[id].lost += 1
                 self.tasks[id].worker, self.tasks[id].state = None, state
             for id in ids:
                 self.end(id, state)
@@ -229,4 +235,20 @@ def test_pages_of_tasks_in_one_state(tmp_path):
         "EXPLAIN QUERY PLAN SELECT id FROM task WHERE id > 4 AND state IN (4) AND state NOT IN (1, 3)"
     )
     assert "task_other" in str(plan.fetchall())
+    store.close()
+
+
+def test_a_task_that_costs_workers(tmp_path):
+    """A task whose workers die is given out alone from then on; the fifth death fails it, and nothing else."""
+    store = Store(tmp_path / "1.sqlite", 1)
+    taken = []
+    with store.transaction():
+        store.add(["1"] * 3)
+        for number in range(5):
+            worker = store.worker(str(number))
+            taken.append([row[0] for row in store.take(worker, 10)])
+            store.release(worker, "died")
+    assert taken == [[1, 2, 3], [1], [1], [1], [1]]
+    assert store.counts[FAILED] == 1
+    assert [row[0] for row in store.tasks(state=PENDING)] == [2, 3]
     store.close()
