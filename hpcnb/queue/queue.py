@@ -232,6 +232,23 @@ class Queue:
         wishes = {"workers_per_node": workers, "cores_per_worker": 1, "nodes": nodes} | wishes
         return launch(self._desk, self.name, jobs, call=func, script=script, wishes=wishes)
 
+    def wait(self, timeout: float | None = None) -> dict[str, Any]:
+        """Wait until no task is pending or running; return the status.
+
+        Raises
+        ------
+        TimeoutError
+            There still are some after so many seconds.
+        """
+        end = None if timeout is None else time.monotonic() + timeout
+        pause = 0.05
+        while (tasks := (status := self.status())["ntasks"])["Pending"] or tasks["Running"]:
+            if end is not None and time.monotonic() > end:
+                raise TimeoutError(f"queue {self.name!r} still has tasks after {timeout:g} s: {tasks}")
+            time.sleep(pause)
+            pause = min(pause * 1.3, 5.0)
+        return status
+
     def log(self, task: Any, attempt: int | None = None) -> str:
         """What an attempt at a task has printed, to stdout and then to stderr; by default the last attempt that has ended."""
         attempts = self.task(ids(task)[0])["attempts"]

@@ -8,6 +8,7 @@ import os
 import secrets
 import shutil
 import sys
+import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,9 @@ from hpcnb.pilot.queue.place import Place, refused
 
 MOST = 1_000_000
 """Bytes of what an attempt has printed that are shown; the files have all of it."""
+
+PARTING = 15.0
+"""Seconds in which an owner that is about to end may let go of a queue that is to be deleted."""
 
 Lines = Iterable[str]
 
@@ -71,8 +75,9 @@ def _ask(root: Path, lines: Lines, *, name: str, op: str, request: str, argument
 
 def _delete(root: Path, _lines: Lines, *, name: str) -> None:
     place = _existing(root, name)
-    watch = Watch(place)
-    lease = None if (after := watch.claimable()) is None else Lease.claim(place, after)
+    watch, end = Watch(place), time.monotonic() + PARTING
+    while (lease := _claimed(place, watch)) is None and time.monotonic() < end:
+        time.sleep(0.1)  # a job that has nothing left to do is about to let go
     if lease is None:
         owner = watch.owner() or {}
         where = f"process {owner.get('pid')} on {owner.get('host')}"
@@ -81,6 +86,10 @@ def _delete(root: Path, _lines: Lines, *, name: str) -> None:
     aside = place.path.with_name(f".{name}.{secrets.token_hex(4)}")
     place.path.rename(aside)  # at once gone for all
     shutil.rmtree(aside)
+
+
+def _claimed(place: Place, watch: Watch) -> Lease | None:
+    return None if (after := watch.claimable()) is None else Lease.claim(place, after)
 
 
 def _log(root: Path, _lines: Lines, *, name: str, attempt: dict[str, Any]) -> str:

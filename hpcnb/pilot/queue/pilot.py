@@ -161,13 +161,15 @@ def work(run: QueueRun) -> int:
     os.umask(run.umask)
     with contextlib.suppress(OSError):
         os.chdir(run.directory)
+    place = Place(Path(run.queue))
+    place.check()
     call: Any = None
     if run.function:
-        # From a folder that is the user's alone (`Place.check`).
+        # From a folder that, as was just seen, is the user's alone.
         call = pickle.loads(Path(run.function).read_bytes())  # noqa: S301
     said = os.dup(1)
     worker = Worker(
-        Place(Path(run.queue)),
+        place,
         call=call,
         script=run.script,
         job=os.environ.get("SLURM_JOB_ID", Path(run.path).name),

@@ -14,7 +14,7 @@ import cloudpickle
 import pytest
 
 import hpcnb as hpc
-from hpcnb.pilot.queue import draining
+from hpcnb.pilot.queue import desk, draining
 from hpcnb.pilot.queue.lease import Watch
 from hpcnb.queue import launch
 from tests.unit.pilot.tiny import wait_for
@@ -114,6 +114,17 @@ def beside(work):
     return thread, errors
 
 
+def test_interrupted(q):
+    """Ctrl-C ends what runs here and gives its task back; the queue is free."""
+    q.add_multiple(["sleep 600; true"] * 2)
+    with subprocess.Popen([sys.executable, "-c", DO], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as child:
+        wait_for(lambda: q.status()["ntasks"]["Running"] == 1, 60)
+        child.send_signal(signal.SIGINT)
+        assert child.wait(60) != 0
+    assert Watch(place(q)).owner() is None
+    assert [task.state for task in q.tasks()] == ["Pending", "Pending"]
+
+
 def test_a_task_is_taken_away_while_it_runs(q):
     """Who sets the state of a running task ends its command; the worker goes on with the next one."""
     pid = place(q).path / "pid"
@@ -144,7 +155,7 @@ def test_an_owner_that_fails(q, monkeypatch):
 
 
 DO = (
-    "import hpcnb\nfrom hpcnb.pilot.queue import draining\ndraining.GRACE = 0.5\nq = hpcnb.Queue.connect('extract')\n"
+    "import hpcnb\nfrom hpcnb.pilot.queue import desk, draining\ndraining.GRACE = 0.5\nq = hpcnb.Queue.connect('extract')\n"
     "print('ready', flush=True)\nq.do()\n"
 )
 
@@ -173,6 +184,21 @@ def test_an_owner_is_killed(q):
         assert states.count("Succeeded") == 1
         assert set(states) <= {"Succeeded", "Lost"}
         assert q.log(task.id) == "x\n"
+
+
+def test_a_queue_in_use_is_not_deleted(q, monkeypatch):
+    """As long as somebody drains a queue it cannot be deleted."""
+    monkeypatch.setattr(desk, "PARTING", 0.2)
+    q.add("sleep 600; true")
+    thread, errors = beside(q.do)
+    wait_for(lambda: q.status()["ntasks"]["Running"], 30)
+    with pytest.raises(hpc.QueueError, match="queue 'extract' is in use"):
+        q.delete()
+    q.set_state(1, "Failed")
+    thread.join(60)
+    assert errors == []
+    q.delete()
+    assert hpc.queues() == []
 
 
 def test_only_who_has_a_certificate_is_served(q):
@@ -212,7 +238,9 @@ def test_launched_on_this_machine(q, monkeypatch):
     offset = 10
     q.add_multiple(range(20))
     q.launch(2, pack=True, func=lambda x: x + offset, walltime="5m")
-    wait_for(lambda: ended(q) == 20, 60)
+    with pytest.raises(TimeoutError, match="queue 'extract' still has tasks after 0 s"):
+        q.wait(timeout=0)
+    assert q.wait(timeout=60)["ntasks"]["Succeeded"] == 20
     wait_for(lambda: Watch(place(q)).owner() is None, 60)
     assert [task.result for task in q.tasks()] == list(range(10, 30))
     log = next(place(q).path.glob("runs/*/job.log"))
