@@ -385,7 +385,7 @@ def test_a_limit_of_the_site(login_node, full, waiting, shims, sandbox):
     shims("squeue", '/usr/bin/squeue "$@" | sed s/Resources/QOSMaxNodePerUserLimit/')
     cluster = waiting(login_node(), "limited")
     until(lambda: cluster.reason == "QOSMaxNodePerUserLimit", within=patient(PROMPT))
-    assert "your jobs of its quality of service together are at a limit" in cluster.why()
+    assert "your jobs with its quality of service together are at a limit" in cluster.why()
     assert "(QOSMaxNodePerUserLimit)" in cluster.why()
 
 
