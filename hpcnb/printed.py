@@ -20,6 +20,8 @@ HURRIES = 10
 LINES, LINES_A_SECOND = 1000, 50
 CHARACTERS, CHARACTERS_A_SECOND = 200_000, 10_000
 """What a cell shows at once, and how fast that is renewed: beyond it text is counted, and its end shown."""
+MOST = 20_000
+"""Lines that a cell shows in all: a page with more is slow."""
 TAIL = 5
 """Lines at the end of what was counted."""
 REMEMBERED = 100_000
@@ -94,6 +96,7 @@ class _Room:
     at: float
     lines: float = LINES
     characters: float = CHARACTERS
+    shown: int = 0
 
     def renew(self) -> None:
         now = time.monotonic()
@@ -101,9 +104,20 @@ class _Room:
         self.characters = min(CHARACTERS, self.characters + CHARACTERS_A_SECOND * (now - self.at))
         self.at = now
 
+    def spend(self, lines: int, characters: int) -> None:
+        """Something has come that is not shown: as long as that goes on, there is no more room."""
+        self.renew()
+        self.lines, self.characters = max(0.0, self.lines - lines), max(0.0, self.characters - characters)
+
+    @property
+    def half(self) -> bool:
+        """Whether there is room again after it was used up."""
+        return self.shown < MOST and self.lines >= LINES / 2 and self.characters >= CHARACTERS / 2
+
     def take(self, text: str) -> int:
         """How many characters of a text there is room for: whole lines, where that can be."""
-        if self.characters < 1 or self.lines < 1:
+        self.renew()
+        if self.characters < 1 or self.lines < 1 or self.shown >= MOST:
             return 0
         end = min(len(text), int(self.characters))
         lines = text.count("\n", 0, end)
@@ -112,7 +126,7 @@ class _Room:
             for _ in range(int(self.lines)):
                 at = text.index("\n", at + 1)
             end, lines = at + 1, int(self.lines)
-        self.lines, self.characters = self.lines - lines, self.characters - end
+        self.lines, self.characters, self.shown = self.lines - lines, self.characters - end, self.shown + lines
         return end
 
 
@@ -148,18 +162,14 @@ class Cell:
         if size:
             self._count(task, lines, text)
             return
-        if self._counted and self._place.bounded and self._full():
+        self._room.renew()
+        if self._counted and self._place.bounded and not self._room.half:
             self._count(task, data.count(b"\n"), text)
             return
         if self._names.total() > 1 or attempt > 1:
             label = self._label(task, member, attempt, worker)
             text = self._by_lines((key, member, attempt, stream), text, label)
         self._show(task, text, error=stream == ERR)
-
-    def _full(self) -> bool:
-        """Whether what was cut goes on: there is room again when some of it has been renewed."""
-        self._room.renew()
-        return self._room.lines < LINES / 2 or self._room.characters < CHARACTERS / 2
 
     def _label(self, task: _Task, member: int | None, attempt: int, worker: str) -> str:
         number = f"[{task.first + (member or 0)}]" if self._names[task.name] > 1 else ""
@@ -176,7 +186,6 @@ class Cell:
 
     def _show(self, task: _Task, text: str, *, error: bool) -> None:
         if self._place.bounded:
-            self._room.renew()
             end = self._room.take(text)
             text, rest = text[:end], text[end:]
         else:
@@ -194,6 +203,7 @@ class Cell:
             self.publish()
             self._new, self._tail = True, ""
         self._counted += max(lines, 1)
+        self._room.spend(lines, len(text))
         self._task = task.name
         self._tail = (self._tail + text[-2000:])[-2000:]
 

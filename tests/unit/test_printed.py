@@ -102,6 +102,23 @@ def test_a_flood_is_its_beginning_a_count_and_its_end(clock):
     assert place.shown[-1][:2] == ("new count", 1)
 
 
+def test_a_flood_that_goes_on_makes_no_room_for_itself(clock):
+    """Only where it is quiet for a while, lines are shown again; and a cell shows no more than a page bears."""
+    place = Place()
+    cell = Cell(place)
+    task = cell.expect("fit", 1)
+    for _ in range(100):
+        cell.add(task, entry("line\n" * 200))
+        clock[0] += 1
+    cell.publish()
+    assert "".join(text for what, text, *_ in place.shown if what == "text").count("\n") < 1.5 * LINES
+    for _ in range(100):
+        clock[0] += 100
+        cell.add(task, entry("line\n" * LINES))
+        cell.publish()
+    assert "".join(text for what, text, *_ in place.shown if what == "text").count("\n") < printed.MOST + LINES
+
+
 def test_a_script_is_shown_all(capsys):
     """As it would be if it ran here."""
     cell = Cell(streams())
