@@ -21,7 +21,7 @@ from hpcnb.handle import Handle
 from hpcnb.kept import NotebookClient
 from hpcnb.model import ClusterStatus, Ending, JobStatus, State
 from hpcnb.past import Timeline, timeline
-from hpcnb.scaling import nodes_for, workers_per_node
+from hpcnb.scaling import Nodewise, leaving, nodes_for, workers_per_node
 from hpcnb.sessions import Sessions
 from hpcnb.site.authority import Identity
 
@@ -240,7 +240,7 @@ class Cluster(DaskCluster):
             adaptive.stop()  # it would undo this
         return self.sync(self._scale, nodes)
 
-    def adapt(self, *args: Any, nodes: tuple[int, int] | None = None, **wishes: Any) -> Any:
+    def adapt(self, *kind: Any, nodes: tuple[int, int] | None = None, **wishes: Any) -> Any:
         """Have as many workers as the work needs, as long as this process lives; the first job's nodes always stay.
 
         Between ``minimum`` and ``maximum`` workers, as with Dask, or between so many `nodes`.
@@ -251,7 +251,7 @@ class Cluster(DaskCluster):
             self.wait_until_ready()
         if nodes is not None:
             wishes["minimum"], wishes["maximum"] = (n * workers_per_node(self._handle.status) for n in nodes)
-        return super().adapt(*args, **wishes)
+        return super().adapt(*(kind or (Nodewise,)), **wishes)
 
     async def _scale(self, nodes: int) -> None:
         await self._on_agent(self._handle.scale(nodes))
@@ -262,14 +262,14 @@ class Cluster(DaskCluster):
 
     async def scale_down(self, workers: list[str]) -> None:
         """For `adapt`: have so many workers fewer."""
-        left = len(self.scheduler_info["workers"]) - len(workers)
-        await self._scale(nodes_for(left, self._handle.status))
+        there = await self.scheduler_comm.identity(n_workers=-1)
+        known = [str(worker["name"]) for worker in there["workers"].values()]
+        nodes = nodes_for(len(known) - len(workers), self._handle.status)
+        if names := leaving(known, nodes, self._handle.status):  # their results move to those that stay
+            await self.scheduler_comm.retire_workers(names=names, remove=True, close_workers=True)
+            await self._scale(nodes)
 
-    @property
-    def plan(self) -> set[Any]:
-        return set(self.observed)
-
-    requested = plan
+    plan = requested = DaskCluster.observed
 
     # -- what there is to know ---------------------------------------------------------------------------------
 

@@ -186,7 +186,7 @@ class LiveCluster:
             The batch system refused; what was there before goes on.
         """
         async with self._scaling:
-            extra = [job.index for job in self._book.record.jobs if job.index]
+            extra = [job.index for job in self._book.record.jobs if job.index and not job.dismissed]
             wanted = max(0, nodes - self.status.spec.resources.nodes)
             while len(extra) < wanted:
                 extra.append(self._book.record.last + 1)

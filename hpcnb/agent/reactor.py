@@ -90,7 +90,8 @@ def _followed(job: JobStatus, before: JobStatus, status: ClusterStatus) -> JobSt
     started, cores = job.started or before.started, job.cores or before.cores
     if job.state is JobState.RUNNING and not started and job.time_left is not None:
         started = status.heard - (status.spec.resources.walltime - job.time_left)
-    return replace(job, started=started, cores=cores)
+    nodes, partition = job.nodes or before.nodes, job.partition or before.partition
+    return replace(job, started=started, cores=cores, nodes=nodes, partition=partition)
 
 
 def _started(status: ClusterStatus, detail: str) -> ClusterStatus:

@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import psutil
@@ -118,6 +119,19 @@ def test_three_nodes_and_back(site, account, fit):
     assert fit.client.submit(sum, [1, 2]).result(30) == 3
     until(lambda: [job.job_id for job in fit.jobs] == site.jobs())
     until(lambda: len(list(account.home.glob("runs/*/tls"))) == 1)
+
+
+def test_as_many_nodes_as_the_work_needs(fit):
+    """An adaptive cluster has a second node while there is much work, and gives it back; `scale` ends that."""
+    adaptive = fit.adapt(nodes=(1, 2), interval="200ms")
+    work = fit.client.map(time.sleep, [0.5] * 80, pure=False)
+    until(lambda: fit.snapshot.counts.workers == 2)
+    until(lambda: len(fit.jobs) == 2)
+    fit.client.gather(work)
+    del work
+    until(lambda: fit.snapshot.counts.workers == 1 and len(fit.jobs) == 1)
+    fit.scale(nodes=1)
+    assert adaptive.periodic_callback is None
 
 
 def test_a_batch_system_that_does_not_answer(site, account, fit):

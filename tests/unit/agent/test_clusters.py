@@ -488,10 +488,26 @@ async def test_scaling_down_cancels_the_youngest(life, isolated):
     await cluster.scale(3)
     await cluster.scale(2)
     assert life.batch.cancelled == ["119"]
-    await until(lambda: not (isolated.home / "runs" / f"{ID}-2" / "tls").exists())
+    await until(lambda: len([*isolated.home.glob(f"runs/{ID}-*/tls")]) == 1)
     assert (isolated.home / "runs" / f"{ID}-1" / "tls").exists()
     await cluster.scale(0)
     assert life.batch.cancelled == ["119", "118"]
+    await until(lambda: not [*isolated.home.glob(f"runs/{ID}-*/tls")])
+
+
+async def test_scaling_down_and_up_again(life, isolated):
+    """A job that is cancelled and not gone yet is no node; the new one begins in a directory of its own."""
+    cluster = await life.running()
+    await cluster.scale(2)
+    life.batch.end = lambda *args: None  # it takes its time
+    await cluster.scale(1)
+    await cluster.scale(2)
+    assert (life.batch.cancelled, [*life.batch.requests]) == (["118"], ["117", "118", "119"])
+    del life.batch.end
+    life.batch.end("118")
+    await until(lambda: len([*isolated.home.glob(f"runs/{ID}-*/tls")]) == 1)
+    await cluster.scale(3)
+    assert len(life.batch.requests) == len({request.directory for request in life.batch.requests.values()}) == 4
 
 
 async def test_a_node_that_is_lost_is_told(life):
