@@ -88,9 +88,9 @@ def facts(status: ClusterStatus, now: float) -> list[Line]:
     if status.unknown_since:
         quiet = f"has not answered for {clock(now - status.unknown_since)}; what is shown is older"
         lines.append(Line(label="batch system", text=quiet, warns=True))
+    for job in status.jobs:
+        lines += _ended(status, job) if status.state is State.ENDED else _job(status, job, now)
     if status.state is not State.ENDED:
-        for job in status.jobs:
-            lines += _job(status, job, now)
         lines += _walltime(status, now)
         lines += map(_node, status.counts.nodes)
         lines += _tasks(status)
@@ -98,30 +98,37 @@ def facts(status: ClusterStatus, now: float) -> list[Line]:
     return [*lines, *_used(status, now)]
 
 
+def _label(job: JobStatus) -> str:
+    return f"job {job.job_id}" if len(job.job_id) < 32 else "job"  # a token says nothing to anybody
+
+
+def _where(job: JobStatus) -> str:
+    nodes = ", ".join(job.nodes[:4]) + (f" and {len(job.nodes) - 4:,} more nodes" if len(job.nodes) > 4 else "")
+    return (f" on {nodes}" if nodes else "") + (f" in {job.partition}" if job.partition else "")
+
+
+def _ended(status: ClusterStatus, job: JobStatus) -> Iterator[Line]:
+    if job.started:
+        yield Line(label=_label(job), text=f"ran{_where(job)} for {about(max(0, status.changed - job.started))}")
+    elif job.state is not JobState.RUNNING and not job.nodes:
+        yield Line(label=_label(job), text="never started")
+
+
 def _job(status: ClusterStatus, job: JobStatus, now: float) -> Iterator[Line]:
-    label = f"job {job.job_id}" if len(job.job_id) < 32 else "job"
-    where = f" in {job.partition}" if job.partition else ""
     if job.state is not JobState.PENDING:
         began = f" since {moment(job.started, now)}" if job.started else ""
-        yield Line(label=label, text=f"runs{f' on {_names(job)}' if job.nodes else ''}{where}{began}")
+        yield Line(label=_label(job), text=f"runs{_where(job)}{began}")
         return
     resources = status.spec.resources
     nodes = resources.nodes if job is status.jobs[0] else 1
     wants = f"{nodes} node{'s' * (nodes != 1)} for {format_duration(resources.walltime)}"
-    if ahead := place(job):
-        yield Line(label=label, text=f"{wants}; {ahead}")
-        yield Line(label="waits because", text=cause(job.reason))
-    else:
-        yield Line(label=label, text=f"{wants}{where}; {cause(job.reason)}")
+    ahead = place(job) or f"waits{_where(job)}"
+    yield Line(label=_label(job), text=f"{wants}; {ahead}")
+    yield Line(label="waits because", text=cause(job.reason))
     if job.estimated_start:
         yield Line(label="starts", text=f"about {moment(job.estimated_start, now)}{_moved(job, now)}")
     elif job.first_estimate:
         yield Line(label="starts", text=f"no estimate now; the first was {moment(job.first_estimate, now)}")
-
-
-def _names(job: JobStatus) -> str:
-    names = ", ".join(job.nodes[:4])
-    return names if len(job.nodes) <= 4 else f"{names} and {len(job.nodes) - 4:,} more nodes"
 
 
 def _moved(job: JobStatus, now: float) -> str:

@@ -16,7 +16,7 @@ NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
 pytestmark = pytest.mark.slow
 
 
-@pytest.mark.parametrize("name", ["queues", "tasks"])
+@pytest.mark.parametrize("name", ["queues", "tasks", "watching"])
 def test_a_tutorial(isolated, tmp_path, name):
     """Each cell runs, and the page is saved."""
     for file in ("run.py", f"{name}.ipynb"):

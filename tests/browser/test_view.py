@@ -7,15 +7,19 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
+import nbformat
 import pytest
 from playwright.sync_api import expect
 
 from hpcnb.sandbox import Sandbox, missing_packages
 
 pytestmark = [pytest.mark.slow, pytest.mark.site]
+
+NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
 
 POLL = 6.0
 """Seconds within which the batch system is asked again, and the answer is on the page."""
@@ -100,3 +104,64 @@ def test_from_the_queue_to_the_end(site, notebook, lab, browser, tmp_path):
     button.filter(has_text="Really cancel").click()
     expect(seen(page[0])).to_contain_text("ended")
     page.picture(tmp_path / "ended.png")
+
+
+def test_after_the_kernel_has_gone(site, notebook, lab):
+    """A page that is loaded anew shows the last state that was saved; `%hpc attach` makes the view anew."""
+    page = notebook("%load_ext hpcnb", "%hpc up box --name lasts", "%hpc", "%load_ext hpcnb\n%hpc attach")
+    page[0].run()
+    page[1].run().wait().wait_for(" ready")
+    page[2].run().wait()
+    expect(seen(page[2])).to_contain_text(re.compile("lasts on box ready.*link.*up", re.DOTALL))
+    page.save()
+    page.page.evaluate("() => window.jupyterapp.shell.currentWidget.sessionContext.session.kernel.restart()")
+    page.reload()
+    expect(seen(page[2])).to_have_count(1)
+    expect(seen(page[2])).to_contain_text(re.compile("lasts on box ready.*at .*link.*up", re.DOTALL))
+    expect(page[2].outputs(" button:visible")).to_have_count(0)
+    page[3].run().wait()
+    expect(seen(page[3])).to_contain_text("lasts on box ready")
+    expect(page[3].outputs(" button")).to_have_count(6)
+    page[3].outputs(" button").filter(has_text="Cancel").click()
+    page[3].outputs(" button").filter(has_text="Really cancel").click()
+    expect(seen(page[3])).to_contain_text("ended")
+    page.complaints.clear()  # JupyterLab's, of the widgets that were the old kernel's
+
+
+EXPORTED = """
+%load_ext hpcnb
+import hpcnb as hpc
+cluster = hpc.Cluster("box", name="kept")
+cluster
+---
+cluster.wait_until_ready()
+---
+%hpc
+---
+cluster.close()
+"""
+
+
+def test_the_exported_page(site, lab, browser, tmp_path):
+    """Run without a page, and exported: the views say how it ended, with JavaScript off, too."""
+    made = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell.strip()) for cell in EXPORTED.split("---")])
+    nbformat.write(made, tmp_path / "kept.ipynb")
+    shutil.copy(NOTEBOOKS / "run.py", tmp_path)
+    done = subprocess.run(
+        [sys.executable, tmp_path / "run.py", tmp_path / "kept.ipynb"],
+        env=os.environ | lab.environ,
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout
+    bare = browser.browser.new_context(java_script_enabled=False)
+    page = bare.new_page()
+    page.goto(f"file://{tmp_path}/_output/kept.html")
+    views = page.locator(".hpcnb-static:visible")
+    expect(views).to_contain_text(
+        [re.compile(r"kept on box ended.*closed.*job \d+.*ran on n\d in main", re.DOTALL)] * 2
+    )
+    page.screenshot(path=tmp_path / "kept.png", full_page=True)
+    bare.close()
