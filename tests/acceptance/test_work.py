@@ -5,14 +5,18 @@ from __future__ import annotations
 import os
 import pty
 import re
+import signal
 import subprocess
 import sys
+import time
+from types import SimpleNamespace
 
 import nbformat
 import pytest
 from nbclient import NotebookClient
 from nbconvert import HTMLExporter
 
+import hpcnb as hpc
 from tests.unit.pilot.host import environment
 
 pytestmark = pytest.mark.slow
@@ -142,3 +146,27 @@ def test_a_pipe_has_nothing(tmp_path, isolated):
     process = run_script(tmp_path, isolated, subprocess.PIPE)
     _, said = process.communicate(timeout=90)
     assert (process.returncode, said) == (0, b"")
+
+
+def test_a_killed_worker_counts_nothing_twice(isolated, tmp_path, monkeypatch):
+    """A batch whose worker is killed in the middle is counted once, as tried again, and its calls that had ended, too."""
+    seen = []
+    view = SimpleNamespace(draw=lambda summary, note: seen.append(summary))
+    monkeypatch.setitem(hpc._SHOWN, "hpcnb.future.work", lambda look: view)
+
+    def nap(x):
+        time.sleep(0.15)
+        if x == 20 and not (tmp_path / "killed").exists():
+            (tmp_path / "killed").touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return x
+
+    with hpc.Cluster("local", workers_per_node=1, cores_per_worker=1, name="kills") as cluster:
+        hpc.use(cluster)
+        cluster.wait_until_ready()
+        futures = hpc.map(nap, range(30), batch_size=30)
+        assert hpc.gather(futures) == list(range(30))
+        cluster.client.looks.settle(30)
+    assert all(summary.total == 30 for summary in seen)
+    assert max(summary.done for summary in seen if not summary.retried) < 30
+    assert (seen[-1].done, seen[-1].left, seen[-1].retried) == (30, 0, 30)
