@@ -55,6 +55,22 @@ _ids = click.option("--id", "ids", callback=_numbers, metavar="IDS", help="Only 
 _priority = click.option("--priority", type=int, default=0, show_default=True, help="Higher goes first.")
 
 
+_RETRIES = (
+    click.option(
+        "--retries", type=click.IntRange(min=0), default=0, help="Try a task that fails again, so many times."
+    ),
+    click.option("--retry-delay", default="0", metavar="TIME", help="After so long, 30s; each time twice as long."),
+    click.option("--retry-on", default="", metavar="PATTERN", help="Only if the error holds this regular expression."),
+)
+
+
+def _retries(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command the options that say what is done when a task fails."""
+    for option in reversed(_RETRIES):
+        command = option(command)
+    return command
+
+
 def _say(count: int, done: str) -> None:
     click.echo(f"{count} task{'s' * (count != 1)} {done}")
 
@@ -77,7 +93,8 @@ def create(name: str, site: str) -> None:
 @_priority
 @click.option("--requires", callback=_numbers, metavar="IDS", help="Tasks that have to succeed before: 3,5,10-20.")
 @click.option("--after", callback=_numbers, metavar="IDS", help="Tasks that have to finish before, well or not.")
-def add(name: str, site: str, command: Sequence[str], priority: int, requires: list[int], after: list[int]) -> None:
+@_retries
+def add(name: str, site: str, command: Sequence[str], requires: list[int], after: list[int], **more: Any) -> None:
     """Add COMMAND to the queue called NAME; prints the task's id. One word is a whole line for the shell.
 
     \b
@@ -86,14 +103,15 @@ def add(name: str, site: str, command: Sequence[str], priority: int, requires: l
       hpcnb queue add extract --requires 1-100 -- merge --all
     """
     line = command[0] if len(command) == 1 else shlex.join(command)
-    click.echo(Queue.connect(name, site=site).add(line, priority=priority, requires=requires, after=after))
+    click.echo(Queue.connect(name, site=site).add(line, requires=requires, after=after, **more))
 
 
 @queue.command()
 @_on_queue
 @click.argument("file", type=click.Path(allow_dash=True))
 @_priority
-def load(name: str, site: str, file: str, priority: int) -> None:
+@_retries
+def load(name: str, site: str, file: str, **more: Any) -> None:
     """Add each line of FILE as a command, all or none; empty lines and those that begin with # are left out.
 
     \b
@@ -101,7 +119,7 @@ def load(name: str, site: str, file: str, priority: int) -> None:
       hpcnb queue load extract commands.txt
       seq -f 'process %g' 1000 | hpcnb queue load extract -
     """
-    _say(len(Queue.connect(name, site=site).load("/dev/stdin" if file == "-" else file, priority=priority)), "added")
+    _say(len(Queue.connect(name, site=site).load("/dev/stdin" if file == "-" else file, **more)), "added")
 
 
 @queue.command("list")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import getpass
 import os
+import re
 import secrets
 import socket
 import time
@@ -18,6 +19,7 @@ from hpcnb.queue.desk import Asking, Desk, desk_of
 from hpcnb.queue.drain import drain
 from hpcnb.queue.launch import certify, launch
 from hpcnb.queue.task import QueuedTask, ids, lines_with_edges, per_task, plain_lines
+from hpcnb.units import parse_duration
 from hpcnb.views.queue import queues_text
 
 __all__ = ["Queue", "queues"]
@@ -71,12 +73,20 @@ class Queue:
 
     # -- adding --------------------------------------------------------------------------------------------------------
 
-    def add(self, task: Any, *, priority: int = 0, requires: Any = (), after: Any = ()) -> int:
+    def add(self, task: Any, *, requires: Any = (), after: Any = (), **more: Any) -> int:
         """Add one task, a command line or any value that JSON has; return its id. See `add_multiple`."""
-        return self.add_multiple([task], priority=priority, requires=ids(requires), after=ids(after))[0]
+        return self.add_multiple([task], requires=ids(requires), after=ids(after), **more)[0]
 
     def add_multiple(
-        self, tasks: Iterable[Any], *, priority: int = 0, requires: Sequence[Any] = (), after: Sequence[Any] = ()
+        self,
+        tasks: Iterable[Any],
+        *,
+        priority: int = 0,
+        requires: Sequence[Any] = (),
+        after: Sequence[Any] = (),
+        retries: int = 0,
+        retry_delay: str | float = 0,
+        retry_on: str = "",
     ) -> range:
         """Add all of these tasks, or none; return their ids, in order.
 
@@ -90,6 +100,12 @@ class Queue:
             Ids of the tasks that all of these wait for, and which have to *succeed*; or such a list for each task.
         after : sequence
             The same for tasks that have to *finish*, well or not.
+        retries : int
+            How often a task that fails is tried again by itself.
+        retry_delay : str or number
+            How long after it has failed, ``30s``; each further time twice as long, an hour at most.
+        retry_on : str
+            Only if the error holds this regular expression. The error of a command ends with the last line that it wrote to stderr.
 
         Raises
         ------
@@ -101,16 +117,24 @@ class Queue:
             lines, requires, after = lines_with_edges(tasks, requires, after), (), ()
         else:
             lines = plain_lines(tasks)
-        edges = {"requires": ids(requires), "after": ids(after)}
-        first, count = self._ask("add", lines, priority=int(priority), edges=each, **edges)
+        try:
+            re.compile(retry_on)
+        except re.error as exc:
+            raise QueueError(f"retry_on={retry_on!r} is no regular expression: {exc}") from None
+        asked = {"requires": ids(requires), "after": ids(after)}
+        policy = [int(retries), parse_duration(retry_delay), retry_on] if retries else None
+        first, count = self._ask("add", lines, priority=int(priority), edges=each, policy=policy, **asked)
         return range(first, first + count)
 
-    def load(self, path: str | os.PathLike[str], *, priority: int = 0) -> range:
-        """Add each line of a file as a command, all or none; empty ones and those that begin with # are left out."""
+    def load(self, path: str | os.PathLike[str], **more: Any) -> range:
+        """Add each line of a file as a command, all or none; empty ones and those that begin with # are left out.
+
+        Everything else as in `add_multiple`.
+        """
         try:
             with open(path, encoding="utf-8", errors="surrogateescape") as file:
                 words = (line.strip() for line in file)
-                return self.add_multiple((w for w in words if w and not w.startswith("#")), priority=priority)
+                return self.add_multiple((w for w in words if w and not w.startswith("#")), **more)
         except OSError as exc:
             raise QueueError(f"cannot read {os.fspath(path)}: {exc.strerror}", remedy="Nothing was added.") from exc
 

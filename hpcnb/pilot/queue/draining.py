@@ -101,6 +101,7 @@ class Draining:
                 self._hear(caller)
             self._release_lost()
             self._go_on()
+            self._store.wake(time.time())
             said += self._give(callers)
         self._owner.publish()
         return said
@@ -164,7 +165,9 @@ class Draining:
     def over(self) -> bool:
         """Whether there is nothing to do, and nothing running that could make something to do."""
         counts = self._store.counts
-        return not counts[TaskState.RUNNING] and (self._store.paused or not counts[TaskState.PENDING])
+        if counts[TaskState.RUNNING]:
+            return False
+        return self._store.paused or not (counts[TaskState.PENDING] or self._store.due)
 
     def _leave(self, caller: Caller) -> None:
         """A worker is no longer connected."""

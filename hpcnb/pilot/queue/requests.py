@@ -47,11 +47,21 @@ def carry_out(store: Store, file: IO[str], present: Container[int] = ()) -> tupl
         raise QueueError(f"the request {head['op']!r} is malformed", evidence=f"{type(exc).__name__}: {exc}") from exc
 
 
-def _add(store: Store, lines: _Rows, *, priority: int, edges: bool, requires: list[int], after: list[int]) -> list[int]:
+def _add(
+    store: Store,
+    lines: _Rows,
+    *,
+    priority: int,
+    edges: bool,
+    requires: list[int],
+    after: list[int],
+    policy: list[Any] | None = None,
+) -> list[int]:
+    number = store.policy(*policy) if policy else None
     if not (edges or requires or after):
-        return list(store.add(lines, priority=priority))
+        return list(store.add(lines, priority=priority, policy=number))
     rows = ((line, requires, after) for line in lines) if not edges else map(_with_edges, lines)
-    return list(store.add_after(rows, priority=priority))
+    return list(store.add_after(rows, priority=priority, policy=number))
 
 
 def _with_edges(line: str) -> tuple[str, list[int], list[int]]:

@@ -22,7 +22,7 @@ from typing import Any
 from hpcnb.pilot.queue.states import TaskState
 from hpcnb.pilot.queue.store import Outcome
 
-LONGEST_ERROR = 4000
+LONGEST_ERROR, LONGEST_LINE = 4000, 500
 ENDED_EARLY = "its job ended before it did"
 """Why a task is Killed that the next job goes on with."""
 
@@ -99,11 +99,17 @@ class Logs:
     """
 
     def __init__(self, path: Path) -> None:
-        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
+        flags = os.O_RDWR | os.O_CREAT | os.O_APPEND
         self.files = [os.open(path.with_name(f"{path.name}.{suffix}"), flags, 0o600) for suffix in ("out", "err")]
 
     def sizes(self) -> list[int]:
         return [os.fstat(file).st_size for file in self.files]
+
+    def last_line(self, begin: int, end: int) -> str:
+        """The last line that was written to stderr between two places; what is not printable is replaced."""
+        piece = os.pread(self.files[1], min(end - begin, LONGEST_LINE), max(begin, end - LONGEST_LINE))
+        words = piece.decode(errors="replace").strip().rpartition("\n")[2].strip()
+        return "".join(letter if letter.isprintable() else "�" for letter in words)
 
     def adopt(self) -> None:
         """Have all that this process prints from now on go there."""
@@ -299,4 +305,6 @@ class Attempt:
         sys.stderr.flush()
         after = self._logs.sizes()
         output = (before[0], after[0], before[1], after[1])
+        if told.get("code") and (said := self._logs.last_line(before[1], after[1])):
+            told["error"] += f": {said}"
         return Outcome(task=id, attempt=attempt, began=began, ended=time.time(), output=output, **told)

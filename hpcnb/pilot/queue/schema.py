@@ -10,11 +10,12 @@ VERSION = 1
 
 # Integers as ids and states, and partial indices: 10⁶ tasks cost a third of what text ids and full indices do.
 # An edge is met once its parent has ended as it asks; a task has as many needs as it has edges that are not.
+# A task that has failed, and is to be tried again after a while, is waiting, and due.
 # An attempt's output is a piece of its worker's log.
 _TABLES = """
 CREATE TABLE task (
   id INTEGER PRIMARY KEY, state INTEGER NOT NULL, priority INTEGER NOT NULL, needs INTEGER NOT NULL DEFAULT 0,
-  attempt INTEGER NOT NULL DEFAULT 0, worker INTEGER, payload TEXT NOT NULL, result TEXT);
+  attempt INTEGER NOT NULL DEFAULT 0, worker INTEGER, policy INTEGER, payload TEXT NOT NULL, result TEXT);
 CREATE INDEX task_pending ON task (priority DESC, id) WHERE state = 1;
 CREATE INDEX task_running ON task (worker) WHERE state = 2;
 CREATE INDEX task_other ON task (state, id) WHERE state NOT IN (1, 3);
@@ -26,6 +27,8 @@ CREATE TABLE attempt (
   task INTEGER NOT NULL, number INTEGER NOT NULL, state TEXT NOT NULL, worker INTEGER, fence INTEGER NOT NULL,
   began REAL, ended REAL, code INTEGER, error TEXT, out_from INTEGER, out_to INTEGER, err_from INTEGER, err_to INTEGER,
   PRIMARY KEY (task, number)) WITHOUT ROWID;
+CREATE TABLE policy (id INTEGER PRIMARY KEY, retries INTEGER NOT NULL, delay REAL NOT NULL, pattern TEXT NOT NULL);
+CREATE TABLE due (task INTEGER PRIMARY KEY, delay REAL NOT NULL, at REAL);
 CREATE TABLE worker (id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, host TEXT, pid INTEGER, job TEXT);
 CREATE TABLE count (state INTEGER PRIMARY KEY, tasks INTEGER NOT NULL);
 CREATE TABLE setting (name TEXT PRIMARY KEY, value);

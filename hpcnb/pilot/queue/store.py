@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -23,6 +24,7 @@ REMEMBERED = 1000
 """Requests at least; many more than are carried out at once."""
 
 
+LONGEST_DELAY = 3600.0
 MOST_LOST = 5
 """Workers that a task may cost, before it is taken to be the cause."""
 _PENDING = (
@@ -91,10 +93,11 @@ class Store:
         self.counts = {TaskState(s): n for s, n in self._db.execute("SELECT state, tasks FROM count")}
         settings: dict[str, int] = dict(self._db.execute("SELECT name, value FROM setting"))
         self.next, self._edges, self.paused = settings["next"], settings["edges"], bool(settings["paused"])
+        self.due = int(self._db.execute("SELECT count(*) FROM due").fetchone()[0])
         self._kept = self._image()
 
     def _image(self) -> tuple[Any, ...]:
-        return (dict(self.counts), self.next, self._edges, self.paused)
+        return (dict(self.counts), self.next, self._edges, self.paused, self.due)
 
     @contextlib.contextmanager
     def transaction(self) -> Iterator[None]:
@@ -119,8 +122,7 @@ class Store:
             yield
         except QueueError:
             self._db.execute("ROLLBACK TO part")
-            counts, self.next, self._edges, self.paused = before
-            self.counts = counts
+            self.counts, self.next, self._edges, self.paused, self.due = before
             raise
         finally:
             if self._db.in_transaction:
@@ -140,18 +142,37 @@ class Store:
 
     # -- adding --------------------------------------------------------------------------------------------------
 
-    def add(self, payloads: Iterable[str], *, priority: int = 0) -> tuple[int, int]:
+    def policy(self, retries: int, delay: float, pattern: str) -> int:
+        """What is done when a task fails: its number, for `add`.
+
+        Parameters
+        ----------
+        retries : int
+            How often it is tried again.
+        delay : float
+            Seconds before the first time; twice as many before each further one.
+        pattern : str
+            What the error must hold; empty: anything.
+        """
+        sql = "INSERT INTO policy (retries, delay, pattern) VALUES (?, ?, ?)"
+        return self._db.execute(sql, (retries, delay, pattern)).lastrowid or 0
+
+    def add(self, payloads: Iterable[str], *, priority: int = 0, policy: int | None = None) -> tuple[int, int]:
         """Add tasks that wait for nothing; returns the first id and how many, since ids follow each other."""
         first = self.next
-        rows = ((id, TaskState.PENDING, priority, text) for id, text in enumerate(payloads, first))
-        sql = "INSERT INTO task (id, state, priority, payload) VALUES (?, ?, ?, ?)"
+        rows = ((id, TaskState.PENDING, priority, policy, text) for id, text in enumerate(payloads, first))
+        sql = "INSERT INTO task (id, state, priority, policy, payload) VALUES (?, ?, ?, ?, ?)"
         added = self._db.executemany(sql, rows).rowcount
         self.next += max(0, added)
         self._moved(None, TaskState.PENDING, max(0, added))
         return first, max(0, added)
 
     def add_after(
-        self, payloads: Iterable[tuple[str, Sequence[int], Sequence[int]]], *, priority: int = 0
+        self,
+        payloads: Iterable[tuple[str, Sequence[int], Sequence[int]]],
+        *,
+        priority: int = 0,
+        policy: int | None = None,
     ) -> tuple[int, int]:
         """Add tasks, each with those that have to succeed and those that have to finish before."""
         first = self.next
@@ -159,8 +180,8 @@ class Store:
             edges = dict.fromkeys(after, 0) | dict.fromkeys(requires, 1)
             unmet = self._add_edges(edges)
             state = TaskState.WAITING if unmet else TaskState.PENDING
-            sql = "INSERT INTO task (id, state, priority, needs, payload) VALUES (?, ?, ?, ?, ?)"
-            self._db.execute(sql, (self.next, state, priority, unmet, text))
+            sql = "INSERT INTO task (id, state, priority, needs, policy, payload) VALUES (?, ?, ?, ?, ?, ?)"
+            self._db.execute(sql, (self.next, state, priority, unmet, policy, text))
             self._moved(None, state)
             self.next += 1
         return first, self.next - first
@@ -210,7 +231,8 @@ class Store:
             if self._db.execute(sql, (one.state, one.result, one.task, one.attempt, worker)).rowcount:
                 self._moved(TaskState.RUNNING, one.state)
                 self._attempted(worker, one)
-                self._settle(one.task, one.state)
+                if one.state is not TaskState.FAILED or not self._retried(one):
+                    self._settle(one.task, one.state)
                 accepted.append(one.task)
         return accepted
 
@@ -218,6 +240,35 @@ class Store:
         sql = "INSERT INTO attempt VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
         times = (one.began, one.ended, one.code, one.error or None)
         self._db.execute(sql, (one.task, one.attempt, one.state.title, worker, self._fence, *times, *one.output))
+
+    def _retried(self, one: Outcome) -> bool:
+        """Try a task again that has failed, at once or later, if its policy says so."""
+        sql = "SELECT retries, delay, pattern FROM task JOIN policy ON policy.id = policy WHERE task.id = ?"
+        retries, delay, pattern = self._db.execute(sql, (one.task,)).fetchone() or (0, 0.0, "")
+        if not retries or not re.search(pattern, one.error):
+            return False
+        sql = "SELECT count(*) FROM attempt WHERE task = ? AND state = 'Failed'"
+        failed = self._db.execute(sql, (one.task,)).fetchone()[0]
+        if failed > retries:
+            return False
+        state = TaskState.WAITING if delay else TaskState.PENDING
+        self._db.execute("UPDATE task SET state = ?, result = NULL, worker = NULL WHERE id = ?", (state, one.task))
+        self._moved(TaskState.FAILED, state)
+        if delay:
+            later = min(delay * 2 ** (failed - 1), LONGEST_DELAY)
+            added = self._db.execute("INSERT OR IGNORE INTO due (task, delay) VALUES (?, ?)", (one.task, later))
+            self.due += added.rowcount
+        return True
+
+    def wake(self, now: float) -> None:
+        """Make those tasks pending that have waited long enough after they failed, by the clock of whoever owns the queue."""
+        if not self.due:
+            return
+        self._db.execute("UPDATE due SET at = ? + delay WHERE at IS NULL", (now,))
+        for (task,) in self._db.execute("DELETE FROM due WHERE at <= ? RETURNING task", (now,)).fetchall():
+            self.due -= 1
+            sql = "UPDATE task SET state = 1 WHERE id = ? AND state = 0 AND needs = 0"
+            self._moved(TaskState.WAITING, TaskState.PENDING, self._db.execute(sql, (task,)).rowcount)
 
     def release(self, worker: int, why: str) -> int:
         """Take back the tasks of a worker that has vanished; they are pending again, but for one that does that to each worker."""

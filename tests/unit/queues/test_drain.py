@@ -114,6 +114,25 @@ def beside(work):
     return thread, errors
 
 
+def test_retries(q):
+    """A task that fails is tried again by itself: so often, after a while, and only if its error holds a pattern."""
+    fails = "echo try $HPCNB_ATTEMPT >&2; echo 'busy: \033[1m' >&2; exit $((HPCNB_ATTEMPT < 3))"
+    q.add(fails, retries=5)
+    q.add(fails, retries=1, retry_on="busy")
+    q.add(fails, retries=5, retry_on="^no match$")
+    late = q.add(fails, retries=2, retry_delay=1, retry_on="busy")
+    q.add("true", requires=[late])
+    q.do()
+    ends = [(task.state, task.attempts) for task in q.tasks()]
+    assert ends == [("Succeeded", 3), ("Failed", 2), ("Failed", 1), ("Succeeded", 3), ("Succeeded", 1)]
+    first, second, third = q.task(late)["attempts"]
+    assert second["began"] - first["ended"] > 0.5
+    assert third["began"] - second["ended"] > 1.5
+    assert first["error"] == "exit status 1: busy: �[1m"
+    with pytest.raises(hpc.QueueError, match=r"retry_on='\(' is no regular expression"):
+        q.add("true", retries=1, retry_on="(")
+
+
 def test_interrupted(q):
     """Ctrl-C ends what runs here and gives its task back; the queue is free."""
     q.add_multiple(["sleep 600; true"] * 2)
@@ -164,6 +183,7 @@ def ended(q):
     return q.status()["ntasks"]["Succeeded"]
 
 
+@pytest.mark.slow
 def test_an_owner_is_killed(q):
     """The one that owns the queue is killed while two drain it: the other goes on, nothing is lost, each result is recorded once."""
     q.add_multiple(["sleep 0.05; echo x"] * 60)
@@ -232,6 +252,7 @@ def test_certificates_are_made_once(q):
     assert sorted(path.name for path in place(q).path.glob(".tls*")) == []
 
 
+@pytest.mark.slow
 def test_launched_on_this_machine(q, monkeypatch):
     """`launch` starts jobs that need nobody; a function of the notebook goes along; they end when nothing is left."""
     cloudpickle.register_pickle_by_value(sys.modules[__name__])
@@ -250,6 +271,7 @@ def test_launched_on_this_machine(q, monkeypatch):
         q.launch(2, nodes=2)
 
 
+@pytest.mark.slow
 def test_a_task_that_kills_its_workers(q):
     """A task that kills each worker that runs it fails, and costs no other task its result."""
 
@@ -259,7 +281,7 @@ def test_a_task_that_kills_its_workers(q):
         return x
 
     cloudpickle.register_pickle_by_value(sys.modules[__name__])
-    q.add_multiple(range(6))
+    q.add_multiple(range(6), retries=3)  # which is about errors, not about deaths
     q.launch(2, pack=True, func=call, walltime="5m")
     wait_for(lambda: ended(q) == 5 and q.status()["ntasks"]["Failed"] == 1, 90)
     (task,) = q.tasks("Failed")

@@ -159,6 +159,7 @@ def test_recover(q):
     assert q.task(1)["attempts"][0]["state"] == "Lost"
 
 
+@pytest.mark.slow
 def test_many_processes_take(q):
     """Processes that all take tasks at once get each task once, and none is lost."""
     q.add_multiple(range(120))
@@ -225,7 +226,10 @@ def test_a_queue_from_the_command_line(run, tmp_path):
     lines = tmp_path / "commands"
     lines.write_bytes(b"# a comment\n\necho one\n  echo 'two;' \xff\n")
     assert run("create", "extract")[0] == 0
-    assert run("load", "extract", str(lines), "--priority", "2")[1] == "2 tasks added\n"
+    assert (
+        run("load", "extract", str(lines), "--priority", "2", "--retries", "3", "--retry-delay", "1m")[1]
+        == "2 tasks added\n"
+    )
     assert run("add", "extract", "--requires", "1-2", "--", "merge", "--all", "a b")[1] == "3\n"
     assert run("list")[1].split("\n")[1].split() == ["extract", "Active", "1", "2", "0", "0", "0"]
     assert json.loads(run("list", "--json")[1])[0]["ntasks"]["Pending"] == 2

@@ -17,13 +17,15 @@ from hpcnb.pilot.queue.store import MOST_LOST, Outcome, Store
 
 WAITING, PENDING, RUNNING, SUCCEEDED, FAILED, KILLED = TaskState
 NAMES = ("one", "two")
+POLICIES = [(1, 0, ""), (2, 5, "bad")]
 
 
 class Task:
     """What the model knows of a task."""
 
-    def __init__(self, priority, edges):
+    def __init__(self, priority, edges, policy=(0, 0, "")):
         self.priority, self.edges = priority, edges  # parent → [it has to succeed, it has met that]
+        self.policy, self.fails = policy, 0
         self.attempt, self.worker, self.ends, self.lost, self.state = 0, None, [], 0, None
         self.wait()
 
@@ -39,7 +41,7 @@ class Model(RuleBasedStateMachine):
         self.folder = Path(tempfile.mkdtemp())
         self.fence = 1
         self.store = Store(self.folder / "1.sqlite", 1)
-        self.tasks = {}
+        self.tasks, self.due, self.at, self.now = {}, {}, {}, 0
         with self.store.transaction():
             self.workers = {name: self.store.worker(name) for name in NAMES}
 
@@ -53,18 +55,21 @@ class Model(RuleBasedStateMachine):
         edges = [[], [], [1, 2], [3]]
         with self.store.transaction():
             self.store.add_after([("1", *((ids, []) if requires else ([], ids))) for ids in edges])
+            self.store.add(["2"], policy=self.store.policy(*POLICIES[1]))
         self.tasks = {id: Task(0, {p: [requires, False] for p in ids}) for id, ids in enumerate(edges, 1)}
+        self.tasks[5] = Task(0, {}, POLICIES[1])
 
     def some(self, data):
         return data.draw(st.lists(st.sampled_from(sorted(self.tasks)), unique=True, max_size=4))
 
-    @rule(count=st.integers(0, 4), priority=st.integers(-1, 1))
-    def add(self, count, priority):
+    @rule(count=st.integers(0, 4), priority=st.integers(-1, 1), policy=st.sampled_from([(0, 0, ""), *POLICIES]))
+    def add(self, count, priority, policy):
         with self.store.transaction():
-            first, added = self.store.add((f'"{i}"' for i in range(count)), priority=priority)
+            kept = self.store.policy(*policy) if policy[0] else None
+            first, added = self.store.add((f'"{i}"' for i in range(count)), priority=priority, policy=kept)
         assert (first, added) == (len(self.tasks) + 1, count)
         for id in range(first, first + count):
-            self.tasks[id] = Task(priority, {})
+            self.tasks[id] = Task(priority, {}, policy)
 
     @precondition(lambda self: self.tasks)
     @rule(data=st.data(), priority=st.integers(-1, 1))
@@ -92,14 +97,33 @@ class Model(RuleBasedStateMachine):
         return sorted(id for id, task in self.tasks.items() if task.worker)
 
     @precondition(running)
-    @rule(data=st.data(), state=st.sampled_from(ENDED))
-    def finish(self, data, state):
+    @rule(data=st.data(), state=st.sampled_from(ENDED), error=st.sampled_from(["too bad", "other"]))
+    def finish(self, data, state, error):
         id = data.draw(st.sampled_from(self.running()))
         task = self.tasks[id]
-        told = Outcome(task=id, attempt=task.attempt, state=state, result="1")
+        told = Outcome(task=id, attempt=task.attempt, state=state, result="1", error=error)
         with self.store.transaction():
             assert self.store.finish(self.workers[task.worker], [told, told]) == [id]
-        self.end(id, state)
+        retries, delay, pattern = task.policy
+        task.fails += state is FAILED
+        if state is not FAILED or task.fails > retries or pattern not in error:
+            self.end(id, state)
+            return
+        task.ends.append(task.attempt)
+        task.worker, task.state = None, WAITING if delay else PENDING
+        if delay:
+            self.due.setdefault(id, delay * 2 ** (task.fails - 1))
+
+    @rule(later=st.sampled_from([0, 4, 100]))
+    def wake(self, later):
+        self.now += later
+        with self.store.transaction():
+            self.store.wake(self.now)
+        self.at = {id: self.at.get(id, self.now + delay) for id, delay in self.due.items()}
+        for id in [id for id, at in self.at.items() if at <= self.now]:
+            del self.due[id], self.at[id]
+            if self.tasks[id].state is WAITING:
+                self.tasks[id].wait()
 
     @precondition(lambda self: any(task.attempt for task in self.tasks.values()))
     @rule(data=st.data(), state=st.sampled_from(ENDED), behind=st.integers(0, 1))
@@ -208,6 +232,7 @@ class Model(RuleBasedStateMachine):
     def agree(self):
         rows = {row[0]: (TaskState(row[1]), row[2], row[3]) for row in self.store.tasks()}
         assert rows == {id: (task.state, task.priority, task.attempt) for id, task in self.tasks.items()}
+        assert self.store.due == len(self.due)
         states = [task.state for task in self.tasks.values()]
         assert self.store.counts == {state: states.count(state) for state in TaskState}
         for id, task in self.tasks.items():
