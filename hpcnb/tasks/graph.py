@@ -154,7 +154,7 @@ class Graph:
         height = max(HIGH * (len(column) or 1), 14 * len(legend) + 20)
         head = (
             f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" height="{height}" '
-            'style="max-width: 100%; height: auto">'  # all of it, however narrow the page is
+            'font-family="system-ui, sans-serif" style="max-width: 100%; height: auto">'  # all of it, however narrow the page is
         )
         return "\n".join([head, *lines, *rings, *legend, "</svg>"])
 
@@ -179,9 +179,10 @@ def _ring(node: Node, at: tuple[int, int], colour: str) -> str:
     fill = {"finished": colour, "running": f"{colour}55", "error": "#cc3311", "cancelled": "#bbbbbb"}.get(
         node.state, "none"
     )
+    written = "#ffffff" if node.state in ("finished", "error") else "#333333" if node.state == "cancelled" else colour
     text = f"{node.number} {node.name}: {node.state}"
     return (
         f'<g><title>{html.escape(text)}</title><circle cx="{at[0]}" cy="{at[1]}" r="{RADIUS}" fill="{fill}" '
-        f'stroke="{colour}" stroke-width="3"/><text x="{at[0]}" y="{at[1] + 4}" font-size="11" text-anchor="middle">'
+        f'stroke="{colour}" stroke-width="3"/><text x="{at[0]}" y="{at[1] + 4}" font-size="11" text-anchor="middle" fill="{written}">'
         f"{node.number}</text></g>"
     )
