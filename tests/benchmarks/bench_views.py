@@ -97,7 +97,7 @@ def bench_the_work_view(cluster: hpc.Cluster, monkeypatch: pytest.MonkeyPatch) -
     share = plugins / (process - plugins)
     print(
         f"\n{NUMBER:,} tasks in {lasted:.0f} s: the scheduler used {process:.1f} s, {plugins:.2f} s of it for the views: "
-        f"{share:.1%} above the rest; the kernel {cost(kernel):.2f} s for {page.messages} drawings: {cost(kernel) / lasted:.1%} of a "
+        f"{share:.1%} above the rest, {plugins / lasted:.1%} of a core; the kernel {cost(kernel):.2f} s for {page.messages} drawings: {cost(kernel) / lasted:.1%} of a "
         f"core; the page {page.bytes / 1e3:.1f} kB, the timeline {len(cluster.timeline()._repr_html_()) / 1e3:.1f} kB"
     )
     assert page.messages <= 5 * lasted + 5
