@@ -8,8 +8,8 @@ from collections.abc import Callable
 from typing import Any
 
 from hpcnb.errors import QueueError
+from hpcnb.pilot.queue.records import Outcome
 from hpcnb.pilot.queue.states import TaskState
-from hpcnb.pilot.queue.store import Outcome
 from hpcnb.queue.task import payload
 
 

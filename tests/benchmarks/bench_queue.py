@@ -16,8 +16,9 @@ from typing import Any
 
 import hpcnb as hpc
 from hpcnb.pilot.queue.lease import Watch
+from hpcnb.pilot.queue.records import Outcome
 from hpcnb.pilot.queue.states import TaskState
-from hpcnb.pilot.queue.store import Outcome, Store
+from hpcnb.pilot.queue.store import Store
 from hpcnb.queue.queue import Queue, listing
 from tests.benchmarks.ratio import seconds
 from tests.isolation import Isolation

@@ -13,10 +13,10 @@ from typing import Any, TypeVar
 from hpcnb.pilot.queue.lease import Fenced, Watch
 from hpcnb.pilot.queue.owner import Owner
 from hpcnb.pilot.queue.place import Place
+from hpcnb.pilot.queue.records import Worker
 from hpcnb.pilot.queue.requests import VANISHED, gone, lives_here, told
 from hpcnb.pilot.queue.running import ENDED_EARLY
 from hpcnb.pilot.queue.states import TaskState
-from hpcnb.pilot.queue.store import Worker
 from hpcnb.pilot.queue.wire import OWNER, alert, context, packed, received
 
 LOOK = 0.1

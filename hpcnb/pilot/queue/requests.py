@@ -10,8 +10,9 @@ from typing import IO, Any
 
 from hpcnb.errors import QueueError
 from hpcnb.pilot.queue.lease import began
+from hpcnb.pilot.queue.records import Outcome
 from hpcnb.pilot.queue.states import ENDED, TaskState
-from hpcnb.pilot.queue.store import Outcome, Store
+from hpcnb.pilot.queue.store import Store
 
 READ_ONLY = {"status", "tasks", "task"}
 """What changes nothing, and may be answered twice."""

@@ -19,8 +19,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from hpcnb.pilot.queue.records import Outcome
 from hpcnb.pilot.queue.states import TaskState
-from hpcnb.pilot.queue.store import Outcome
 
 LONGEST_ERROR, LONGEST_LINE = 4000, 500
 ENDED_EARLY = "its job ended before it did"

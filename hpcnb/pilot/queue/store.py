@@ -7,9 +7,10 @@ import re
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from hpcnb.errors import QueueError
+from hpcnb.pilot.queue.records import Outcome, Worker
 from hpcnb.pilot.queue.schema import opened
 from hpcnb.pilot.queue.states import BY_HAND, ENDED, LOST, TaskState
 
@@ -31,46 +32,6 @@ _PENDING = (
     "SELECT id, attempt + 1, payload, attempt AND (SELECT count(*) FROM attempt WHERE task = id AND attempt.state = 'Lost') "
     "FROM task WHERE state = 1 ORDER BY priority DESC, id LIMIT ?"
 )
-
-
-class Outcome(NamedTuple):
-    """How one attempt at a task ended, as its worker tells it.
-
-    Parameters
-    ----------
-    task, attempt : int
-    state : TaskState
-        One of those that end a task.
-    code : int or None
-        A command's exit status; a signal is negative.
-    error : str
-        Of a task that failed: why.
-    result : str or None
-        JSON.
-    began, ended : float
-        POSIX times of the worker.
-    output : sequence of int
-        Where its stdout and its stderr begin and end in the worker's logs.
-    """
-
-    task: int
-    attempt: int
-    state: TaskState
-    code: int | None = None
-    error: str = ""
-    result: str | None = None
-    began: float = 0.0
-    ended: float = 0.0
-    output: Sequence[int] = (0, 0, 0, 0)
-
-
-class Worker(NamedTuple):
-    """Who carries tasks out: the number, the name it has given itself, and where it runs."""
-
-    id: int
-    name: str
-    host: str
-    pid: int
 
 
 class Store:

@@ -14,8 +14,8 @@ from hpcnb.errors import QueueError
 from hpcnb.pilot.queue.inbox import Inbox
 from hpcnb.pilot.queue.lease import Watch
 from hpcnb.pilot.queue.place import Place
+from hpcnb.pilot.queue.records import Outcome
 from hpcnb.pilot.queue.running import Attempt, Commands, Logs, Stopped, function
-from hpcnb.pilot.queue.store import Outcome
 from hpcnb.pilot.queue.wire import Connection
 
 BATCH = 0.25

@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from hpcnb.errors import QueueError
+from hpcnb.pilot.queue.records import Outcome
 from hpcnb.pilot.queue.states import ENDED, TaskState
-from hpcnb.pilot.queue.store import MOST_LOST, Outcome, Store
+from hpcnb.pilot.queue.store import MOST_LOST, Store
 
 WAITING, PENDING, RUNNING, SUCCEEDED, FAILED, KILLED = TaskState
 NAMES = ("one", "two")
