@@ -492,7 +492,7 @@ async def test_scaling_down_cancels_the_youngest(life, isolated):
     assert (isolated.home / "runs" / f"{ID}-1" / "tls").exists()
     await cluster.scale(0)
     assert life.batch.cancelled == ["119", "118"]
-    await until(lambda: not [*isolated.home.glob(f"runs/{ID}-*/tls")])
+    await until(lambda: not [*isolated.home.glob(f"runs/{ID}-*/tls")] and not cluster._tasks)
 
 
 async def test_scaling_down_and_up_again(life, isolated):
@@ -505,7 +505,7 @@ async def test_scaling_down_and_up_again(life, isolated):
     assert (life.batch.cancelled, [*life.batch.requests]) == (["118"], ["117", "118", "119"])
     del life.batch.end
     life.batch.end("118")
-    await until(lambda: len([*isolated.home.glob(f"runs/{ID}-*/tls")]) == 1)
+    await until(lambda: len([*isolated.home.glob(f"runs/{ID}-*/tls")]) == 1 and not cluster._tasks)
     await cluster.scale(3)
     assert len(life.batch.requests) == len({request.directory for request in life.batch.requests.values()}) == 4
 
