@@ -114,7 +114,7 @@ class Controls:
         return "its idle time begins anew"
 
     async def _linked(self) -> str:
-        link = await asyncio.to_thread(lambda: _cluster(self._handle).dashboard_link)
+        link = await self._handle.dashboard()
         if not link:
             return "it has no dashboard"
         return f'<a href="{escaped(link)}" target="_blank" rel="noopener">open the dashboard</a>'

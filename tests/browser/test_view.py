@@ -86,6 +86,8 @@ def test_from_the_queue_to_the_end(site, notebook, lab, browser, tmp_path):
     button = page[0].outputs(" button")
     button.filter(has_text="Keep alive").click()
     expect(page[0].outputs()).to_contain_text(["", "its idle time begins anew"])
+    button.filter(has_text="Dashboard").click()
+    expect(page[0].outputs(" a")).to_have_text("open the dashboard")
     button.filter(has_text="Logs").click()
     expect(page[0].outputs(" pre")).to_contain_text("hpcnb.pilot.lead")
     page.picture(tmp_path / "logs.png")
