@@ -25,6 +25,8 @@ from hpcnb.site.slurm_pending import explain_pending
 
 log = logging.getLogger(__name__)
 
+PARTING = 1.0
+"""Seconds that an agent which leaves gives to what it has begun."""
 POLITE = 10.0
 """Seconds that a cluster has to end by itself before its jobs are cancelled."""
 MOST_LOGS = 4 << 20
@@ -266,9 +268,11 @@ class LiveCluster:
             self._following.cancel()
             await asyncio.gather(self._following, return_exceptions=True)
         await self._closing.leave()
-        for task in (leaving := list(self._tasks)):
-            task.cancel()
-        await asyncio.gather(*leaving, return_exceptions=True)
+        if self._tasks:  # what was begun is best finished: the next agent does not know of it
+            _, late = await asyncio.wait(self._tasks, timeout=PARTING)
+            for task in late:
+                task.cancel()
+            await asyncio.gather(*late, return_exceptions=True)
         if self._connection:
             await self._connection.close()
 

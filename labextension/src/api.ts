@@ -63,6 +63,9 @@ export class Api {
   logs = async (id: string, name: string): Promise<{ [name: string]: string }> =>
     (await this.call<{ logs: { [name: string]: string } }>('GET', `clusters/${id}/logs?name=${encodeURIComponent(name)}`)).logs;
 
+  /** Where Dask's dashboard of a cluster is, behind this server's own authentication. */
+  dashboard = (id: string): string => URLExt.join(this.settings.baseUrl, 'hpcnb', 'dashboard', id, 'status');
+
   /** The websocket's address. */
   get news(): string {
     const { wsUrl, token, appendToken } = this.settings;

@@ -10,6 +10,7 @@ export interface IActions {
   insert: (cluster: ICluster) => Promise<void>;
   scale: (cluster: ICluster, nodes: number) => Promise<void>;
   keep: (cluster: ICluster) => Promise<void>;
+  dashboard: (cluster: ICluster) => Promise<void>;
   logs: (cluster: ICluster) => Promise<void>;
   login: (cluster: ICluster) => Promise<void>;
   end: (cluster: ICluster) => Promise<void>;
@@ -44,6 +45,7 @@ export function Card({ cluster, now, actions }: { cluster: ICluster; now: number
         {'login' in cluster.notices && <Action label="Log in" run={() => actions.login(cluster)} />}
         {lives(cluster) && <Action label="Insert code" title="A cell that attaches this notebook" run={() => actions.insert(cluster)} />}
         {'idle' in cluster.notices && <Action label="Keep" title="Begin its idle time anew" run={() => actions.keep(cluster)} />}
+        {ready && <Action label="Dashboard" title="Dask's own dashboard, in another page" run={() => actions.dashboard(cluster)} />}
         <Action label="Logs" run={() => actions.logs(cluster)} />
         {lives(cluster) && <Action label="End" title="End it and its batch jobs" run={() => actions.end(cluster)} />}
       </footer>

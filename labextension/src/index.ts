@@ -70,6 +70,7 @@ function actions(app: JupyterFrontEnd, model: Model): IActions {
     scale: told((cluster, nodes: number) => api.scale(cluster.id, nodes)),
     keep: told(cluster => api.keep(cluster.id)),
     login: told(cluster => api.login(cluster.spec.site)),
+    dashboard: told(async cluster => void window.open(api.dashboard(cluster.id), '_blank', 'noopener')),
     logs: told(async cluster => showLogs(app, cluster, await api.logs(cluster.id, ''))),
     end: told(async cluster => {
       if (await sure(cluster)) {

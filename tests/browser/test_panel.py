@@ -72,6 +72,10 @@ def test_a_cluster_from_the_form_to_its_end(page, lab, tmp_path):
     expect(mine).to_contain_text("1 processing")
     assert "paneled on local: ready" in lab.command("status")
 
+    with page.page.context.expect_page() as opened:
+        press(page, "Dashboard", mine)
+    expect(opened.value.locator("body")).to_contain_text("Dask")
+    opened.value.close()
     press(page, "Logs", mine)
     expect(page.page.locator(".hpcnb-logs")).to_contain_text("scheduler.log")
     page.page.screenshot(path=tmp_path / "logs.png")

@@ -68,7 +68,7 @@ def test_a_task_that_takes_longer_than_the_walltime(q):
     """Jobs that finish nothing are not followed by further ones; the task is Killed, and can be gone on with."""
     q.add("sleep 600")
     q.launch(walltime="3s")
-    until(lambda: count(q, "Killed") == 1)
+    until(lambda: count(q, "Killed") == 1, within=150)
     until(lambda: not jobs())
     assert q.task(1)["attempts"][-1]["error"] == "its job ended before it did"
     assert "ended before the queue was empty" in logs(q)

@@ -211,6 +211,7 @@ def test_ten_notebooks_and_one_question(site, account, tmp_path):
     with site.instead_of("squeue", f'date +%s.%N >>{calls}; exec /usr/bin/squeue "$@"'):
         waiting = [account.start("up", "box", "--name", f"wait{i}", "--cores-per-node=1", LATER) for i in range(10)]
         until(lambda: sum(cluster["state"] == "queued" for cluster in account.clusters()) == 10)
+        until(calls.exists)
         asked = len(calls.read_text().split())
         until(lambda: len(calls.read_text().split()) >= asked + 3)
         times = [float(line) for line in calls.read_text().split()]
