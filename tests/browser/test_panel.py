@@ -74,7 +74,7 @@ def test_a_cluster_from_the_form_to_its_end(page, lab, tmp_path):
 
     with page.page.context.expect_page() as opened:
         press(page, "Dashboard", mine)
-    expect(opened.value.locator("body")).to_contain_text("Dask")
+    expect(opened.value.locator("body")).to_contain_text("Task Stream")
     opened.value.close()
     press(page, "Logs", mine)
     expect(page.page.locator(".hpcnb-logs")).to_contain_text("scheduler.log")
