@@ -90,16 +90,20 @@ class Draining:
             Those who have lost their connection.
         """
         said: list[tuple[Caller, Any]] = []
-        if callers or time.monotonic() - self._looked > LOOK:
-            self._looked = time.monotonic()
-            if self._owner.serve():
-                said += self._stops()
         for caller in left:
             self._leave(caller)
+        lost = self._lost()
+        if callers or lost or time.monotonic() - self._looked > LOOK:
+            self._looked = time.monotonic()
+            served = self._owner.serve()
+            while lost and self._owner.serve():  # all of it: what somebody left before he died counts
+                pass
+            if served:
+                said += self._stops()
         with self._owner.change():
             for caller in callers:
                 self._hear(caller)
-            self._release_lost()
+            self._release(lost)
             self._go_on()
             self._store.wake(time.time())
             said += self._give(callers)
@@ -118,17 +122,24 @@ class Draining:
         caller.holds -= {(row[0], row[1]) for row in caller.outcomes}
         caller.outcomes = []
 
-    def _release_lost(self) -> None:
-        """Take back the tasks of those who have died, or have not come back."""
+    def _lost(self) -> list[int]:
+        """Those who are away and have died, or have not come back in time."""
         if not self._away:
-            return
+            return []
         now = time.monotonic()
         holding = {worker.id: worker for worker in self._store.running()}
-        for number, end in list(self._away.items()):
+        lost = []
+        for number, end in self._away.items():
             worker = holding.get(number)
             if worker is None or gone(worker.host, worker.pid) or (now > end and not _by_hand(worker)):
+                lost.append(number)
+        return lost
+
+    def _release(self, lost: list[int]) -> None:
+        """Take back what they have, unless they are here again."""
+        for number in lost:
+            if self._away.pop(number, None) is not None:
                 self._store.release(number, VANISHED)
-                del self._away[number]
 
     def _go_on(self) -> None:
         """Have tasks carried out again that another job could not finish; what ours cannot is its successor's."""

@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import signal
+import socket
 import sqlite3
 import subprocess
 import sys
@@ -16,9 +17,14 @@ import pytest
 
 from hpcnb.errors import QueueError
 from hpcnb.pilot.queue import lease
+from hpcnb.pilot.queue.draining import Caller, Draining
+from hpcnb.pilot.queue.inbox import Inbox
 from hpcnb.pilot.queue.lease import Fenced, Lease, Watch, newest
 from hpcnb.pilot.queue.owner import Asker, Owner
 from hpcnb.pilot.queue.place import Place, read_json
+from hpcnb.pilot.queue.records import Outcome
+from hpcnb.pilot.queue.running import ENDED_EARLY
+from hpcnb.pilot.queue.states import TaskState
 from tests.unit.pilot.tiny import wait_for
 
 ADD = {"priority": 0, "edges": False, "requires": [], "after": []}
@@ -317,3 +323,24 @@ def test_two_owners_at_once(place, tmp_path, figure):
     assert [there[id][0] for id in sorted(there)] == sorted(fence for fence, _ in there.values())
     assert len({tuple(one) for one in there.values()}) == len({fence for fence, _ in there.values()})
     figure(f"{rounds} owners stopped, {fenced} fenced, {len(told):,} changes told")
+
+
+def test_what_a_worker_leaves_counts_before_its_death(place):
+    """A worker that is told to end leaves word of its task and is gone: that word counts, however soon it is missed."""
+    owner = taken(place)
+    add(owner, "sleep 600")
+    draining = Draining(owner)
+    with subprocess.Popen(["sleep", "60"]) as process:
+        hello = {"name": "w", "host": socket.gethostname(), "pid": process.pid, "job": "1"}
+        caller = Caller(hello, writer=None)
+        caller.wants = 1
+        ((_, said),) = draining.turn([caller], [])
+        ((task, attempt, _),) = said["tasks"]
+        process.kill()
+    outcome = Outcome(task, attempt, TaskState.KILLED, error=ENDED_EARLY)
+    # The inbox was looked into just now, and would not be again for a while.
+    Inbox(place).put("finish", {"worker": "w", "outcomes": [[*outcome]], "leaves": True}, quiet=True)
+    draining.winding_up = True
+    draining.turn([], [caller])
+    assert [owner.store.counts[state] for state in (TaskState.KILLED, TaskState.PENDING)] == [1, 0]
+    draining.end()
