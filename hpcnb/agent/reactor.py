@@ -91,6 +91,8 @@ def _followed(job: JobStatus, before: JobStatus, status: ClusterStatus) -> JobSt
     if job.state is JobState.RUNNING and not started and job.time_left is not None:
         started = status.heard - (status.spec.resources.walltime - job.time_left)
     nodes, partition = job.nodes or before.nodes, job.partition or before.partition
+    if not nodes and job.ending and job.ending.node and status.spec.resources.nodes == 1:
+        nodes = (job.ending.node,)  # it was over before it was ever seen to run
     return replace(job, started=started, cores=cores, nodes=nodes, partition=partition)
 
 

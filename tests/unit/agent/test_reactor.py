@@ -68,6 +68,15 @@ def test_a_pending_job_explains_itself():
     assert (after.state, after.detail, after.jobs[0].reason) == (State.QUEUED, "others go first", "Priority")
 
 
+def test_a_job_that_was_never_seen_to_run_says_where_it_did():
+    """A job that begins and ends between two questions has the node of its end; of several nodes one would be too few."""
+    over = ended(Reason.COMPLETED, node="n1")
+    before = status(State.QUEUED, jobs=(job(JobState.PENDING),))
+    assert by_batch(before, over).jobs[0].nodes == ("n1",)
+    wider = replace(before, spec=replace(SPEC, resources=Resources(nodes=2)))
+    assert by_batch(wider, over).jobs[0].nodes == ()
+
+
 def test_time_in_a_state_goes_on_while_news_come():
     """News that leave the state as it is do not start its clock anew."""
     after = by_batch(status(State.QUEUED), job(JobState.PENDING), explanation="others go first")
