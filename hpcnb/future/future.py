@@ -204,6 +204,8 @@ class Future(concurrent.futures.Future[Any]):
         if held_up := self.batch.ledger.held_up():
             return f"{self.name} {held_up}"
         known = self._known()
+        if known["state"] == "forgotten" and not self.done():  # the scheduler has not read it yet
+            return f"{self.name} is on its way to the scheduler"
         return why(self.name, known, job=known["job"])
 
     def logs(self) -> str:

@@ -51,7 +51,7 @@ class History(SchedulerPlugin):
         self._begun = time.time()
         self._width = FINEST
         self._nodes: dict[str, Node] = {}
-        self._of: dict[str, Node] = {}
+        self._of: dict[str, tuple[Node, str]] = {}  # by a worker's address; with the worker's name
         self._tasks: list[tuple[str, float, float, str, bool]] = []
         self._shortest = 0.0
         self._number = 0
@@ -60,7 +60,8 @@ class History(SchedulerPlugin):
 
     def add_worker(self, scheduler: Scheduler, worker: str) -> None:
         state = scheduler.workers[worker]
-        node = self._of[worker] = self._nodes.setdefault(_node_of(state), Node(since=time.time()))
+        node = self._nodes.setdefault(_node_of(state), Node(since=time.time()))
+        self._of[worker] = node, str(state.name)
         node.cores, node.until = node.cores + state.nthreads, 0.0
         node.most = max(node.most, node.cores)
 
@@ -92,19 +93,19 @@ class History(SchedulerPlugin):
         for key, address, start, stop, failed in fresh:
             self._number += 1
             seconds = stop - start
-            if (node := self._of.get(address)) is None:
+            if address not in self._of:
                 continue
+            node, worker = self._of[address]
             place = int((stop - self._begun) / self._width)
             if seconds < self._width and 0 <= place < len(node.busy):  # the piece in which it has ended will do
                 node.busy[place] += seconds
             else:
                 self._fill(node, start - self._begun, stop - self._begun)
             if seconds >= self._shortest:
-                self._remember(key, address, start, stop, failed=failed)
+                self._remember(key, worker, start, stop, failed=failed)
 
-    def _remember(self, key: Any, address: str, start: float, stop: float, *, failed: bool) -> None:
-        worker = self._scheduler.workers.get(address)
-        self._tasks.append((str(worker and worker.name), start, stop, self._name(key), failed))
+    def _remember(self, key: Any, worker: str, start: float, stop: float, *, failed: bool) -> None:
+        self._tasks.append((worker, start, stop, self._name(key), failed))
         if len(self._tasks) > TASKS:
             self._shortest = statistics.median(stop - start for _, start, stop, _, _ in self._tasks)
             # Where all are equally long, the later half is as good a sample as any.

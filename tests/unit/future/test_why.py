@@ -75,3 +75,12 @@ def test_before_there_is_anybody_to_ask(dask_cluster):
     assert (future.worker, future.job_id, future.attempts) == ("", "", 0)
     client.status = "running"
     client.close()
+
+
+async def test_what_the_scheduler_has_not_read_yet_is_on_its_way(submit, client, monkeypatch):
+    """It reads what is submitted in a thread of its own; asked before that, it knows nothing of it."""
+    runs = submit(waits, 2)
+    monkeypatch.setattr(client, "known", lambda key: KNOWN | {"state": "forgotten", "worker": ""})
+    assert runs.why() == "waits is on its way to the scheduler"
+    gate.set()
+    assert hpc.gather([runs]) == [2]

@@ -74,6 +74,18 @@ def test_the_text():
     ]
 
 
+def test_a_worker_that_died_keeps_its_name():
+    """What it had done is shown in its own row, though Dask knows it no longer when that is entered."""
+    worker = SimpleNamespace(name="0-n1-0", address="w", nthreads=1, executing={}, host="h")
+    scheduler = SimpleNamespace(handlers={}, workers={"w": worker}, tasks={})
+    history = History(scheduler)
+    history.add_worker(scheduler, "w")
+    history.took("k", "w", [{"action": "compute", "start": time.time(), "stop": time.time() + 1}], failed=False)
+    del scheduler.workers["w"]
+    history.remove_worker(scheduler, "w")
+    assert [task[0] for task in history.tell()["tasks"]] == ["0-n1-0"]
+
+
 def test_what_was_never_told_is_not_drawn():
     """Before the scheduler is there, and when it can no longer be asked, the rest is shown."""
     waiting = life({}, state=State.QUEUED, jobs=(JobStatus(job_id="9", state=JobState.PENDING, submitted=NOW - 60),))
