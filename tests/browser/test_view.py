@@ -162,6 +162,8 @@ def test_the_exported_page(site, lab, browser, tmp_path):
     page = bare.new_page()
     page.goto(f"file://{tmp_path}/_output/kept.html")
     views = page.locator(".hpcnb-static:visible")
-    expect(views).to_contain_text([re.compile(r"kept on box ended.*closed.*job \d+.*ran on n\d in main", re.DOTALL)] * 2)
+    expect(views).to_contain_text(
+        [re.compile(r"kept on box ended.*closed.*job \d+.*ran on n\d in main", re.DOTALL)] * 2
+    )
     page.screenshot(path=tmp_path / "kept.png", full_page=True)
     bare.close()
