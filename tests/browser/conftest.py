@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import tempfile
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import expect, sync_playwright
 
+from hpcnb.sandbox import Sandbox, missing_packages
 from tests.browser.lab import START, Lab
 
 CHROMIUM = Path("/usr/bin/chromium")
@@ -42,6 +44,21 @@ def lab(browser):
     try:
         with Lab(folder) as running:
             yield running
+    finally:
+        shutil.rmtree(folder)
+
+
+@pytest.fixture(scope="module")
+def site(lab):
+    """A Slurm site called box."""
+    if missing := missing_packages():
+        pytest.skip(f"apt-get install {' '.join(missing)}")
+    folder = Path(tempfile.mkdtemp(prefix="hpcnb-", dir="/tmp"))
+    try:
+        with Sandbox(folder) as running:
+            lab.configure(json.dumps({"hpcnb": {"sites": {"box": running.site_entry()}}}))
+            yield running
+            lab.command("down", "--all")
     finally:
         shutil.rmtree(folder)
 

@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import json
-import os
 import re
-import shutil
-import subprocess
-import tempfile
 from pathlib import Path
 
 import pytest
 from playwright.sync_api import expect
 
-from hpcnb.sandbox import Sandbox, missing_packages
+from tests.browser.lab import slurm
 
 pytestmark = pytest.mark.slow
 
@@ -55,26 +50,6 @@ def test_the_quickstart(notebook, tmp_path):
     assert [page[i].errors for i in range(len(page))] == [[]] * len(page)
     page.theme("JupyterLab Dark")
     page.picture(tmp_path / "dark.png")
-
-
-@pytest.fixture(scope="module")
-def site(lab):
-    """A Slurm site called box."""
-    if missing := missing_packages():
-        pytest.skip(f"apt-get install {' '.join(missing)}")
-    folder = Path(tempfile.mkdtemp(prefix="hpcnb-", dir="/tmp"))
-    try:
-        with Sandbox(folder) as running:
-            lab.configure(json.dumps({"hpcnb": {"sites": {"box": running.site_entry()}}}))
-            yield running
-            lab.command("down", "--all")
-    finally:
-        shutil.rmtree(folder)
-
-
-def slurm(site, *command):
-    done = subprocess.run(command, env=os.environ | site.slurm_env, cwd="/", capture_output=True, text=True, check=True)
-    return done.stdout.strip()
 
 
 @pytest.mark.site

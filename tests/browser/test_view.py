@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import shutil
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 
 import nbformat
 import pytest
 from playwright.sync_api import expect
 
-from hpcnb.sandbox import Sandbox, missing_packages
+from tests.browser.lab import slurm
 
 pytestmark = [pytest.mark.slow, pytest.mark.site]
 
@@ -23,26 +21,6 @@ NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
 
 POLL = 6.0
 """Seconds within which the batch system is asked again, and the answer is on the page."""
-
-
-@pytest.fixture(scope="module")
-def site(lab):
-    """A Slurm site called box."""
-    if missing := missing_packages():
-        pytest.skip(f"apt-get install {' '.join(missing)}")
-    folder = Path(tempfile.mkdtemp(prefix="hpcnb-", dir="/tmp"))
-    try:
-        with Sandbox(folder) as running:
-            lab.configure(json.dumps({"hpcnb": {"sites": {"box": running.site_entry()}}}))
-            yield running
-            lab.command("down", "--all")
-    finally:
-        shutil.rmtree(folder)
-
-
-def slurm(site, *command):
-    done = subprocess.run(command, env=os.environ | site.slurm_env, cwd="/", capture_output=True, text=True, check=True)
-    return done.stdout.strip()
 
 
 def submit(site, *options):
