@@ -90,12 +90,16 @@ class Line:
     def __init__(self, stream: TextIO, id: str) -> None:
         self._stream, self._id = stream, id
         self._open = False
+        self._ended = ""
 
     def draw(self, summary: Summary, note: str) -> None:
         global _last
+        line = work_line(summary, note, bar=True)[: shutil.get_terminal_size().columns - 1]
+        if summary.ended and line == self._ended:  # the scheduler may tell of an end twice
+            return
+        self._ended = line if summary.ended else ""
         if _last is not None and _last is not self and _last._open:  # noqa: SLF001 - one of its own
             self._stream.write("\n")
         _last, self._open = self, not summary.ended
-        line = work_line(summary, note, bar=True)[: shutil.get_terminal_size().columns - 1]
         self._stream.write(f"\r\x1b[K{line}" + ("\n" if summary.ended else ""))
         self._stream.flush()
