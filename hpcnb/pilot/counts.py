@@ -7,6 +7,7 @@ import heapq
 import itertools
 import math
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,8 +17,6 @@ __all__ = ["Counts", "Summary", "from_message", "to_message"]
 
 RECENT = 10.0
 """Seconds over which the rate is the mean, the later ones counting more."""
-AT_ONCE = 256
-"""Calls whose times are entered at once."""
 PIECE = 0.1
 """Seconds whose calls count alike."""
 
@@ -88,19 +87,22 @@ class Counts:
     Parameters
     ----------
     id, label : str
+    since : float
+        When its first call was submitted, by the monotonic clock.
+    name : callable
+        Gives the name of the worker at an address.
     """
 
-    def __init__(self, id: str, label: str) -> None:
-        self.id, self.label = id, label
-        self._begun = self._changed = time.monotonic()
+    def __init__(self, id: str, label: str, since: float, name: Callable[[str], str]) -> None:
+        self.id, self.label, self._name = id, label, name
+        self._begun = self._changed = since
         self.count = dict.fromkeys(("waiting", "queued", "running", "done", "failed", "cancelled"), 0)
-        self._running: dict[Any, tuple[float, Any]] = {}  # since when, on which worker
+        self._running: dict[Any, tuple[float, str]] = {}  # since when, on which worker
         self._told: dict[Any, dict[str, Any]] = {}  # of those, what their worker has told of a batch
         self._ahead = {"done": 0, "failed": 0}  # of what runs: calls that have ended, though their batch has not
         self._bad: dict[Any, int] = {}
         self.cached = self._retried = 0
         self._times = Times()
-        self._fresh: list[tuple[float, Any, Any]] = []
         self._slowest: list[tuple[float, int, str, str]] = []
         self._errors: list[tuple[str, str, str]] = []
         self._ordinals = itertools.count()
@@ -119,17 +121,10 @@ class Counts:
         if again:
             self._retried += size
 
-    def begin(self, key: Any, state: str, size: int, worker: Any, *, again: bool) -> None:
-        """A task goes to a worker, from a state; empty: it is new."""
-        count = self.count
-        if state in ("queued", "waiting"):
-            count[state] -= size
-        elif state:
-            self.leave(key, state, size)
-        if again:
-            self._retried += size
-        count["running"] += size
-        self._running[key] = (time.monotonic(), worker)
+    def begin(self, key: Any, size: int, worker: str, since: float, *, again: bool) -> None:
+        """A task has gone to a worker."""
+        self.enter("running", size, again=again)
+        self._running[key] = (since, worker)
 
     def leave(self, key: Any, state: str, size: int) -> None:
         """A task is in a state no longer."""
@@ -176,18 +171,20 @@ class Counts:
             more += change
         return more
 
-    def finish(self, key: Any, size: int, seconds: float) -> None:
-        """A task has left its worker with a value."""
-        _, worker = self._running.pop(key, (0.0, ""))
+    def finish(self, key: Any, state: str, size: int, seconds: float, worker: str) -> None:
+        """A task has left its worker with a value; the state in which it is known here, empty: in none yet."""
         count = self.count
-        count["running"] -= size
+        if state == "running":
+            self._running.pop(key, None)
+        if state:
+            count[state] -= size
         tally = self._told.get(key) if self._told else None
         if tally is None:
             count["done"] += size
             self._passed(size)
-            self._fresh.append((seconds, key, worker))
-            if len(self._fresh) >= AT_ONCE:
-                self._take_fresh()
+            self._times.add(seconds)
+            if len(self._slowest) < FEW or seconds > self._slowest[0][0]:
+                self._slow(seconds, key, None, worker)
             return
         count["done"] += size - tally["failed"]
         count["failed"] += tally["failed"]
@@ -202,28 +199,20 @@ class Counts:
         self.count["failed"] += size
         self._passed(size)
         if message and len(self._errors) < FEW:
-            self._errors.append((str(key), words(message), worker))
+            self._errors.append((str(key), words(message), self._name(worker)))
 
-    def _take(self, key: Any, tally: dict[str, Any], worker: Any) -> None:
+    def _take(self, key: Any, tally: dict[str, Any], worker: str) -> None:
         self._times.add_all(tally)
         self._retried += tally["retried"]
         for seconds, index in tally["slowest"]:
             self._slow(seconds, key, index, worker)
         for index, message in tally["errors"][: FEW - len(self._errors)]:
-            self._errors.append((f"{key}[{index}]", message, str(worker)))
+            self._errors.append((f"{key}[{index}]", message, self._name(worker)))
 
-    def _take_fresh(self) -> None:
-        """Enter what was only put down: one after the other they cost a third of what each by itself does."""
-        fresh, self._fresh = self._fresh, []
-        for seconds, key, worker in fresh:
-            self._times.add(seconds)
-            if len(self._slowest) < FEW or seconds > self._slowest[0][0]:
-                self._slow(seconds, key, None, worker)
-
-    def _slow(self, seconds: float, key: Any, index: int | None, worker: Any) -> None:
+    def _slow(self, seconds: float, key: Any, index: int | None, worker: str) -> None:
         if len(self._slowest) < FEW or seconds > self._slowest[0][0]:
             name = str(key) if index is None else f"{key}[{index}]"
-            heapq.heappush(self._slowest, (seconds, next(self._ordinals), name, str(worker)))
+            heapq.heappush(self._slowest, (seconds, next(self._ordinals), name, self._name(worker)))
             if len(self._slowest) > FEW:
                 heapq.heappop(self._slowest)
 
@@ -251,7 +240,6 @@ class Counts:
         beside : int
             Of its tasks, those that have left their core to others.
         """
-        self._take_fresh()
         now = time.monotonic()
         run = min(len(self._running), cores + beside)
         count, done, failed = self.count, self._ahead["done"], self._ahead["failed"]
@@ -289,7 +277,7 @@ class Counts:
     def _longest(self, now: float) -> tuple[tuple[str, float, str], ...]:
         # In the order in which they came to a worker.
         some = itertools.islice(self._running.items(), FEW)
-        return tuple((str(key), now - since, str(worker)) for key, (since, worker) in some)
+        return tuple((str(key), now - since, self._name(worker)) for key, (since, worker) in some)
 
 
 def to_message(summary: Summary) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from distributed.diagnostics.plugin import SchedulerPlugin
-from distributed.scheduler import Scheduler, WorkerState
+from distributed.scheduler import Scheduler, TaskState, WorkerState
 
 __all__ = ["History"]
 
@@ -19,8 +19,6 @@ FINEST = 0.5
 """Seconds of a piece at first."""
 TASKS = 1000
 """Tasks that are remembered one by one, at most: of more, the shorter half is known by what it adds to a node's work."""
-AT_ONCE = 256
-"""Tasks that are entered at once."""
 RUNNING = 200
 """Tasks that run which are told."""
 
@@ -55,7 +53,6 @@ class History(SchedulerPlugin):
         self._tasks: list[tuple[str, float, float, str, bool]] = []
         self._shortest = 0.0
         self._number = 0
-        self._fresh: list[tuple[Any, Any, float, float, bool]] = []
         self._scheduler.handlers["hpcnb_history"] = self.tell
 
     def add_worker(self, scheduler: Scheduler, worker: str) -> None:
@@ -67,7 +64,6 @@ class History(SchedulerPlugin):
 
     def remove_worker(self, scheduler: Scheduler, worker: str, **more: Any) -> None:
         # Dask tells of it when it knows the worker no longer.
-        self._take()
         self._of.pop(worker, None)
         left: dict[str, int] = {}
         for state in scheduler.workers.values():
@@ -76,45 +72,34 @@ class History(SchedulerPlugin):
             node.cores = left.get(name, 0)
             node.until = 0.0 if node.cores else node.until or time.time()
 
-    def took(self, key: Any, address: Any, times: Iterable[Mapping[str, Any]], *, failed: bool) -> float:
+    def took(self, task: TaskState, address: Any, times: Iterable[Mapping[str, Any]], *, failed: bool) -> float:
         """A task has run, as its worker tells; how many seconds."""
         for one in times:
             if one["action"] == "compute":
                 start, stop = one["start"], one["stop"]
-                self._fresh.append((key, address, start, stop, failed))
-                if len(self._fresh) >= AT_ONCE:
-                    self._take()
+                self._number += 1
+                if known := self._of.get(address):
+                    self._enter(task, *known, start, stop, failed=failed)
                 return float(stop - start)
         return 0.0
 
-    def _take(self) -> None:
-        """Enter those that were only put down: one after the other they cost a third of what each by itself does."""
-        fresh, self._fresh = self._fresh, []
-        for key, address, start, stop, failed in fresh:
-            self._number += 1
-            seconds = stop - start
-            if address not in self._of:
-                continue
-            node, worker = self._of[address]
-            place = int((stop - self._begun) / self._width)
-            if seconds < self._width and 0 <= place < len(node.busy):  # the piece in which it has ended will do
-                node.busy[place] += seconds
-            else:
-                self._fill(node, start - self._begun, stop - self._begun)
-            if seconds >= self._shortest:
-                self._remember(key, worker, start, stop, failed=failed)
+    def _enter(self, task: TaskState, node: Node, worker: str, start: float, stop: float, *, failed: bool) -> None:
+        seconds = stop - start
+        place = int((stop - self._begun) / self._width)
+        if seconds < self._width and 0 <= place < len(node.busy):  # the piece in which it has ended will do
+            node.busy[place] += seconds
+        else:
+            self._fill(node, start - self._begun, stop - self._begun)
+        if seconds >= self._shortest:
+            self._remember(task.prefix.name, worker, start, stop, failed=failed)
 
-    def _remember(self, key: Any, worker: str, start: float, stop: float, *, failed: bool) -> None:
-        self._tasks.append((worker, start, stop, self._name(key), failed))
+    def _remember(self, name: str, worker: str, start: float, stop: float, *, failed: bool) -> None:
+        self._tasks.append((worker, start, stop, name, failed))
         if len(self._tasks) > TASKS:
             self._shortest = statistics.median(stop - start for _, start, stop, _, _ in self._tasks)
             # Where all are equally long, the later half is as good a sample as any.
             longer = [task for task in self._tasks if task[2] - task[1] > self._shortest]
             self._tasks = longer or self._tasks[TASKS // 2 :]
-
-    def _name(self, key: Any) -> str:
-        task = self._scheduler.tasks.get(key)
-        return str(task.prefix.name) if task is not None else ""
 
     def _fill(self, node: Node, start: float, stop: float) -> None:
         while stop >= self._width * COLUMNS:
@@ -146,7 +131,6 @@ class History(SchedulerPlugin):
             ``cores`` and ``busy``; ``tasks``: ``(worker, start, stop, name, failed)``, the stop of one that runs is 0; ``number`` of
             all that have ended, and ``shortest``: the seconds below which none is among them.
         """
-        self._take()
         now = time.time()
         nodes = [
             {

@@ -38,9 +38,13 @@ STATES = {
     "erred": "failed",
 }
 """Dask's word, and ours."""
+AT_ONCE = 256
+"""Tasks that are entered at once."""
 FURTHER = frozenset({"memory", "erred", "processing"})
 """States in which a task has been begun."""
 WAITING = frozenset({"waiting", "queued", "no-worker"})
+AHEAD = WAITING | {"processing"}
+"""States in which a task is to end yet."""
 OVER = frozenset({"memory", "erred", "released", ""})
 """States from which it is forgotten without being missed; empty: it never was in any."""
 
@@ -68,6 +72,10 @@ class Work(SchedulerPlugin):
         self._last: dict[str, float] = {}
         # Tasks that Dask has released: whether they come back, or are forgotten, is seen next.
         self._left: dict[Any, str] = {}
+        # What is put down: tasks that have ended, and those that go on, by their keys; with where each was, and since when it is not.
+        self._ended: list[tuple[TaskState, tuple[str, float] | None, dict[str, Any]]] = []
+        self._moving: dict[Any, tuple[str, float]] = {}
+        self._timer: asyncio.TimerHandle | None = None
         said: dict[str, Any] = {LOOK: self._look, LOOK_AWAY: self._look_away, TALLY: self._told, RETRY: self._retry}
         scheduler.handlers |= {"hpcnb_again": self.again, "hpcnb_running": self.running}
         scheduler.stream_handlers.update(said)
@@ -75,62 +83,101 @@ class Work(SchedulerPlugin):
     # -- what the scheduler tells --------------------------------------------------------------------------------------
 
     def transition(self, key: Any, start: str, finish: str, *args: Any, **more: Any) -> None:
-        # Some six times for each task: what is not needed is not done, and what is frequent comes first.
-        if finish == "released":
+        # Some six times for each task: what is usual is only put down, and entered some hundreds at once, in which a task that
+        # has come and gone meanwhile is entered once.
+        if start == "processing" and finish == "memory":
+            self._ended.append((self._scheduler.tasks[key], self._moving.pop(key, None), more))
+            if self._timer is None or len(self._ended) >= AT_ONCE:
+                self._enter_soon(len(self._ended))
+        elif finish in AHEAD and (start in WAITING or (start == "released" and self._left.get(key, "") not in FURTHER)):
+            if key not in self._moving:
+                self._put_down(key, self._left.pop(key, "") if start == "released" else start)
+        elif finish == "released":
+            if key in self._moving:
+                self._enter(key, start)
             self._left[key] = start
-            return
-        if start == "released":
-            start = self._left.pop(key, "")
-        if finish == "forgotten" and start in OVER:
-            return
-        task: TaskState = self._scheduler.tasks[key]
-        annotations = task.annotations
-        if annotations and WORK in annotations and start != finish:
-            group = annotations[WORK][0]
-            if (counts := self._groups.get(group)) is not None or not start:
-                self._moved(counts or self._new(*annotations[WORK]), task, start, finish, more)
-                if group in self._lookers and group not in self._due:
-                    self._show_soon(group)
-        elif start == "processing":
-            self._took(key, finish, more)
-
-    def _moved(self, counts: Counts, task: TaskState, start: str, finish: str, more: dict[str, Any]) -> None:
-        size = (task.annotations or {}).get(SIZE) or 1
-        if finish == "memory" and start == "processing":
-            counts.finish(task.key, size, self._took(task.key, finish, more))
-        elif finish == "processing":
-            worker = task.processing_on
-            counts.begin(task.key, STATES.get(start, ""), size, worker and worker.name, again=start in FURTHER)
-        elif finish in WAITING and start not in FURTHER:
-            counts.count[STATES[finish]] += size
-            if start:
-                counts.count[STATES[start]] -= size
         else:
-            if start == "processing":
-                self._took(task.key, finish, more)
-            self._entered(counts, task, start, finish, size)
+            start = self._left.pop(key, "") if start == "released" else start
+            if finish != "forgotten" or start not in OVER:
+                self._move(key, start, finish, more)
 
-    def _took(self, key: Any, finish: str, more: dict[str, Any]) -> float:
+    def _put_down(self, key: Any, start: str) -> None:
+        """A task waits, or goes to a worker; of what comes next only its end is put down."""
+        self._moving[key] = start, time.monotonic()
+        if self._timer is None or len(self._moving) >= AT_ONCE:
+            self._enter_soon(len(self._moving))
+
+    def _move(self, key: Any, start: str, finish: str, more: dict[str, Any]) -> None:
+        """A task does what is not usual; `start`: in which of our states it was, empty: in none."""
+        self._enter(key, start)
+        task: TaskState = self._scheduler.tasks[key]
+        if start == "processing":
+            self._took(task, more, failed=finish == "erred")
+        if start != finish and (counts := self._counts(task, new=not start)):
+            self._entered(counts, task, start, finish)
+            self._show_soon(counts.id)
+
+    def _enter_soon(self, number: int) -> None:
+        if number >= AT_ONCE:
+            self._enter()
+        else:
+            self._timer = asyncio.get_running_loop().call_later(INTERVAL, self._enter)
+
+    def _enter(self, other: Any = None, state: str = "") -> None:
+        """Enter what was only put down; one task is in another state by now than what was put down of it has led to."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        ended, self._ended = self._ended, []
+        moving, self._moving = self._moving, {}
+        touched = set()
+        for task, moved, more in ended:
+            seconds = self._took(task, more)
+            start, since = moved or ("processing", 0.0)
+            if counts := self._counts(task, new=not start, since=since):
+                counts.finish(task.key, STATES.get(start, ""), _size(task), seconds, more["worker"])
+                touched.add(counts.id)
+        for key, (start, since) in moving.items():
+            task = self._scheduler.tasks[key]
+            if counts := self._counts(task, new=not start, since=since):
+                self._entered(counts, task, start, state if key == other else task.state, since)
+                touched.add(counts.id)
+        for group in touched:
+            self._show_soon(group)
+
+    def _counts(self, task: TaskState, *, new: bool, since: float = 0.0) -> Counts | None:
+        """Those of its group; of one that was given up, none."""
+        named = task.annotations and task.annotations.get(WORK)
+        if not named:
+            return None
+        counts = self._groups.get(named[0])
+        return self._new(named[0], named[1], since) if counts is None and new else counts
+
+    def _took(self, task: TaskState, more: dict[str, Any], *, failed: bool = False) -> float:
         times = more.get("startstops")
-        return self._history.took(key, more.get("worker"), times, failed=finish == "erred") if times else 0.0
+        return self._history.took(task, more.get("worker"), times, failed=failed) if times else 0.0
 
-    def _entered(self, counts: Counts, task: TaskState, start: str, finish: str, size: int) -> None:
+    def _entered(self, counts: Counts, task: TaskState, start: str, finish: str, since: float = 0.0) -> None:
+        key, size = task.key, _size(task)
         if start:
-            counts.leave(task.key, STATES[start], size)
+            counts.leave(key, STATES[start], size)
         if finish == "forgotten":
             counts.cancel(size)
         elif finish == "erred":
             by_itself = task.exception_blame in (None, task)
-            worker = self._name(next(iter(task.erred_on or ()), ""))
-            counts.fail(task.key, size, (task.exception_text or "it failed") if by_itself else "", worker)
+            worker = next(iter(task.erred_on or ()), "")
+            counts.fail(key, size, (task.exception_text or "it failed") if by_itself else "", worker)
+        elif finish == "processing":
+            worker = task.processing_on.address if task.processing_on else ""
+            counts.begin(key, size, worker, since or time.monotonic(), again=start in FURTHER)
         else:
             counts.enter(STATES[finish], size, again=start in FURTHER)
 
-    def _new(self, id: str, label: str) -> Counts:
+    def _new(self, id: str, label: str, since: float) -> Counts:
         if len(self._groups) >= MOST:
             over = (one for one, counts in self._groups.items() if counts.ended and one not in self._lookers)
             del self._groups[next(over, next(iter(self._groups)))]
-        made = self._groups[id] = Counts(id, label)
+        made = self._groups[id] = Counts(id, label, since or time.monotonic(), self._name)
         return made
 
     def _name(self, address: str) -> str:
@@ -142,22 +189,24 @@ class Work(SchedulerPlugin):
             self._look_away(group, client)
 
     def restart(self, scheduler: Scheduler) -> None:
+        self._enter()
         self._groups.clear()
         self._left.clear()
 
     # -- what workers and clients tell ---------------------------------------------------------------------------------
 
     def _told(self, key: Any, worker: str, cached: int = 0, **tally: Any) -> None:
+        self._enter()
         task = self._scheduler.tasks.get(key)
         named = ((task is not None and task.annotations) or {}).get(WORK)
         if named and (counts := self._groups.get(named[0])):
             counts.cached += cached
             if tally:
                 counts.tell(key, tally)
-            if counts.id in self._lookers and counts.id not in self._due:
-                self._show_soon(counts.id)
+            self._show_soon(counts.id)
 
     def _look(self, group: str, client: str) -> None:
+        self._enter()
         self._lookers.setdefault(group, set()).add(client)
         self._show(group, (client,))
 
@@ -187,6 +236,7 @@ class Work(SchedulerPlugin):
         task = self._scheduler.tasks.get(key)
         if task is None or task.state != "memory":
             return {}
+        self._enter()
         named = (task.annotations or {}).get(WORK) or ("", "")
         if counts := self._groups.get(named[0]):
             counts.take_back(key, len(indices))
@@ -201,17 +251,19 @@ class Work(SchedulerPlugin):
     # -- what they are shown -------------------------------------------------------------------------------------------
 
     def _show_soon(self, group: str) -> None:
-        """Of a group that somebody looks at, and that is not about to be shown anyway."""
-        pause = max(0.0, self._last.get(group, 0.0) + INTERVAL - time.monotonic())
-        self._due[group] = asyncio.get_running_loop().call_later(pause, self._show_all, group)
+        """If somebody looks at the group, and it is not about to be shown anyway."""
+        if group in self._lookers and group not in self._due:
+            pause = max(0.0, self._last.get(group, 0.0) + INTERVAL - time.monotonic())
+            self._due[group] = asyncio.get_running_loop().call_later(pause, self._show_all, group)
 
     def _show_all(self, group: str) -> None:
+        self._enter()
         del self._due[group]
         self._last[group] = time.monotonic()
         self._show(group, tuple(self._lookers.get(group, ())))
 
     def _show(self, group: str, clients: tuple[str, ...]) -> None:
-        counts = self._groups.get(group) or Counts(group, "")
+        counts = self._groups.get(group) or Counts(group, "", time.monotonic(), self._name)
         told = {
             "op": SUMMARY,
             "summary": to_message(counts.summary(self._scheduler.total_nthreads, self._beside(group))),
@@ -227,3 +279,8 @@ class Work(SchedulerPlugin):
             for task in worker.long_running
             if (task.annotations or {}).get(WORK, ("",))[0] == group
         )
+
+
+def _size(task: TaskState) -> int:
+    """How many calls it is."""
+    return (task.annotations or {}).get(SIZE) or 1

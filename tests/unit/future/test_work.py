@@ -218,9 +218,8 @@ def test_only_who_looks_is_told_and_not_often(client, monkeypatch):
 
 def summary_of(number):
     """That of so many calls that have ended."""
-    counts = Counts("g", "label")
+    counts = Counts("g", "label", time.monotonic(), str)
     for key in range(number):
         counts.enter("waiting", 1, again=False)
-        counts.begin(key, "waiting", 1, "0", again=False)
-        counts.finish(key, 1, key / 7919)
+        counts.finish(key, "waiting", 1, key / 7919, "0")
     return counts.summary(4)

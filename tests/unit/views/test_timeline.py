@@ -34,7 +34,7 @@ def remembered(tasks, nodes=2, names=("score",), seconds=3600.0):
         f"w{n}": SimpleNamespace(name=f"0-node{n}-0", address=f"w{n}", nthreads=1, executing={}, host="h")
         for n in range(nodes)
     }
-    scheduler = SimpleNamespace(handlers={}, workers=workers, tasks={})
+    scheduler = SimpleNamespace(handlers={}, workers=workers)
     history = History(scheduler)
     history._begun = NOW - seconds
     for worker in workers:
@@ -43,10 +43,10 @@ def remembered(tasks, nodes=2, names=("score",), seconds=3600.0):
         node.since = NOW - seconds
     each = seconds * nodes / tasks
     for number in range(tasks):
-        scheduler.tasks["k"] = SimpleNamespace(prefix=SimpleNamespace(name=names[number % len(names)]))
+        task = SimpleNamespace(prefix=SimpleNamespace(name=names[number % len(names)]))
         start = NOW - seconds + number // nodes * each
         times = [{"action": "compute", "start": start, "stop": start + each * (0.5 if number % 10 else 0.9)}]
-        history.took("k", f"w{number % nodes}", times, failed=False)
+        history.took(task, f"w{number % nodes}", times, failed=False)
     return {**history.tell(), "now": NOW}
 
 
@@ -77,10 +77,11 @@ def test_the_text():
 def test_a_worker_that_died_keeps_its_name():
     """What it had done is shown in its own row, though Dask knows it no longer when that is entered."""
     worker = SimpleNamespace(name="0-n1-0", address="w", nthreads=1, executing={}, host="h")
-    scheduler = SimpleNamespace(handlers={}, workers={"w": worker}, tasks={})
+    scheduler = SimpleNamespace(handlers={}, workers={"w": worker})
     history = History(scheduler)
     history.add_worker(scheduler, "w")
-    history.took("k", "w", [{"action": "compute", "start": time.time(), "stop": time.time() + 1}], failed=False)
+    task = SimpleNamespace(prefix=SimpleNamespace(name="score"))
+    history.took(task, "w", [{"action": "compute", "start": time.time(), "stop": time.time() + 1}], failed=False)
     del scheduler.workers["w"]
     history.remove_worker(scheduler, "w")
     assert [task[0] for task in history.tell()["tasks"]] == ["0-n1-0"]
