@@ -7,6 +7,7 @@ import weakref
 from typing import TYPE_CHECKING, Any
 
 from hpcnb import handle
+from hpcnb.errors import HPCError
 from hpcnb.model import State
 from hpcnb.views.timeline import Timeline, Wait
 
@@ -27,9 +28,23 @@ def timeline(cluster: Cluster) -> Timeline:
     if cluster.state is State.READY:
         client: Any = cluster.client
         _last[cluster] = client.sync(client.scheduler.hpcnb_history)
+    elif cluster.state is State.ENDED:
+        _last[cluster] = _kept(cluster)
     now = time.time()
     status = cluster.snapshot
     known = [one.status for one in handle.run(handle.handles(live=False))]
     waits = [Wait.of(one, now) for one in known if one.spec.site == status.spec.site]
     shown = tuple(wait for wait in waits if wait is not None)[-WAITS:]
     return Timeline(status=status, now=now, history=_last.get(cluster, {}), waits=shown)
+
+
+def _kept(cluster: Cluster) -> dict[str, Any]:
+    """What its scheduler has left at the site, or told last: whichever is later."""
+    told = _last.get(cluster, {})
+    try:
+        left: dict[str, Any] = handle.run(cluster.handle.search("history"))
+    except HPCError:
+        if not told:
+            raise
+        return told
+    return max(left, told, key=lambda one: one.get("now", 0.0))

@@ -66,7 +66,7 @@ def scheduler_child(run: Run, host: str) -> Child:
 
     def main() -> None:
         # In the node's own place: a socket's name is short, and not every shared file system has sockets.
-        dask.config.set({"hpcnb.dashboard": (dask.config.get("temporary-directory"), run.path)})
+        dask.config.set({"hpcnb.dashboard": dask.config.get("temporary-directory"), "hpcnb.run": run.path})
         dask_scheduler.main(argv, standalone_mode=False)
 
     return Child(

@@ -35,17 +35,16 @@ PAGES = [f"distributed.http.{name}" for name in ("scheduler.info", "scheduler.js
 
 def serve_pages(scheduler: Scheduler) -> None:
     """Serve a scheduler's dashboard where its node has said (`hpcnb.pilot.children.scheduler_child`), and publish that."""
-    where = dask.config.get("hpcnb.dashboard", None)
-    if where is None:
+    folder = dask.config.get("hpcnb.dashboard", None)
+    if folder is None:
         return
-    folder, run_dir = where
     path = f"{folder}/dashboard"
     try:
         Dashboard(scheduler).listen(path)
     except OSError as exc:  # its name is too long, say: a cluster without a dashboard is a cluster
         log.warning("there is no dashboard: %s: %s", path, exc)
         return
-    Run.load(run_dir).publish("dashboard.json", {"address": path})
+    Run.load(dask.config.get("hpcnb.run")).publish("dashboard.json", {"address": path})
 
 
 class Dashboard(httputil.HTTPServerConnectionDelegate):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
 import statistics
 import time
 from collections.abc import Iterable, Mapping
@@ -11,7 +13,12 @@ from typing import Any
 from distributed.diagnostics.plugin import SchedulerPlugin
 from distributed.scheduler import Scheduler, TaskState, WorkerState
 
+from hpcnb.pilot.output.search import HISTORY
+from hpcnb.pilot.run import Run
+
 __all__ = ["History"]
+
+log = logging.getLogger(__name__)
 
 COLUMNS = 240
 """Pieces into which the time is cut, at most: when they are full, each two become one."""
@@ -53,6 +60,7 @@ class History(SchedulerPlugin):
         self._tasks: list[tuple[str, float, float, str, bool]] = []
         self._shortest = 0.0
         self._number = 0
+        self._kept: tuple[int, dict[str, float]] = (0, {})
         self._scheduler.handlers["hpcnb_history"] = self.tell
 
     def add_worker(self, scheduler: Scheduler, worker: str) -> None:
@@ -151,6 +159,16 @@ class History(SchedulerPlugin):
             "number": self._number,
             "shortest": self._shortest,
         }
+
+    async def keep(self, run: Run) -> None:
+        """Write it down, if there is anything new, for those who ask when there is no scheduler any more."""
+        new = self._number, {name: node.until for name, node in self._nodes.items()}
+        if new != self._kept:
+            self._kept = new
+            try:
+                await asyncio.to_thread(run.publish, HISTORY, self.tell())
+            except OSError as exc:
+                log.warning("what the nodes have done is not kept: %s", exc)
 
     def _running(self, now: float) -> list[tuple[str, float, float, str, bool]]:
         found: list[tuple[str, float, float, str, bool]] = []

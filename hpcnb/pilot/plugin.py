@@ -27,6 +27,7 @@ from hpcnb.pilot.nodes import Nodes
 from hpcnb.pilot.output.feed import Feed
 from hpcnb.pilot.output.worker import catch
 from hpcnb.pilot.refusals import Refusals
+from hpcnb.pilot.run import Run
 from hpcnb.pilot.suspects import Suspects
 from hpcnb.pilot.turns import hear_as_scheduler
 from hpcnb.pilot.versions import Chooser
@@ -35,6 +36,8 @@ from hpcnb.pilot.work import Work
 PROMPT = 0.0005
 """Seconds that a message waits for others to travel with (Dask: 2 to 10 ms a hop, most of a small task's time)."""
 
+HISTORY_INTERVAL = 5000
+"""Milliseconds after which what the nodes have done is written down again."""
 INTERVAL = 250
 """Milliseconds between two summaries: four a second at most, and none while nothing changes."""
 
@@ -114,3 +117,6 @@ async def dask_setup(server: Scheduler | Worker) -> None:
     scheduler.periodic_callbacks["hpcnb-nodes"] = PeriodicCallback(Nodes(scheduler).publish, NODES_INTERVAL)
     emit("scheduler", address=scheduler.address)
     serve_pages(scheduler)
+    if (where := dask.config.get("hpcnb.run", None)) is not None:
+        run = Run.load(where)
+        scheduler.periodic_callbacks["hpcnb-history"] = PeriodicCallback(lambda: history.keep(run), HISTORY_INTERVAL)

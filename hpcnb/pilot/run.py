@@ -15,6 +15,7 @@ Layout (0700, files 0600)::
     logs/           scheduler.log, sessions.log, worker-<name>.log and what says whose lines these are, worker-<name>.tasks
     rendezvous/     where the agent leaves word when it cannot reach the gateway
     memory-<node>.json  the most memory that the processes of a node had, when that was much
+    history.json    what its nodes have done so far, for pictures
     ended.json      how it ended, written last
 """
 

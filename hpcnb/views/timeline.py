@@ -169,7 +169,7 @@ class Timeline:
         ]
         lines += [f"  {row.name}: {', '.join(self._facts(row))}" for row in self.rows()]
         if number := self.history.get("number"):
-            lines.append(f"{number:,} tasks have ended")
+            lines.append("1 task has ended" if number == 1 else f"{number:,} tasks have ended")
         if self.waits:
             told = (f"{clock(wait.seconds)}{'' if wait.over else ' so far'}" for wait in self.waits)
             lines.append(f"waits in the queue of {self.status.spec.site}: {', '.join(told)}")

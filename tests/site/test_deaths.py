@@ -12,6 +12,7 @@ import time
 import pytest
 
 import hpcnb as hpc
+from hpcnb import handle
 from hpcnb.model import Reason, State
 from hpcnb.views.ending import deaths_html, deaths_text
 from tests.site.account import until
@@ -106,9 +107,11 @@ def test_the_memory(cluster):
 
 
 def test_scancel(cluster, slurm):
-    """A job that is cancelled by hand is CANCELLED, and it is said that nobody here knows by whom."""
+    """A job that is cancelled by hand is CANCELLED, and nobody here knows by whom; what its node has done can still be seen."""
     (job,) = cluster.jobs
     hpc.use(cluster)
+    hpc.submit(time.sleep, 1).result()
+    until(lambda: handle.run(cluster.handle.search("history")).get("number") == 1)
     future = hpc.submit(time.sleep, 600)
     until(lambda: "runs on worker" in future.why())
     slurm("scancel", job.job_id)
@@ -116,6 +119,7 @@ def test_scancel(cluster, slurm):
         cluster, Reason.CANCELLED, hpc.JobFailed, "cancelled, by hand.* by whom is not recorded", "unless you meant it"
     )
     until(future.done)
+    assert re.search(r" n\d: .*there 0:\d\d, busy .*\n1 task has ended", str(cluster.timeline()))
     assert re.match(f"sleep has failed: the batch job was cancelled.*job {job.job_id}", future.why())
 
 

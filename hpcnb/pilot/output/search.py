@@ -16,9 +16,11 @@ from typing import Any
 
 from hpcnb.pilot.output.tape import INDEX, Piece, Run, pieces
 
-__all__ = ["SAYS", "answer", "guessed", "main"]
+__all__ = ["HISTORY", "SAYS", "answer", "guessed", "main"]
 
 SAYS = "hpcnb-search: "
+HISTORY = "history.json"
+"""Of the run directory."""
 MOST = 2 << 20
 """Bytes of text in one answer."""
 FIRST = 1 << 20
@@ -43,11 +45,15 @@ def answer(folder: str, what: str, **question: Any) -> dict[str, Any]:
     ----------
     folder : str
     what : str
-        ``task`` or ``lines``.
+        ``task``, ``lines``, or ``history``: what the nodes have done (see `hpcnb.pilot.history`), nothing if none has been there.
     **question
         The arguments of `task`, or of `Query`.
     """
     base = Path(folder)
+    if what == "history":
+        kept = base / HISTORY
+        history: dict[str, Any] = json.loads(kept.read_text()) if kept.exists() else {}
+        return history
     folders = [base, *sorted(base.parent.glob(f"{base.name}-[0-9]*"))]
     return task(folders, **question) if what == "task" else Query(**question).search(folders)
 
