@@ -25,6 +25,7 @@ __version__ = "0.1.0"
 
 # Name → module. Loaded on first use: `import hpcnb` must not import distributed, paramiko or pandas.
 _LAZY = {
+    "Action": "hpcnb.pilot.queue.action",
     "Cluster": "hpcnb.cluster",
     "Collection": "hpcnb.tasks",
     "Commutative": "hpcnb.tasks",

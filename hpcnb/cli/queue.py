@@ -12,6 +12,7 @@ import click
 
 from hpcnb.cli.face import as_json
 from hpcnb.errors import QueueError
+from hpcnb.pilot.queue.action import leave
 from hpcnb.queue.queue import Queue, listing
 from hpcnb.views.queue import queues_text, tasks_text
 
@@ -90,26 +91,46 @@ def create(name: str, site: str) -> None:
 @queue.command(context_settings={"ignore_unknown_options": True})
 @_on_queue
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
-@_priority
+@click.option("--priority", type=int, help="Higher goes first.  [default: 0, in a task its own]")
 @click.option("--requires", callback=_numbers, metavar="IDS", help="Tasks that have to succeed before: 3,5,10-20.")
 @click.option("--after", callback=_numbers, metavar="IDS", help="Tasks that have to finish before, well or not.")
+@click.option("--unique", is_flag=True, help="Not again what the queue has already.")
+@click.option("--child", "kind", flag_value="child", help="In a task: which requires this one.")
+@click.option("--detour", "kind", flag_value="detour", help="In a task: a child for which its other children wait.")
 @_retries
-def add(name: str, site: str, command: Sequence[str], requires: list[int], after: list[int], **more: Any) -> None:
+def add(name: str, site: str, command: Sequence[str], priority: int | None, kind: str | None, **more: Any) -> None:
     """Add COMMAND to the queue called NAME; prints the task's id. One word is a whole line for the shell.
+
+    In a command that a queue carries out, `.` is that queue and that task: what it adds is added when it has succeeded, or
+    never; numbers are printed that --requires and --after understand there.
 
     \b
     Examples:
       hpcnb queue add extract 'convert a.tif a.png && rm a.tif'
       hpcnb queue add extract --requires 1-100 -- merge --all
+      hpcnb queue add . --child --requires 1-3 -- merge --some
     """
     line = command[0] if len(command) == 1 else shlex.join(command)
-    click.echo(Queue.connect(name, site=site).add(line, requires=requires, after=after, **more))
+    if name == ".":
+        click.echo(_from_within(line, kind or "add", priority=priority, **more))
+        return
+    if kind:
+        raise click.UsageError(f"--{kind} is for commands that a queue carries out: `hpcnb queue add . --{kind}`.")
+    click.echo(Queue.connect(name, site=site).add(line, priority=priority or 0, **more))
+
+
+def _from_within(line: str, kind: str, *, retries: int, retry_on: str, **more: Any) -> int:
+    if retries or retry_on:
+        raise click.UsageError("In a task --retries and --retry-on are those of the task itself.")
+    del more["retry_delay"]
+    return leave({kind: line, **{word: value for word, value in more.items() if value not in (None, False, [])}})
 
 
 @queue.command()
 @_on_queue
 @click.argument("file", type=click.Path(allow_dash=True))
 @_priority
+@click.option("--unique", is_flag=True, help="Not again what the queue has already.")
 @_retries
 def load(name: str, site: str, file: str, **more: Any) -> None:
     """Add each line of FILE as a command, all or none; empty lines and those that begin with # are left out.

@@ -8,9 +8,9 @@ from collections.abc import Callable
 from typing import Any
 
 from hpcnb.errors import QueueError
+from hpcnb.pilot.queue.action import told, with_values
 from hpcnb.pilot.queue.records import Outcome
 from hpcnb.pilot.queue.states import TaskState
-from hpcnb.queue.task import payload
 
 
 class Claim:
@@ -22,13 +22,24 @@ class Claim:
     attempt : int
         1 when it was never begun before.
     task : object
-        What was added.
+        What was added; a dict has what its parents have passed to it, too.
+    values : dict
+        That alone.
     """
 
-    def __init__(self, ask: Callable[..., Any], worker: str, id: int, attempt: int, text: str) -> None:
+    def __init__(
+        self,
+        ask: Callable[..., Any],
+        worker: str,
+        id: int,
+        attempt: int,
+        text: str,
+        values: dict[str, Any] | None = None,
+    ) -> None:
         self.id = id
         self.attempt = attempt
-        self.task = json.loads(text)
+        self.task = with_values(json.loads(text), values)
+        self.values = values or {}
         self._ask = ask
         self._worker = worker
         self._began = time.time()
@@ -37,15 +48,15 @@ class Claim:
         return f"<task {self.id}, attempt {self.attempt}>"
 
     def succeed(self, result: Any = None) -> None:
-        """Record that it succeeded, with a result that JSON has."""
-        self._end(TaskState.SUCCEEDED, result=payload(result))
+        """Record that it succeeded, with a result that JSON has, or with an `Action`."""
+        self._end(TaskState.SUCCEEDED, **told(result))
 
     def fail(self, error: str) -> None:
         """Record that it failed, and why."""
         self._end(TaskState.FAILED, error=str(error))
 
-    def _end(self, state: TaskState, **told: Any) -> None:
-        outcome = Outcome(self.id, self.attempt, state, began=self._began, ended=time.time(), **told)
+    def _end(self, state: TaskState, **said: Any) -> None:
+        outcome = Outcome(self.id, self.attempt, state, began=self._began, ended=time.time(), **said)
         if not self._ask("finish", worker=self._worker, outcomes=[outcome]):
             raise QueueError(
                 f"task {self.id} is no longer ours: this attempt was ended already, or given to somebody else",

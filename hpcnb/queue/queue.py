@@ -87,7 +87,8 @@ class Queue:
         retries: int = 0,
         retry_delay: str | float = 0,
         retry_on: str = "",
-    ) -> range:
+        unique: bool = False,
+    ) -> Sequence[int]:
         """Add all of these tasks, or none; return their ids, in order.
 
         Parameters
@@ -106,6 +107,8 @@ class Queue:
             How long after it has failed, ``30s``; each further time twice as long, an hour at most.
         retry_on : str
             Only if the error holds this regular expression. The error of a command ends with the last line that it wrote to stderr.
+        unique : bool
+            Not again what the queue has already, by its content: whatever has become of it, its id is returned.
 
         Raises
         ------
@@ -121,12 +124,13 @@ class Queue:
             re.compile(retry_on)
         except re.error as exc:
             raise QueueError(f"retry_on={retry_on!r} is no regular expression: {exc}") from None
-        asked = {"requires": ids(requires), "after": ids(after)}
+        asked: dict[str, Any] = {"requires": ids(requires), "after": ids(after)}
         policy = [int(retries), parse_duration(retry_delay), retry_on] if retries else None
-        first, count = self._ask("add", lines, priority=int(priority), edges=each, policy=policy, **asked)
-        return range(first, first + count)
+        asked |= {"policy": policy, "unique": bool(unique)}
+        added: list[int] = self._ask("add", lines, priority=int(priority), edges=each, **asked)
+        return added if unique else range(added[0], sum(added))
 
-    def load(self, path: str | os.PathLike[str], **more: Any) -> range:
+    def load(self, path: str | os.PathLike[str], **more: Any) -> Sequence[int]:
         """Add each line of a file as a command, all or none; empty ones and those that begin with # are left out.
 
         Everything else as in `add_multiple`.
@@ -156,10 +160,10 @@ class Queue:
             last = rows[-1][0]
 
     def task(self, id: int) -> dict[str, Any]:
-        """One task with all its attempts (state, exit code, host, times) and the tasks that it waits for."""
+        """One task with all its attempts (state, exit code, host, times), the tasks that it waits for, and what was passed to it."""
         found = self._ask("task", id=ids(id)[0])
         row = QueuedTask.of(found.pop("row"))
-        return {**row.to_json(), "attempts": found["attempts"], "waits_for": found["waits_for"]}
+        return {**row.to_json(), **found}
 
     def __len__(self) -> int:
         return sum(self.status()["ntasks"].values())

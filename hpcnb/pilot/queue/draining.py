@@ -156,7 +156,7 @@ class Draining:
             # Towards the end each gets a little, so that all end together.
             share = -(-self._store.counts[TaskState.PENDING] // (2 * len(self._callers)))
             tasks = self._store.take(caller.number, min(caller.wants, share)) if caller.wants and share else []
-            caller.holds.update((id, attempt) for id, attempt, _ in tasks)
+            caller.holds.update((id, attempt) for id, attempt, *_ in tasks)
             if tasks or not caller.wants:
                 said.append((caller, {"tasks": tasks}))
             elif self.over:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from hpcnb.pilot.queue.states import TaskState
 
@@ -26,6 +26,8 @@ class Outcome(NamedTuple):
         POSIX times of the worker.
     output : sequence of int
         Where its stdout and its stderr begin and end in the worker's logs.
+    action : sequence of dict
+        What it does to the queue, see `hpcnb.pilot.queue.action`; of a task that succeeded.
     """
 
     task: int
@@ -37,6 +39,7 @@ class Outcome(NamedTuple):
     began: float = 0.0
     ended: float = 0.0
     output: Sequence[int] = (0, 0, 0, 0)
+    action: Sequence[dict[str, Any]] = ()
 
 
 class Worker(NamedTuple):

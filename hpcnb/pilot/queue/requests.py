@@ -57,12 +57,22 @@ def _add(
     requires: list[int],
     after: list[int],
     policy: list[Any] | None = None,
+    unique: bool = False,
 ) -> list[int]:
     number = store.policy(*policy) if policy else None
+    if unique:
+        rows = map(_with_edges, lines) if edges else ((line, requires, after) for line in lines)
+        return [_only_one(store, row, priority=priority, policy=number) for row in rows]
     if not (edges or requires or after):
         return list(store.add(lines, priority=priority, policy=number))
     rows = ((line, requires, after) for line in lines) if not edges else map(_with_edges, lines)
     return list(store.add_after(rows, priority=priority, policy=number))
+
+
+def _only_one(store: Store, row: tuple[str, list[int], list[int]], **more: Any) -> int:
+    """The task with this content that there is already, or else a new one."""
+    known = store.contents.task_with(row[0])
+    return store.add_after([row], **more)[0] if known is None else known
 
 
 def _with_edges(line: str) -> tuple[str, list[int], list[int]]:
@@ -79,7 +89,7 @@ def _tasks(store: Store, _lines: _Rows, *, after: int, most: int, state: str | N
 
 
 def _task(store: Store, _lines: _Rows, *, id: int) -> dict[str, Any]:
-    return store.task(id)
+    return store.task(id) | {"values": store.growth.passed(id)}
 
 
 def _again(store: Store, _lines: _Rows, *, states: list[str], ids: list[int] | None) -> int:

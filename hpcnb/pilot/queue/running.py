@@ -19,6 +19,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from hpcnb.pilot.queue.action import read, told, with_values
+from hpcnb.pilot.queue.notes import Notes
 from hpcnb.pilot.queue.records import Outcome
 from hpcnb.pilot.queue.states import TaskState
 
@@ -121,18 +123,18 @@ class Logs:
             os.close(file)
 
 
-def function(call: Callable[[Any], Any]) -> Callable[[int, int, Any], dict[str, Any]]:
+def function(call: Callable[[Any], Any]) -> Callable[[int, int, Any, Any], dict[str, Any]]:
     """Carry out tasks by a function of theirs."""
 
-    def run(_id: int, _attempt: int, task: Any) -> dict[str, Any]:
+    def run(_id: int, _attempt: int, task: Any, _values: Any) -> dict[str, Any]:
         try:
-            result = json.dumps(call(task), allow_nan=False)
+            said = told(call(task))
         except (Stopped, KeyboardInterrupt):
             raise
         except BaseException as exc:  # whatever the user's function raises is the task's, sys.exit() too
             text = "".join(traceback.format_exception(exc))
             return {"state": TaskState.FAILED, "error": text[-LONGEST_ERROR:]}
-        return {"state": TaskState.SUCCEEDED, "result": result}
+        return {"state": TaskState.SUCCEEDED, **said}
 
     return run
 
@@ -143,6 +145,7 @@ class Commands:
     Parameters
     ----------
     logs : Logs
+    notes : Notes
     environ : mapping
         For all of them.
     script : str
@@ -155,10 +158,12 @@ class Commands:
     def __init__(
         self,
         logs: Logs,
+        notes: Notes,
         environ: Mapping[str, str],
         script: str,
         taken_away: tuple[Callable[[], int], Callable[[int, int], bool]],
     ) -> None:
+        self._notes = notes
         self._environ = dict(environ)
         self._script = script
         self._taken_away = taken_away
@@ -170,19 +175,26 @@ class Commands:
             (os.POSIX_SPAWN_DUP2, err, 2),
         ]
 
-    def __call__(self, id: int, attempt: int, task: Any) -> dict[str, Any]:
+    def __call__(self, id: int, attempt: int, task: Any, values: dict[str, Any] | None) -> dict[str, Any]:
         try:
             line = filled(self._script, task) if self._script else _command(task)
-            pid = self._start(line, id, attempt)
+            pid = self._start(line, id, attempt, values)
         except (ValueError, OSError) as exc:
             return {"state": TaskState.FAILED, "error": _reason(exc, task)}
         code = self._wait(pid, id, attempt)
+        left = self._notes.taken(id, attempt, values)
         if code is None:
             return {"state": TaskState.KILLED, "error": "it was taken away"}
-        return {"state": TaskState.FAILED if code else TaskState.SUCCEEDED, "code": code, "error": _ending(code)}
+        if code:
+            return {"state": TaskState.FAILED, "code": code, "error": _ending(code)}
+        try:
+            return {"state": TaskState.SUCCEEDED, "code": code, "action": read(left)}
+        except ValueError as exc:
+            return {"state": TaskState.FAILED, "code": code, "error": str(exc)}
 
-    def _start(self, line: str, id: int, attempt: int) -> int:
+    def _start(self, line: str, id: int, attempt: int, values: dict[str, Any] | None) -> int:
         environ = self._environ | {"HPCNB_TASK": str(id), "HPCNB_ATTEMPT": str(attempt)}
+        environ |= self._notes.environ(id, attempt, values)
         for program, words in self._ways(line):
             try:
                 return os.posix_spawn(
@@ -291,20 +303,21 @@ class Attempt:
     logs : Logs
     """
 
-    def __init__(self, run: Callable[[int, int, Any], dict[str, Any]], logs: Logs) -> None:
+    def __init__(self, run: Callable[[int, int, Any, Any], dict[str, Any]], logs: Logs) -> None:
         self._run = run
         self._logs = logs
 
-    def __call__(self, id: int, attempt: int, payload: str) -> Outcome:
+    def __call__(self, id: int, attempt: int, payload: str, values: dict[str, Any] | None = None) -> Outcome:
         before, began = self._logs.sizes(), time.time()
+        task = json.loads(payload)
         try:
-            told = self._run(id, attempt, json.loads(payload))
+            ended = self._run(id, attempt, with_values(task, values), values)
         except Stopped:
-            told = {"state": TaskState.KILLED, "error": ENDED_EARLY}
+            ended = {"state": TaskState.KILLED, "error": ENDED_EARLY}
         sys.stdout.flush()
         sys.stderr.flush()
         after = self._logs.sizes()
         output = (before[0], after[0], before[1], after[1])
-        if told.get("code") and (said := self._logs.last_line(before[1], after[1])):
-            told["error"] += f": {said}"
-        return Outcome(task=id, attempt=attempt, began=began, ended=time.time(), output=output, **told)
+        if ended.get("code") and (said := self._logs.last_line(before[1], after[1])):
+            ended["error"] += f": {said}"
+        return Outcome(task=id, attempt=attempt, began=began, ended=time.time(), output=output, **ended)

@@ -37,6 +37,12 @@ INSERT INTO count SELECT value, 0 FROM json_each('[0, 1, 2, 3, 4, 5]');
 INSERT INTO setting VALUES ('next', 1), ('edges', 0), ('paused', 0);
 """
 
+# What came later, or is there only where it is asked for: what a task has passed to its children, and tasks by their content.
+_LATER = """
+CREATE TABLE IF NOT EXISTS passed (parent INTEGER PRIMARY KEY, said TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS content (digest BLOB PRIMARY KEY, task INTEGER NOT NULL) WITHOUT ROWID;
+"""
+
 
 def opened(path: Path) -> sqlite3.Connection:
     """Open a queue's file for its one owner; make it when there is none.
@@ -56,6 +62,7 @@ def opened(path: Path) -> sqlite3.Connection:
     ):
         db.execute(f"PRAGMA {pragma}")
     if db.execute("PRAGMA user_version").fetchone()[0] == 0:
-        db.executescript(f"BEGIN; {_TABLES} PRAGMA user_version={VERSION}; COMMIT")
+        db.executescript(f"BEGIN; {_TABLES} {_LATER} PRAGMA user_version={VERSION}; COMMIT")
+    db.executescript(_LATER)
     db.execute("CREATE TEMP TABLE chosen (id INTEGER PRIMARY KEY)")
     return db

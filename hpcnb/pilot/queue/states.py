@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+from collections.abc import Sequence
 
 
 class TaskState(enum.IntEnum):
@@ -41,3 +42,15 @@ BY_HAND = (TaskState.PENDING, *ENDED)
 
 LOST = "Lost"
 """How an attempt ended whose worker has vanished, or whose task was taken from it; a task is never lost."""
+
+
+def meets(state: int, succeed: int) -> bool:
+    """Whether a task in this state has ended as somebody who waits for it asks."""
+    return state == TaskState.SUCCEEDED or (not succeed and state == TaskState.FAILED)
+
+
+def among(states: Sequence[TaskState]) -> str:
+    """A condition on the state, said so that SQLite sees which partial index holds all that it asks for."""
+    test = f"state IN ({', '.join(str(int(state)) for state in states)})"
+    rare = not {TaskState.PENDING, TaskState.SUCCEEDED} & set(states)
+    return f"{test} AND state NOT IN (1, 3)" if rare else test

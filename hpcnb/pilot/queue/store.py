@@ -10,9 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from hpcnb.errors import QueueError
+from hpcnb.pilot.queue.contents import Contents
+from hpcnb.pilot.queue.growth import Growth
 from hpcnb.pilot.queue.records import Outcome, Worker
 from hpcnb.pilot.queue.schema import opened
-from hpcnb.pilot.queue.states import BY_HAND, ENDED, LOST, TaskState
+from hpcnb.pilot.queue.states import BY_HAND, ENDED, LOST, TaskState, among, meets
 
 _IN = "id IN (SELECT id FROM chosen)"
 
@@ -49,6 +51,8 @@ class Store:
         self._db = opened(path)
         self._fence = fence
         self._load()
+        self.growth = Growth(self._db, self.add_after, self._moved)
+        self.contents = Contents(self._db)
 
     def _load(self) -> None:
         self.counts = {TaskState(s): n for s, n in self._db.execute("SELECT state, tasks FROM count")}
@@ -153,7 +157,7 @@ class Store:
             found = self._db.execute("SELECT state FROM task WHERE id = ?", (parent,)).fetchone()
             if found is None:
                 raise QueueError(f"there is no task {parent} to wait for", remedy="Nothing was added.")
-            rows.append((parent, self.next, succeed, _meets(found[0], succeed)))
+            rows.append((parent, self.next, succeed, meets(found[0], succeed)))
         self._db.executemany("INSERT INTO edge (parent, child, succeed, met) VALUES (?, ?, ?, ?)", rows)
         self._edges += len(rows)
         return sum(not row[3] for row in rows)
@@ -166,11 +170,14 @@ class Store:
         self._db.execute(sql, (name, host, pid, job))
         return int(self._db.execute("SELECT id FROM worker WHERE name = ?", (name,)).fetchone()[0])
 
-    def take(self, worker: int, most: int) -> list[tuple[int, int, str]]:
-        """Give a worker pending tasks, the most urgent first, of at most `ROOM` characters: id, number of this attempt, payload."""
+    def take(self, worker: int, most: int) -> list[tuple[Any, ...]]:
+        """Give a worker pending tasks, the most urgent first, of at most `ROOM` characters.
+
+        Of each there are id, number of this attempt, payload and, if something was, what was passed to it.
+        """
         if self.paused or not self.counts[TaskState.PENDING]:
             return []
-        rows: list[tuple[int, int, str]] = []
+        rows: list[tuple[Any, ...]] = []
         room = ROOM
         for id, attempt, payload, lost in self._db.execute(_PENDING, (most,)):
             room -= len(payload)
@@ -182,7 +189,7 @@ class Store:
         mark = "UPDATE task SET state = 2, attempt = ?, worker = ? WHERE id = ?"
         self._db.executemany(mark, ((attempt, worker, id) for id, attempt, _ in rows))
         self._moved(TaskState.PENDING, TaskState.RUNNING, len(rows))
-        return rows
+        return self.growth.with_passed(rows)
 
     def finish(self, worker: int, outcomes: Iterable[Outcome]) -> list[int]:
         """Record how attempts ended; returns the tasks of those that were still theirs. An attempt counts once."""
@@ -192,6 +199,8 @@ class Store:
             if self._db.execute(sql, (one.state, one.result, one.task, one.attempt, worker)).rowcount:
                 self._moved(TaskState.RUNNING, one.state)
                 self._attempted(worker, one)
+                if one.action and one.state is TaskState.SUCCEEDED:
+                    self.growth.enter(one.task, one.action)
                 if one.state is not TaskState.FAILED or not self._retried(one):
                     self._settle(one.task, one.state)
                 accepted.append(one.task)
@@ -278,9 +287,9 @@ class Store:
         """Have tasks that are in one of these states carried out (again); those that wait for one of them wait again."""
         if ids is not None:
             self._choose_ids(ids)
-            self._db.execute(f"DELETE FROM chosen WHERE id NOT IN (SELECT id FROM task WHERE {_among(states)})")  # noqa: S608
+            self._db.execute(f"DELETE FROM chosen WHERE id NOT IN (SELECT id FROM task WHERE {among(states)})")  # noqa: S608
         else:
-            self._choose(_among(states))
+            self._choose(among(states))
         return self._reset("taken back")
 
     def _reset(self, why: str) -> int:
@@ -292,6 +301,7 @@ class Store:
             self._db.execute(sql)
             needs = f"UPDATE task SET needs = (SELECT count(*) FROM edge WHERE child = id AND met = 0) WHERE {_IN}"  # noqa: S608
             self._db.execute(needs)
+            self._db.execute("DELETE FROM passed WHERE parent IN (SELECT id FROM chosen)")
         self._db.execute(f"UPDATE task SET state = (needs = 0), result = NULL, worker = NULL WHERE {_IN}")  # noqa: S608
         return self._chosen(sign=1)
 
@@ -331,7 +341,7 @@ class Store:
 
     def tasks(self, *, after: int = 0, most: int = 10_000, state: TaskState | None = None) -> list[tuple[Any, ...]]:
         """Tasks by id, a page at a time: id, state, priority, attempts, payload, result."""
-        where = "id > ?" if state is None else f"id > ? AND {_among([state])}"
+        where = "id > ?" if state is None else f"id > ? AND {among([state])}"
         sql = f"SELECT id, state, priority, attempt, payload, result FROM task WHERE {where} ORDER BY id LIMIT ?"  # noqa: S608
         return self._db.execute(sql, (after, most)).fetchall()
 
@@ -386,14 +396,3 @@ class Store:
         """Raise `sqlite3.DatabaseError` when the file is damaged."""
         if (said := self._db.execute("PRAGMA quick_check(1)").fetchone()[0]) != "ok":
             raise sqlite3.DatabaseError(f"the queue's file is damaged: {said}")
-
-
-def _meets(state: int, succeed: int) -> bool:
-    return state == TaskState.SUCCEEDED or (not succeed and state == TaskState.FAILED)
-
-
-def _among(states: Sequence[TaskState]) -> str:
-    """A condition on the state, said so that SQLite sees which partial index holds all that it asks for."""
-    test = f"state IN ({', '.join(str(int(state)) for state in states)})"
-    rare = not {TaskState.PENDING, TaskState.SUCCEEDED} & set(states)
-    return f"{test} AND state NOT IN (1, 3)" if rare else test

@@ -13,6 +13,7 @@ from typing import Any
 from hpcnb.errors import QueueError
 from hpcnb.pilot.queue.inbox import Inbox
 from hpcnb.pilot.queue.lease import Watch
+from hpcnb.pilot.queue.notes import Notes
 from hpcnb.pilot.queue.place import Place
 from hpcnb.pilot.queue.records import Outcome
 from hpcnb.pilot.queue.running import Attempt, Commands, Logs, Stopped, function
@@ -71,7 +72,8 @@ class Worker:
         self._size, self._told_at = 0, time.monotonic()
         self._stopping = self._interruptible = False
         environ = os.environ | {"HPCNB_QUEUE": place.name}
-        commands = Commands(self.logs, environ, script, (self._news, self._is_taken))
+        self._notes = Notes(place / "logs" / f"{self.name}.notes")
+        commands = Commands(self.logs, self._notes, environ, script, (self._news, self._is_taken))
         self._attempt = Attempt(function(call) if call else commands, self.logs)
 
     def run(self) -> bool:
@@ -92,6 +94,7 @@ class Worker:
             self._disconnect()
             self._tell_by_file(leaves=not over)
             self.logs.close()
+            self._notes.close()
         return over
 
     def stop(self, *_: object) -> None:
@@ -143,16 +146,17 @@ class Worker:
             self._each = max(spent, self._each / 8, 1e-6)
         raise Stopped
 
-    def _carry_out(self, connection: Connection, id: int, attempt: int, payload: str) -> None:
+    def _carry_out(self, connection: Connection, id: int, attempt: int, payload: str, *values: dict[str, Any]) -> None:
         with self._may_be_stopped():
-            outcome = self._attempt(id, attempt, payload)
+            outcome = self._attempt(id, attempt, payload, *values)
         if (id, attempt) in self._taken:
             return
         self._told.append(outcome)
         self._size += len(outcome.result or "") + len(outcome.error)
         if self._stopping:
             raise Stopped
-        if self._size > TOLD or time.monotonic() - self._told_at > TELL:
+        # What it adds is work for others, who should not have to wait until our batch is done.
+        if outcome.action or self._size > TOLD or time.monotonic() - self._told_at > TELL:
             if self._connection is None:  # it was lost while the task ran
                 raise ConnectionResetError
             self._exchange(connection, 0)
