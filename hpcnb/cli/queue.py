@@ -135,9 +135,12 @@ def _from_within(line: str, kind: str, *, retries: int, retry_on: str, **more: A
 def load(name: str, site: str, file: str, **more: Any) -> None:
     """Add each line of FILE as a command, all or none; empty lines and those that begin with # are left out.
 
+    FILE.yaml and FILE.json are workflows of FireWorks, of ScriptTask and PyTask.
+
     \b
     Examples:
       hpcnb queue load extract commands.txt
+      hpcnb queue load extract workflow.yaml
       seq -f 'process %g' 1000 | hpcnb queue load extract -
     """
     _say(len(Queue.connect(name, site=site).load("/dev/stdin" if file == "-" else file, **more)), "added")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import getpass
 import os
-import re
 import secrets
 import socket
 import time
@@ -16,10 +15,10 @@ from hpcnb.pilot.queue.place import Place
 from hpcnb.pilot.queue.states import TaskState
 from hpcnb.queue.claim import Claim
 from hpcnb.queue.desk import Asking, Desk, desk_of
+from hpcnb.queue.documents import WORKFLOWS, commands, workflow
 from hpcnb.queue.drain import drain
 from hpcnb.queue.launch import certify, launch
-from hpcnb.queue.task import QueuedTask, ids, lines_with_edges, per_task, plain_lines
-from hpcnb.units import parse_duration
+from hpcnb.queue.task import QueuedTask, ids, lines_with_edges, per_task, plain_lines, policy
 from hpcnb.views.queue import queues_text
 
 __all__ = ["Queue", "queues"]
@@ -120,27 +119,34 @@ class Queue:
             lines, requires, after = lines_with_edges(tasks, requires, after), (), ()
         else:
             lines = plain_lines(tasks)
-        try:
-            re.compile(retry_on)
-        except re.error as exc:
-            raise QueueError(f"retry_on={retry_on!r} is no regular expression: {exc}") from None
         asked: dict[str, Any] = {"requires": ids(requires), "after": ids(after)}
-        policy = [int(retries), parse_duration(retry_delay), retry_on] if retries else None
-        asked |= {"policy": policy, "unique": bool(unique)}
+        asked |= {"policy": policy(retries, retry_delay, retry_on), "unique": bool(unique)}
         added: list[int] = self._ask("add", lines, priority=int(priority), edges=each, **asked)
         return added if unique else range(added[0], sum(added))
 
     def load(self, path: str | os.PathLike[str], **more: Any) -> Sequence[int]:
         """Add each line of a file as a command, all or none; empty ones and those that begin with # are left out.
 
-        Everything else as in `add_multiple`.
+        A file whose name ends with ``.yaml``, ``.yml`` or ``.json`` is a workflow of FireWorks, of ScriptTask and PyTask: each of
+        its fireworks is a task, which needs neither `func` nor `script`, and waits for those that its links say.
+
+        Everything else as in `add_multiple`, for a workflow `priority` and the retries.
         """
         try:
+            if os.fspath(path).endswith(WORKFLOWS):
+                return self._add_workflow(workflow(path), **more)
             with open(path, encoding="utf-8", errors="surrogateescape") as file:
-                words = (line.strip() for line in file)
-                return self.add_multiple((w for w in words if w and not w.startswith("#")), **more)
+                return self.add_multiple(commands(file), **more)
         except OSError as exc:
             raise QueueError(f"cannot read {os.fspath(path)}: {exc.strerror}", remedy="Nothing was added.") from exc
+
+    def _add_workflow(self, lines: list[str], *, priority: int = 0, unique: bool = False, **retries: Any) -> range:
+        if unique:
+            raise QueueError(
+                "unique= and a workflow", remedy="Its tasks wait for each other, and are new, all of them."
+            )
+        first, count = self._ask("graph", lines, priority=int(priority), policy=policy(**retries))
+        return range(first, first + count)
 
     # -- looking ---------------------------------------------------------------------------------------------------------
 

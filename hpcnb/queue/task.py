@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from hpcnb.errors import QueueError
 from hpcnb.pilot.queue.states import TaskState
-from hpcnb.units import shown
+from hpcnb.units import parse_duration, shown
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -67,6 +69,21 @@ def payload(task: Any) -> str:
         raise TypeError(
             f"a task is a command line or a value that JSON has, not {shown(task)}: {exc}; nothing was added"
         ) from None
+
+
+def policy(retries: int = 0, retry_delay: str | float = 0, retry_on: str = "") -> list[Any] | None:
+    """What is done when a task fails, as a request has it; None is nothing.
+
+    Raises
+    ------
+    QueueError
+        `retry_on` is no regular expression.
+    """
+    try:
+        re.compile(retry_on)
+    except re.error as exc:
+        raise QueueError(f"retry_on={retry_on!r} is no regular expression: {exc}") from None
+    return [int(retries), parse_duration(retry_delay), retry_on] if retries else None
 
 
 def plain_lines(tasks: Iterable[Any]) -> Iterator[str]:

@@ -72,7 +72,7 @@ THERE = {
 KNOWN_ONLY_TO = {
     "paramiko": {"site"},
     "pydantic": {"config"},
-    "yaml": {"config"},
+    "yaml": {"config", "queue"},
     "click": {"cli", "notebook"},
     "rich": {"cli", "notebook"},
     "IPython": {"", "notebook", "pilot"},

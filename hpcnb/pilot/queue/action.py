@@ -13,7 +13,7 @@ from hpcnb.errors import QueueError
 ADDED = ("add", "child", "detour")
 """What a line may add: a task of its own; one that requires who adds it; one that, besides, the children he has wait for."""
 _OPTIONS = {"requires": list, "after": list, "priority": int, "unique": bool}
-_SAID: dict[str, type] = {"values": dict, "push": dict, "defuse": bool}
+_SAID: dict[str, type] = {"values": dict, "push": dict, "defuse": bool, "result": object}
 FILE, VALUES = "HPCNB_ACTIONS", "HPCNB_VALUES"
 """Where a command leaves its lines, and finds what was passed to it."""
 

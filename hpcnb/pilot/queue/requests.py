@@ -75,6 +75,17 @@ def _only_one(store: Store, row: tuple[str, list[int], list[int]], **more: Any) 
     return store.add_after([row], **more)[0] if known is None else known
 
 
+def _graph(store: Store, lines: _Rows, *, priority: int, policy: list[Any] | None) -> list[int]:
+    """Add tasks that wait for each other: each names those before it by their places."""
+    number = store.policy(*policy) if policy else None
+    first = store.next
+    for line in lines:
+        payload, requires, after, own = json.loads(line)
+        row = (payload, [first + place for place in requires], [first + place for place in after])
+        store.add_after([row], priority=priority if own is None else own, policy=number)
+    return [first, store.next - first]
+
+
 def _with_edges(line: str) -> tuple[str, list[int], list[int]]:
     payload, requires, after = json.loads(line)
     return payload, requires, after
@@ -156,6 +167,7 @@ def lives_here(host: str, pid: int) -> bool:
 
 _CALLS: dict[str, Callable[..., Any]] = {
     "add": _add,
+    "graph": _graph,
     "status": _status,
     "tasks": _tasks,
     "task": _task,

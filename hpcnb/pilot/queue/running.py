@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from hpcnb.pilot.queue.action import read, told, with_values
+from hpcnb.pilot.queue.firework import TASKS
 from hpcnb.pilot.queue.notes import Notes
 from hpcnb.pilot.queue.records import Outcome
 from hpcnb.pilot.queue.states import TaskState
@@ -83,6 +84,7 @@ _BUILT_IN = frozenset(
         "while",
     ]
 )
+_FIREWORK = f"{shlex.quote(sys.executable)} -m hpcnb.pilot.queue.firework"
 _RESTORED = (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGINT, signal.SIGTERM)
 """What Python, or we, handle otherwise than a command expects."""
 
@@ -177,7 +179,10 @@ class Commands:
 
     def __call__(self, id: int, attempt: int, task: Any, values: dict[str, Any] | None) -> dict[str, Any]:
         try:
-            line = filled(self._script, task) if self._script else _command(task)
+            if not self._script and isinstance(task, dict) and TASKS in task:
+                line, values = _FIREWORK, task
+            else:
+                line = filled(self._script, task) if self._script else _command(task)
             pid = self._start(line, id, attempt, values)
         except (ValueError, OSError) as exc:
             return {"state": TaskState.FAILED, "error": _reason(exc, task)}
@@ -188,9 +193,11 @@ class Commands:
         if code:
             return {"state": TaskState.FAILED, "code": code, "error": _ending(code)}
         try:
-            return {"state": TaskState.SUCCEEDED, "code": code, "action": read(left)}
+            lines = read(left)
         except ValueError as exc:
             return {"state": TaskState.FAILED, "code": code, "error": str(exc)}
+        results = [json.dumps(line["result"]) for line in lines if "result" in line]
+        return {"state": TaskState.SUCCEEDED, "code": code, "action": lines, "result": results[-1] if results else None}
 
     def _start(self, line: str, id: int, attempt: int, values: dict[str, Any] | None) -> int:
         environ = self._environ | {"HPCNB_TASK": str(id), "HPCNB_ATTEMPT": str(attempt)}
