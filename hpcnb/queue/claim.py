@@ -51,9 +51,9 @@ class Claim:
         """Record that it succeeded, with a result that JSON has, or with an `Action`."""
         self._end(TaskState.SUCCEEDED, **told(result))
 
-    def fail(self, error: str) -> None:
-        """Record that it failed, and why."""
-        self._end(TaskState.FAILED, error=str(error))
+    def fail(self, error: str, *, code: int | None = None) -> None:
+        """Record that it failed, and why; with an exit status, if there was one."""
+        self._end(TaskState.FAILED, error=str(error), code=code)
 
     def _end(self, state: TaskState, **said: Any) -> None:
         outcome = Outcome(self.id, self.attempt, state, began=self._began, ended=time.time(), **said)

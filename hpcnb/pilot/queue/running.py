@@ -182,7 +182,7 @@ class Commands:
             if not self._script and isinstance(task, dict) and TASKS in task:
                 line, values = _FIREWORK, task
             else:
-                line = filled(self._script, task) if self._script else _command(task)
+                line = filled(self._script, task) if self._script else command(task)
             pid = self._start(line, id, attempt, values)
         except (ValueError, OSError) as exc:
             return {"state": TaskState.FAILED, "error": _reason(exc, task)}
@@ -248,7 +248,8 @@ class Commands:
             os.close(ended)
 
 
-def _command(task: Any) -> str:
+def command(task: Any) -> str:
+    """A task as the command line that it is; raises `ValueError`."""
     if isinstance(task, str):
         return task
     raise ValueError("it is a value and no command line: it needs func= or script=")
