@@ -10,6 +10,7 @@ from typing import Any
 
 from hpcnb.errors import QueueError
 
+_encoded = json.JSONEncoder(allow_nan=False).encode
 ADDED = ("add", "child", "detour")
 """What a line may add: a task of its own; one that requires who adds it; one that, besides, the children he has wait for."""
 _OPTIONS = {"requires": list, "after": list, "priority": int, "unique": bool}
@@ -93,9 +94,9 @@ class Action:
 def told(said: Any) -> dict[str, Any]:
     """What a function has returned, as an outcome has it; raises when that is nothing that JSON has."""
     if not isinstance(said, Action):
-        return {"result": json.dumps(said, allow_nan=False)}
-    json.dumps(said.lines, allow_nan=False)
-    return {"result": json.dumps(said.result, allow_nan=False), "action": said.lines}
+        return {"result": _encoded(said)}
+    _encoded(said.lines)
+    return {"result": _encoded(said.result), "action": said.lines}
 
 
 def checked(line: Any, before: int) -> None:

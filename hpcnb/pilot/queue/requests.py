@@ -20,6 +20,7 @@ WALLTIME = "the walltime ran out"
 VANISHED = "its worker has vanished"
 
 _Rows = Iterator[str]
+_ENDED = {int(state): state for state in ENDED}
 
 
 def carry_out(store: Store, file: IO[str], present: Container[int] = ()) -> tuple[str, Any]:
@@ -144,10 +145,10 @@ def told(rows: list[list[Any]]) -> list[Outcome]:
     QueueError
         One is none.
     """
-    outcomes = [Outcome(*row)._replace(state=TaskState(row[2])) for row in rows]
-    if odd := [one.state for one in outcomes if one.state not in ENDED]:
-        raise QueueError(f"no attempt ends {odd[0].title}")
-    return outcomes
+    try:
+        return [Outcome(task, attempt, _ENDED[state], *more) for task, attempt, state, *more in rows]
+    except KeyError as exc:
+        raise QueueError(f"no attempt ends {TaskState(exc.args[0]).title}") from None
 
 
 def _recover(store: Store, _lines: _Rows, *, present: Container[int]) -> int:

@@ -314,9 +314,10 @@ class Attempt:
     def __init__(self, run: Callable[[int, int, Any, Any], dict[str, Any]], logs: Logs) -> None:
         self._run = run
         self._logs = logs
+        self._sizes = logs.sizes()
 
     def __call__(self, id: int, attempt: int, payload: str, values: dict[str, Any] | None = None) -> Outcome:
-        before, began = self._logs.sizes(), time.time()
+        before, began = self._sizes, time.time()
         task = json.loads(payload)
         try:
             ended = self._run(id, attempt, with_values(task, values), values)
@@ -324,7 +325,7 @@ class Attempt:
             ended = {"state": TaskState.KILLED, "error": ENDED_EARLY}
         sys.stdout.flush()
         sys.stderr.flush()
-        after = self._logs.sizes()
+        after = self._sizes = self._logs.sizes()
         output = (before[0], after[0], before[1], after[1])
         if ended.get("code") and (said := self._logs.last_line(before[1], after[1])):
             ended["error"] += f": {said}"

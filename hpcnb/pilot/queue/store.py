@@ -15,6 +15,7 @@ from hpcnb.pilot.queue.growth import Growth
 from hpcnb.pilot.queue.records import Outcome, Worker
 from hpcnb.pilot.queue.schema import opened
 from hpcnb.pilot.queue.states import BY_HAND, ENDED, LOST, TaskState, among, meets
+from hpcnb.pilot.queue.succeeded import ATTEMPT, parted, recorded, row
 
 _IN = "id IN (SELECT id FROM chosen)"
 
@@ -193,23 +194,22 @@ class Store:
 
     def finish(self, worker: int, outcomes: Iterable[Outcome]) -> list[int]:
         """Record how attempts ended; returns the tasks of those that were still theirs. An attempt counts once."""
-        accepted = []
+        plain, others = parted(outcomes)
+        accepted = recorded(self._db, self._fence, worker, plain)
+        self._moved(TaskState.RUNNING, TaskState.SUCCEEDED, len(accepted))
+        for task in accepted if self._edges else ():
+            self._settle(task, TaskState.SUCCEEDED)
         sql = "UPDATE task SET state = ?, result = ? WHERE id = ? AND state = 2 AND attempt = ? AND worker = ?"
-        for one in outcomes:
+        for one in others:
             if self._db.execute(sql, (one.state, one.result, one.task, one.attempt, worker)).rowcount:
                 self._moved(TaskState.RUNNING, one.state)
-                self._attempted(worker, one)
+                self._db.execute(ATTEMPT, row(worker, self._fence, one))
                 if one.action and one.state is TaskState.SUCCEEDED:
                     self.growth.enter(one.task, one.action)
                 if one.state is not TaskState.FAILED or not self._retried(one):
                     self._settle(one.task, one.state)
                 accepted.append(one.task)
         return accepted
-
-    def _attempted(self, worker: int, one: Outcome) -> None:
-        sql = "INSERT INTO attempt VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
-        times = (one.began, one.ended, one.code, one.error or None)
-        self._db.execute(sql, (one.task, one.attempt, one.state.title, worker, self._fence, *times, *one.output))
 
     def _retried(self, one: Outcome) -> bool:
         """Try a task again that has failed, at once or later, if its policy says so."""

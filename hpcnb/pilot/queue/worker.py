@@ -21,7 +21,7 @@ from hpcnb.pilot.queue.wire import Connection
 
 BATCH = 0.25
 """Seconds of work that are taken at once, by what tasks took until now."""
-MOST = 1000
+MOST = 5000
 TOLD = 500_000
 """Characters of results after which they are told before the batch is done."""
 TELL = 1.0
@@ -29,6 +29,10 @@ TELL = 1.0
 RETRY = 0.2
 OVER, STOPPED = 0, os.EX_TEMPFAIL
 """Exit statuses of a worker that has nothing left to do, and of one that was told to end."""
+
+
+def _nothing() -> None:
+    """What is called where nobody wants to hear."""
 
 
 class Worker:
@@ -45,6 +49,8 @@ class Worker:
         The batch job that it is in.
     alone : callable
         Whether there will be no owner any more, so that there is no sense in looking for one.
+    begun : callable
+        Called when there are the first tasks.
     heard : callable
         Called when the owner has what the first tasks have come to.
     """
@@ -57,14 +63,15 @@ class Worker:
         script: str = "",
         job: str = "",
         alone: Callable[[], bool] = lambda: False,
-        heard: Callable[[], None] = lambda: None,
+        begun: Callable[[], None] = _nothing,
+        heard: Callable[[], None] = _nothing,
     ) -> None:
         self.name = f"{socket.gethostname()[:32]}-{os.getpid()}-{secrets.token_hex(4)}"
         self.logs = Logs(place / "logs" / self.name)
         self._place = place
         self._job = job
         self._alone = alone
-        self._heard = heard
+        self._begun, self._heard = begun, heard
         self._connection: Connection | None = None
         self._taken: set[tuple[int, int]] = set()
         self._told: list[Outcome] = []
@@ -139,6 +146,8 @@ class Worker:
                 answer = self._exchange(connection, want)
             if "over" in answer:
                 return True
+            self._begun()
+            self._begun = _nothing  # once is enough
             began = time.monotonic()
             for task in answer["tasks"]:
                 self._carry_out(connection, *task)
@@ -168,7 +177,7 @@ class Worker:
             self._taken.update(map(tuple, answer["stop"]))
         if self._told:
             self._heard()
-            self._heard = lambda: None  # once is enough
+            self._heard = _nothing
         self._told, self._size, self._told_at = [], 0, time.monotonic()
         return dict(answer)
 
