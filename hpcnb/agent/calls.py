@@ -165,11 +165,26 @@ class Calls:
         queue: str,
         tokens: Sequence[str],
         work: dict[str, str],
+        queued: int,
         client: object,
         ask: Ask,
     ) -> list[str]:
         """Submit jobs that drain a queue."""
-        return await queues.launch(self._site(site), ClusterSpec.from_json(spec), queue, tokens, work, ask)
+        return await queues.launch(
+            self._site(site), ClusterSpec.from_json(spec), queue, tokens, work, ask, queued=queued
+        )
+
+    async def call_room(
+        self, *, site: str, spec: dict[str, Any], client: object, ask: Ask
+    ) -> tuple[int | None, int | None]:
+        """Cores of a node, and nodes at most, of such a job at a site."""
+        return await queues.room(self._site(site), ClusterSpec.from_json(spec), ask)
+
+    async def call_soonest(
+        self, *, site: str, specs: Sequence[dict[str, Any]], queue: str, token: str, client: object, ask: Ask
+    ) -> list[tuple[float | None, str]]:
+        """When jobs of these shapes that drain a queue would start at a site, or what speaks against each."""
+        return await queues.soonest(self._site(site), [*map(ClusterSpec.from_json, specs)], queue, token, ask)
 
     # -- sites -------------------------------------------------------------------------------------------------
 

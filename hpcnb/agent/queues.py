@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from hpcnb.agent.sites import Site
-from hpcnb.errors import SiteError
+from hpcnb.errors import SiteError, SubmissionRejected
 from hpcnb.model import ClusterSpec
 from hpcnb.site.batch import BatchUnknown
-from hpcnb.site.queue_jobs import code_path, queue_files, queue_job
+from hpcnb.site.queue_jobs import code_path, queue_files, queue_request, queue_run
 from hpcnb.site.shell import Ask
 
 PATIENCE = 600.0
@@ -44,10 +44,48 @@ async def ask(site: Site, spec: ClusterSpec, request: str, asker: Ask) -> dict[s
     return answer
 
 
+async def room(site: Site, spec: ClusterSpec, asker: Ask) -> tuple[int | None, int | None]:
+    """Cores of a node, and nodes at most, of such a job; None: it is not known."""
+    await site.open(spec, asker)
+    try:
+        return await site.batch.room(spec.resources)
+    except BatchUnknown as exc:
+        raise _unanswered(site, exc) from exc
+
+
+async def soonest(
+    site: Site, specs: Sequence[ClusterSpec], queue: str, token: str, asker: Ask
+) -> list[tuple[float | None, str]]:
+    """When the batch system would start such a job of each shape (POSIX time), or what it says against it."""
+    found: list[tuple[float | None, str]] = []
+    for spec in specs:
+        await site.open(spec, asker)
+        try:
+            found.append((await site.batch.starts(queue_request(queue, token, spec)), ""))
+        except SubmissionRejected as exc:
+            found.append((None, exc.what))
+        except BatchUnknown as exc:
+            raise _unanswered(site, exc) from exc
+    return found
+
+
+def _unanswered(site: Site, exc: BatchUnknown) -> SiteError:
+    return SiteError("the batch system gave no answer", where=f"site {site.name}", evidence=str(exc))
+
+
 async def launch(
-    site: Site, spec: ClusterSpec, queue: str, tokens: Sequence[str], work: dict[str, str], asker: Ask
+    site: Site,
+    spec: ClusterSpec,
+    queue: str,
+    tokens: Sequence[str],
+    work: dict[str, str],
+    asker: Ask,
+    *,
+    queued: int,
 ) -> list[str]:
-    """Submit a job for each token; return their ids. Asking again with the same tokens submits none twice.
+    """Submit a job for each token, but at most `queued` of them (0: all); each of those submits one of the others once it has begun.
+
+    Returns the ids of those that were submitted. Asking again with the same tokens submits none twice.
 
     Raises
     ------
@@ -55,26 +93,28 @@ async def launch(
         One was refused, and why; how many were submitted before is said.
     """
     found = await site.open(spec, asker)
+    requests = [queue_request(queue, token, spec) for token in tokens]
+    step = queued or len(requests)
+    there = await _there(site, queue)
     jobs: list[str] = []
-    for token in tokens:
-        run, request = queue_job(queue, token, spec, found, site.batch.kind, work)
-        try:
-            if token in await _there(site, queue):
-                jobs += await site.batch.find(token)
-                continue
+    try:
+        for index in reversed(range(len(requests))):  # what is submitted finds the next one ready
+            run = queue_run(queue, requests[index::step][:2], spec, found, site.batch.kind, work)
             await site.shell.mkdir(run.path)
             for name, text in queue_files(run, site.environment(spec), site.zip_path).items():
                 await site.shell.write(f"{run.path}/{name}", text.encode())
-            jobs.append(await site.batch.submit(request))
-        except BatchUnknown as exc:
-            raise SiteError(
-                f"the batch system has not said whether it has job {len(jobs) + 1} of {len(tokens)}",
-                where=f"site {site.name}",
-                evidence=str(exc),
-                remedy=f"Look for {request.name}; if it is there, it drains the queue.",
-            ) from exc
-        except OSError as exc:
-            raise SiteError(f"cannot write {run.path}", where=f"site {site.name}", evidence=str(exc)) from exc
+        for request in requests[:step]:
+            known = await site.batch.find(request.token) if request.token in there else []
+            jobs += known or [await site.batch.submit(request)]
+    except BatchUnknown as exc:
+        raise SiteError(
+            f"the batch system has not said whether it has job {len(jobs) + 1} of {step}",
+            where=f"site {site.name}",
+            evidence=str(exc),
+            remedy=f"Look for {request.name}; if it is there, it drains the queue.",
+        ) from exc
+    except OSError as exc:
+        raise SiteError(f"cannot write {queue}/runs", where=f"site {site.name}", evidence=str(exc)) from exc
     return jobs
 
 

@@ -86,6 +86,8 @@ def create(name: str, site: str) -> None:
       hpcnb queue create extract
     """
     Queue.create(name, site=site)
+    at = f"{name} --site {site}" if site else name
+    click.echo(f"queue {name} is there, and empty. Tasks: hpcnb queue add {at} COMMAND, hpcnb queue load {at} FILE")
 
 
 @queue.command(context_settings={"ignore_unknown_options": True})
@@ -307,7 +309,9 @@ def do(name: str, site: str, script: str) -> None:
 @_on_queue
 @click.argument("count", type=click.IntRange(min=1), default=1)
 @click.option("--pack", is_flag=True, help="One job of COUNT workers, and not COUNT jobs of one.")
-@click.option("--nodes", type=click.IntRange(min=1), default=1, show_default=True, help="Of that one job.")
+@click.option("--nodes", type=click.IntRange(min=1), help="Of that one job; with --core-hours, at most.")
+@click.option("--queued", type=click.IntRange(min=1), help="At most so many of the jobs wait at a time.")
+@click.option("--core-hours", type=float, help="Instead of COUNT: one job, in the shape that starts soonest.")
 @click.option("--script", default="", help="A command line with the names of values: 'analyze -a {a}'.")
 @click.option("--walltime", help="Of each job: 1h, 90m, 2-00:00:00.")
 @click.option("--partition", "-p", help="Slurm's partition.")
@@ -316,19 +320,18 @@ def do(name: str, site: str, script: str) -> None:
 @click.option("--cores-per-worker", type=int, help="Cores of each worker.  [default: 1]")
 @click.option("--memory-per-worker", help="With its unit: 16GiB.")
 @click.option("--gpus-per-worker", type=int)
-def launch(name: str, site: str, count: int, pack: bool, nodes: int, script: str, **wishes: Any) -> None:
-    """Submit COUNT jobs that drain the queue called NAME, and need nobody from then on; prints their ids.
+def launch(name: str, site: str, count: int, **asked: Any) -> None:
+    """Submit COUNT jobs that drain the queue called NAME, and need nobody from then on.
 
-    A job of Slurm that has come to the end of its walltime is followed by another one as long as work is left.
+    A job that has come to the end of its walltime is followed by another one as long as work is left.
 
     \b
     Examples:
-      hpcnb queue launch extract 50 --walltime 2h
+      hpcnb queue launch extract 50 --walltime 2h --queued 4
       hpcnb queue launch extract 24 --pack --nodes 2 --partition debug
+      hpcnb queue launch extract --core-hours 400 --nodes 8 --walltime 4h
     """
-    asked = {word: value for word, value in wishes.items() if value is not None}
-    for job in Queue.connect(name, site=site).launch(count, pack=pack, nodes=nodes, script=script, **asked):
-        click.echo(job)
+    click.echo(Queue.connect(name, site=site).launch(count, **{w: v for w, v in asked.items() if v is not None}))
 
 
 @queue.command()

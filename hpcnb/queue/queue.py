@@ -17,8 +17,9 @@ from hpcnb.queue.claim import Claim
 from hpcnb.queue.desk import Asking, Desk, desk_of
 from hpcnb.queue.documents import WORKFLOWS, commands, workflow
 from hpcnb.queue.drain import drain
-from hpcnb.queue.launch import certify, launch
+from hpcnb.queue.launch import Launched, certify, launch, plan
 from hpcnb.queue.task import QueuedTask, ids, lines_with_edges, per_task, plain_lines, policy
+from hpcnb.units import parse_duration
 from hpcnb.views.queue import queues_text
 
 __all__ = ["Queue", "queues"]
@@ -222,15 +223,17 @@ class Queue:
         count: int = 1,
         *,
         pack: bool = False,
-        nodes: int = 1,
+        nodes: int | None = None,
+        queued: int | None = None,
+        core_hours: float | None = None,
         func: Callable[[Any], Any] | None = None,
         script: str = "",
         **wishes: Any,
-    ) -> list[str]:
-        """Submit jobs that drain the queue, and need nobody from then on; return their ids.
+    ) -> Launched:
+        """Submit jobs that drain the queue, and need nobody from then on; return their ids, which are displayed with what was submitted.
 
-        Whichever job runs owns the queue. A job of Slurm that has come to the end of its walltime is followed by another one as
-        long as work is left; what it could not finish is carried out again. Jobs end when nothing is left to do.
+        Whichever job runs owns the queue. A job that has come to the end of its walltime is followed by another one as long as work
+        is left; what it could not finish is carried out again. Jobs end when nothing is left to do.
 
         Parameters
         ----------
@@ -238,7 +241,12 @@ class Queue:
             How many jobs of one worker; or, with `pack`, how many workers in one job.
         pack : bool
         nodes : int
-            Of that one job.
+            Of that one job; with `core_hours`, at most.
+        queued : int
+            At most so many of the jobs wait in the batch system at a time: when one has begun, it submits the next one.
+        core_hours : float
+            Instead of a count: one job of so many cores times hours, on at most `nodes` and for at most `walltime`, with a worker for
+            each core (``cores_per_worker=``). Of the shapes that it may have the one is taken that the batch system would start soonest.
         func, script
             As in `do`.
         **wishes
@@ -253,18 +261,15 @@ class Queue:
         --------
         >>> q.launch(50, walltime="2h")                      # doctest: +SKIP
         >>> q.launch(24, pack=True, script="analyze {file}")     # doctest: +SKIP
+        >>> q.launch(core_hours=400, nodes=8, walltime="4h")     # doctest: +SKIP
         """
         if func is not None and script:
             raise QueueError(
                 "func= and script= together", remedy="Give one of them: each says how a task is carried out."
             )
-        if count < 1 or nodes < 1 or (nodes > 1 and not pack):
-            raise QueueError(
-                f"launch({count}, nodes={nodes}, pack={pack})", remedy="nodes= of 2 and more are for pack=True."
-            )
-        jobs, workers = (1, -(-count // nodes)) if pack else (count, 1)
-        wishes = {"workers_per_node": workers, "cores_per_worker": 1, "nodes": nodes} | wishes
-        return launch(self._desk, self.name, jobs, call=func, script=script, wishes=wishes)
+        jobs, wishes = plan(count, pack=pack, nodes=nodes, queued=queued, core_hours=core_hours, wishes=wishes)
+        work: dict[str, Any] = {"call": func, "script": script, "wishes": wishes}
+        return launch(self._desk, self.name, jobs, queued=queued or 0, core_hours=core_hours or 0, **work)
 
     def wait(self, timeout: float | None = None) -> dict[str, Any]:
         """Wait until no task is pending or running; return the status.

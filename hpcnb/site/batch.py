@@ -83,6 +83,20 @@ class Batch(Protocol):
             The answer was lost: the job may or may not exist; ask `find`.
         """
 
+    async def starts(self, request: JobRequest) -> float | None:
+        """When a job would start if it were submitted now, by the batch system's clock (POSIX time); None: it does not say.
+
+        Raises
+        ------
+        SubmissionRejected
+            It would be refused.
+        BatchUnknown
+            There was no answer.
+        """
+
+    async def room(self, resources: Resources) -> tuple[int | None, int | None]:
+        """Cores of a node, and nodes at most, of a job there; None: it is not known. Raises `BatchUnknown`."""
+
     async def find(self, token: str) -> list[str]:
         """The ids of the jobs, alive or still remembered, that carry a token. Raises `BatchUnknown`."""
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import functools
 import importlib.resources
 import re
+import time
 from collections.abc import Collection, Sequence
 from dataclasses import replace
 
 from hpcnb.errors import SiteError, SubmissionRejected
-from hpcnb.model import Ending, JobState, JobStatus, Reason
+from hpcnb.model import Ending, JobState, JobStatus, Reason, Resources
 from hpcnb.site.batch import BatchUnknown, JobRequest, Pace
 from hpcnb.site.shell import Completed, Shell
 
@@ -22,6 +23,17 @@ _TOKEN = re.compile(r"[0-9a-f]{32}")
 @functools.cache
 def _text() -> str:
     return importlib.resources.files("hpcnb.site").joinpath("process.sh").read_text("utf-8")
+
+
+def command(home: str, verb: str, *words: str) -> list[str]:
+    """The command that does something with jobs; `home` as in `Process`."""
+    return ["sh", "-c", _text(), "hpcnb-job", home, verb, *words]
+
+
+def submission(home: str, request: JobRequest, verb: str = "submit") -> list[str]:
+    """The command that submits a job, or, from inside of one, ``follow``: one that begins when that has ended."""
+    words = (request.script, request.directory, request.log, str(request.resources.walltime))
+    return command(home, verb, _text(), *([request.token] if verb == "submit" else []), *words)
 
 
 class Process:
@@ -49,10 +61,8 @@ class Process:
         self._home = home
 
     async def submit(self, request: JobRequest) -> str:
-        if what := _impossible(request):
-            raise self._rejected(what, "Leave it out, or name a site that has Slurm.")
-        words = (request.script, request.directory, request.log, str(request.resources.walltime))
-        done = await self._run("submit", _text(), request.token, *words)
+        self._check(request)
+        done = await self._run(submission(self._home, request))
         said = done.err.strip()[-2000:]
         if done.returncode < 0 or done.returncode == _NOT_YET:
             raise BatchUnknown(f"site {self._site}: whether the job has started could not be seen {said}")
@@ -61,13 +71,28 @@ class Process:
             raise self._rejected(what, "Mend what the lines above name; such a site is a Linux machine.", said)
         return request.token
 
+    def _check(self, request: JobRequest) -> None:
+        if what := _impossible(request):
+            raise self._rejected(what, "Leave it out, or name a site that has Slurm.")
+
+    async def starts(self, request: JobRequest) -> float | None:
+        self._check(request)
+        return time.time()
+
+    async def room(self, resources: Resources) -> tuple[int | None, int | None]:
+        done = await self._run(["nproc"])
+        said = done.out.strip().rpartition("\n")[2]
+        return (int(said) if said.isdecimal() else None), 1
+
     async def find(self, token: str) -> list[str]:
-        return [line for line in self._lines(await self._run("find", *_checked([token]))) if line == token]
+        return [
+            line for line in self._lines(await self._run(self._command("find", *_checked([token])))) if line == token
+        ]
 
     async def list(self, job_ids: Collection[str]) -> dict[str, JobStatus]:
         if not job_ids:
             return {}
-        lines = self._lines(await self._run("list", *_checked(job_ids)))
+        lines = self._lines(await self._run(self._command("list", *_checked(job_ids))))
         # What else is there, a chatty shell has said.
         rows = [row for row in map(str.split, lines) if row and row[0] in job_ids]
         try:
@@ -83,16 +108,19 @@ class Process:
 
     async def cancel(self, job_ids: Collection[str]) -> None:
         if job_ids:
-            self._lines(await self._run("cancel", _text(), *_checked(job_ids)))
+            self._lines(await self._run(self._command("cancel", _text(), *_checked(job_ids))))
 
     def _lines(self, done: Completed) -> Sequence[str]:
         if done.returncode:
             raise BatchUnknown(f"site {self._site}: {done.err.strip()[-500:] or 'no answer'}")
         return done.out.split("\n")
 
-    async def _run(self, verb: str, *words: str) -> Completed:
+    def _command(self, verb: str, *words: str) -> Sequence[str]:
+        return command(self._home, verb, *words)
+
+    async def _run(self, argv: Sequence[str]) -> Completed:
         try:
-            return await self._shell.run(["sh", "-c", _text(), "hpcnb-job", self._home, verb, *words])
+            return await self._shell.run(argv)
         except (SiteError, OSError) as exc:
             raise BatchUnknown(f"site {self._site}: {exc}") from exc
 

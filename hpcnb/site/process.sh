@@ -4,7 +4,7 @@
 # clears what it left, and writes how it ended. Needs Linux (/proc) and setsid of util-linux 2.32.
 #
 #   HOME/jobs/TOKEN       who the job is; comes into being once and complete, by a link
-#   HOME/jobs/TOKEN.why   why it was told to end; the first word counts
+#   HOME/jobs/TOKEN.why   why it was told to end, or not to begin; the first word counts
 #   HOME/jobs/TOKEN.exit  its exit status, and that word; written last
 
 umask 077
@@ -77,7 +77,7 @@ submit() {
     [ ! -e "$jobs/$token" ] || return 0
     [ -f "$script" ] || refuse "there is no file $script"
     [ -d "$directory" ] || refuse "there is no directory $directory"
-    (: >"$log") || exit 3
+    (: >>"$log") || exit 3
     chmod u+x "$script" || exit 3
     forget
     shift
@@ -120,7 +120,8 @@ lead() {
     won=$?
     rm -f "$jobs/$1.$$"
     [ "$won" = 0 ] || exit
-    exec "$2" >"$3" 2>&1
+    export HPCNB_JOB_ID="$1"
+    exec "$2" >>"$3" 2>&1
 }
 
 limit() {
@@ -134,6 +135,27 @@ limit() {
     until record "$1"; do sleep 0.1; done
     finish "$leader" "$began"
 }
+
+# Submit a job, from inside of one, that is to begin when this one has ended, however that is; prints its id.
+follow() {
+    token=$(tr -d - </proc/sys/kernel/random/uuid)
+    setsid -f sh -c "$1" hpcnb-job "$home" after "$HPCNB_JOB_ID" "$token" "$@" </dev/null >/dev/null 2>&1 || exit 3
+    echo "$token"
+}
+
+after() {
+    record "$1"
+    text=$3 token=$2
+    shift 3
+    while lives "$supervisor" "$since"; do
+        [ ! -e "$jobs/$token.why" ] || exec rm -f "$jobs/$token.why"
+        sleep 0.5
+    done
+    submit "$text" "$token" "$@"
+}
+
+# Let a job that is to follow another one not begin.
+withdraw() { [ -e "$jobs/$1" ] || because "$1" CANCELLED; }
 
 list() {
     [ -d "$jobs" ] || refuse "there is no directory $jobs"
@@ -170,7 +192,7 @@ cancel() {
 find_job() { [ ! -e "$jobs/$1" ] || echo "$1"; }
 
 case $verb in
-submit | supervise | lead | list | cancel | finish) "$verb" "$@" ;;
+submit | supervise | lead | follow | after | withdraw | list | cancel | finish) "$verb" "$@" ;;
 find) find_job "$@" ;;
 *) refuse "there is no verb $verb" ;;
 esac

@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import TypeVar
 
 from hpcnb.errors import SiteError, SubmissionRejected
-from hpcnb.model import Ending, JobState, JobStatus, Reason
+from hpcnb.model import Ending, JobState, JobStatus, Reason, Resources
 from hpcnb.site import slurm_answers as answers
 from hpcnb.site.batch import BatchUnknown, JobRequest, Pace
 from hpcnb.site.shell import Completed, Shell
@@ -84,6 +84,25 @@ class Slurm:
         if why is Refusal.UNCLEAR and (job_id := await self._look(request)):
             return job_id
         raise await self._rejected(why, done)
+
+    async def starts(self, request: JobRequest) -> float | None:
+        argv = sbatch_argv(request, site=self._site)
+        await self._check_limits(request)
+        # POSIX time, and no script of ours, which may not be there yet.
+        asked = ["SLURM_TIME_FORMAT=%s", "timeout", "-k", "5", "25", *argv[:-1], "--test-only", "--wrap=true"]
+        done = await self._run(asked)
+        if not done.returncode:
+            return answers.start(done.err)
+        why = refusal(done.returncode, done.err)
+        if why is Refusal.UNHEARD:
+            raise self._unknown(done)
+        raise await self._rejected(why, done)
+
+    async def room(self, resources: Resources) -> tuple[int | None, int | None]:
+        names = resources.partition.split(",") if resources.partition else []
+        found = [p for p in await self._partitions() if (p.name in names if names else p.default)]
+        cores = [p.cores for p in found if p.cores]
+        return min(cores, default=None), max((p.nodes for p in found), default=None)
 
     async def find(self, token: str) -> list[str]:
         done = await self._squeue("--me", "--states=all", columns=answers.TOKENS)

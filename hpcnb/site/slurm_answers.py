@@ -61,6 +61,18 @@ def submitted(text: str) -> str | None:
     return found[1] if found else None
 
 
+def start(text: str) -> float | None:
+    """When ``sbatch --test-only`` says that a job would start; None where it does not say.
+
+    Examples
+    --------
+    >>> start("sbatch: Job 7 to start at 1700000000 using 2 processors on nodes n1 in partition main")
+    1700000000.0
+    """
+    found = re.search(r"to start at ([0-9]{1,12})(?= |$)", text, re.MULTILINE)
+    return float(found[1]) if found else None
+
+
 def table(text: str, heading: str, columns: int) -> list[list[str]]:
     """Return the rows below the heading that proves a table to be one: an empty answer is none.
 

@@ -20,6 +20,8 @@ from tests.unit.queues.place import place
 
 pytestmark = [pytest.mark.site, pytest.mark.slow]
 
+LONG = bool(os.environ.get("HPCNB_LAB_LONG"))
+
 
 @pytest.fixture
 def q(sandbox, isolated, monkeypatch):
@@ -46,19 +48,21 @@ def logs(q):
     return "".join(path.read_text() for path in place(q).path.glob("runs/*/job.log"))
 
 
+@pytest.mark.timeout(1800 if LONG else 180)
 def test_a_chain_of_walltimes(q, figure):
     """Work that needs several walltimes is done by several jobs, one after the other, with nobody there after `launch`."""
-    ids = q.add_multiple(["sleep 0.5; echo $SLURM_JOB_ID"] * 24)
+    tasks, each, walltime = (200, 3, 30) if LONG else (24, 0.5, 6)
+    ids = q.add_multiple([f"sleep {each}; echo $SLURM_JOB_ID"] * tasks)
     q.add("echo merged", requires=ids)
-    launch = "import hpcnb; hpcnb.Queue.connect('extract').launch(2, pack=True, walltime='6s')"
+    launch = f"import hpcnb; hpcnb.Queue.connect('extract').launch(2, pack=True, walltime='{walltime}s')"
     subprocess.run([sys.executable, "-c", launch], check=True)
-    until(lambda: count(q) == 25, within=100)
+    until(lambda: count(q) == tasks + 1, within=1500 if LONG else 100)
     until(lambda: not jobs())
     used = {q.log(id).strip() for id in ids}
-    figure(f"25 tasks in {len(used)} jobs")
+    figure(f"{tasks} tasks of {each:g} s in {len(used)} jobs of {walltime} s")
     assert len(used) > 1
     assert Watch(place(q)).owner() is None
-    assert q.log(25) == "merged\n"
+    assert q.log(tasks + 1) == "merged\n"
     for id in ids:
         states = [attempt["state"] for attempt in q.task(id)["attempts"]]
         assert states.count("Succeeded") == 1
@@ -150,3 +154,40 @@ def test_from_afar(sandbox, isolated, short_path):
     q.delete()
     with pytest.raises(hpc.QueueError, match="there is no queue 'far'"):
         hpc.Queue.connect("far")
+
+
+def test_few_jobs_wait(q):
+    """Of many jobs only a few wait in the batch system; each that has begun submits the next one, with nobody there."""
+    gate = place(q) / "gate"
+    q.add_multiple([f"echo $SLURM_JOB_ID >> {gate}.jobs; until [ -e {gate} ]; do sleep 0.1; done"] * 3)
+    (first,) = q.launch(3, queued=1, walltime="5m")
+    begun = gate.with_name("gate.jobs")
+    until(lambda: begun.exists() and len(set(begun.read_text().split())) == 3)
+    assert first in begun.read_text().split()
+    gate.touch()
+    until(lambda: count(q) == 3)
+    until(lambda: not jobs())
+
+
+def test_the_shape_that_starts_soonest(q):
+    """So many core-hours are asked for in each shape that fits; the one that Slurm would start soonest is submitted, and explained."""
+    q.add_multiple(["echo $SLURM_JOB_NUM_NODES"] * 4)
+    ask = ["sbatch", "--parsable", "--nodes=1", "--exclusive", "--time=10", "--wrap=sleep 600"]
+    blocker = subprocess.check_output(ask, text=True).strip()
+    until(lambda: f"{blocker} R" in jobs())
+    launched = q.launch(core_hours=1, nodes=2, walltime="3h")
+    assert "1 core-hours in one job: 1 node of" in str(launched)
+    rows = str(launched).splitlines()[3:]
+    assert rows[0].startswith("→")
+    until(lambda: count(q) == 4)
+    assert q.log(1) == "1\n"
+    subprocess.run(["scancel", blocker], check=True)
+    until(lambda: not jobs())
+    q.add_multiple(["echo $SLURM_JOB_NUM_NODES"] * 4)
+    assert "2 nodes of" in str(q.launch(core_hours=1, nodes=2, walltime="3h"))
+    until(lambda: count(q) == 8)
+    with pytest.raises(hpc.QueueError, match="nodes of . cores for 1m are"):
+        q.launch(core_hours=400, nodes=2, walltime="1m")
+    with pytest.raises(hpc.QueueError, match="refuses a job") as refused:
+        q.launch(core_hours=1, account="nobody", partition="main", options={"--reservation": "none"})
+    assert "eservation" in refused.value.evidence

@@ -30,26 +30,27 @@ class Node:
         self._workers = workers
         self._ending = asyncio.Event()
 
-    async def run(self) -> None:
-        """Return when all have ended for good."""
-        await asyncio.gather(*(self._keep_one() for _ in range(self._workers)))
+    async def run(self) -> bool:
+        """Return when all have ended for good; whether any could work here."""
+        return any(await asyncio.gather(*(self._keep_one() for _ in range(self._workers))))
 
     def end(self) -> None:
         """Have the workers end soon; what they run is killed, and the next job's."""
         self._ending.set()
 
-    async def _keep_one(self) -> None:
+    async def _keep_one(self) -> bool:
         in_vain = 0
         while not self._ending.is_set() and in_vain < IN_VAIN:
             began = time.monotonic()
             worker = await asyncio.create_subprocess_exec(*self._command, stdin=asyncio.subprocess.DEVNULL)
             code = await self._until_ended(worker)
             if code in (OVER, STOPPED):
-                return
+                return True
             in_vain = in_vain + 1 if time.monotonic() - began < SHORT else 0
             print(f"worker {worker.pid} ended with {code}", file=sys.stderr, flush=True)  # noqa: T201 - the job's log
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._ending.wait(), AGAIN)
+        return in_vain < IN_VAIN
 
     async def _until_ended(self, worker: asyncio.subprocess.Process) -> int:
         ended, ending = asyncio.ensure_future(worker.wait()), asyncio.ensure_future(self._ending.wait())
@@ -65,8 +66,8 @@ class Node:
         return await ended
 
 
-async def run(run_dir: str, workers: int) -> None:
-    """Keep the workers of this node until they have nothing left to do, or our stdin ends."""
+async def run(run_dir: str, workers: int) -> bool:
+    """Keep the workers of this node until they have nothing left to do, or our stdin ends; whether any could work here."""
     node = Node(run_dir, workers)
     reader = asyncio.StreamReader()
     loop = asyncio.get_running_loop()
@@ -78,7 +79,7 @@ async def run(run_dir: str, workers: int) -> None:
 
     following = asyncio.create_task(follow_stdin())
     try:
-        await node.run()
+        return await node.run()
     finally:
         following.cancel()
         transport.close()

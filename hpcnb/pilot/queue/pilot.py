@@ -10,6 +10,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,8 +23,10 @@ from hpcnb.pilot.queue.place import Place
 
 LONGEST_MARGIN = 30.0
 """Seconds before the end of the walltime in which what runs is ended and told; a tenth of it, if that is shorter."""
-PROGRESS = b"progress"
-"""What a worker says on its stdout once it has carried out a task."""
+BEGUN, PROGRESS = "begun", "progress"
+"""What a worker says on its stdout once it has been given a task, and once it has carried one out."""
+AGAIN, IN_VAIN = 1.0, 20
+"""Seconds before the nodes' processes that were killed are started again, and how often before anything was done."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,10 +53,12 @@ class QueueRun(Record):
         The template of the tasks, if they have one.
     function : str
         The file that has their function, if they have one.
+    next : list of str
+        The command that submits another job of those that were asked for; empty: there is none.
     successor : list of str
-        The command that submits a job after this one, and prints its id; empty: there is none.
+        The command that submits this job once more, to begin when it has ended, and prints an id.
     cancel : list of str
-        The command that cancels it, but for the id.
+        The command that cancels what was submitted by these, if it still waits, but for the id.
     """
 
     queue: str
@@ -65,6 +70,7 @@ class QueueRun(Record):
     launcher: str = "exec"
     script: str = ""
     function: str = ""
+    next: list[str] = dataclasses.field(default_factory=list)
     successor: list[str] = dataclasses.field(default_factory=list)
     cancel: list[str] = dataclasses.field(default_factory=list)
 
@@ -80,7 +86,8 @@ class Pilot:
         self._run = run
         self._candidate = Candidate(Place(Path(run.queue)), own_address(run.launcher))
         self._ending = asyncio.Event()
-        self._successor = ""
+        self._heirs = Heirs(run)
+        self._in_vain = 0
 
     async def lead(self) -> bool:
         """Drain the queue until nothing is left, or the walltime; whether nothing is left."""
@@ -88,7 +95,7 @@ class Pilot:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._ending.set)
         margin = min(LONGEST_MARGIN, self._run.walltime / 10)
-        loop.call_later(self._run.walltime - margin, self._ending.set)
+        loop.call_later(self._run.walltime - margin - _gone_by(), self._ending.set)
         owning = asyncio.create_task(self._candidate.run())
         try:
             return await self._drain(owning)
@@ -97,30 +104,81 @@ class Pilot:
             await owning
 
     async def _drain(self, owning: asyncio.Task[None]) -> bool:
+        ending = asyncio.create_task(self._ending.wait())
+        try:
+            while _killed(code := await self._work(ending, owning)) and self._in_vain < IN_VAIN:
+                self._in_vain += 1
+                if ending.done() or owning.done():
+                    return False
+                print(f"the nodes' processes ended with {code}, and begin again", flush=True)  # noqa: T201 - the job's log
+                await asyncio.wait([ending, owning], timeout=AGAIN, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            ending.cancel()
+        if code == 0:
+            await self._heirs.renounce()
+        return code == 0
+
+    async def _work(self, ending: asyncio.Task[Any], owning: asyncio.Task[None]) -> int:
+        """Have the nodes work; their exit status is 0 when nothing is left to do."""
         nodes = await asyncio.create_subprocess_exec(
             *_command(self._run), stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE
         )
         reading = asyncio.create_task(self._follow(nodes))
-        ending = asyncio.create_task(self._ending.wait())
         await asyncio.wait([reading, ending, owning], return_when=asyncio.FIRST_COMPLETED)
         over = reading.done()
-        ending.cancel()
-        self._candidate.wind_up()
+        if not over or ending.done():
+            self._candidate.wind_up()
         if nodes.stdin is not None:
             nodes.stdin.close()  # told by a signal, srun would kill them on the spot
         await reading
-        drained = over and await nodes.wait() == 0
-        if drained and self._successor:
-            await _said([*self._run.cancel, self._successor])
-        return drained
+        return await nodes.wait() if over else os.EX_TEMPFAIL
 
     async def _follow(self, nodes: asyncio.subprocess.Process) -> None:
         """Hear what the nodes say, until they have ended."""
         while line := await nodes.stdout.readline() if nodes.stdout else b"":
-            # Not before something was done: a task that takes longer than the walltime would be begun for ever.
-            if line.strip() == PROGRESS and self._run.successor and not self._successor:
-                self._successor = await _said(self._run.successor)
+            word = line.strip().decode(errors="replace")
+            if word == PROGRESS:
+                self._in_vain = 0
+            await self._heirs.hear(word)
         await nodes.wait()
+
+
+class Heirs:
+    """The job that comes after this one: submitted once, whoever leads this one and however often it begins again."""
+
+    def __init__(self, run: QueueRun) -> None:
+        self._run = run
+        self._note = Path(run.path) / f"after-{job_id(run)}"
+        self._id = self._note.read_text() if self._note.exists() else ""
+
+    async def hear(self, word: str) -> None:
+        """A worker was given a task, or has carried one out."""
+        # No successor before something was done: a task that takes longer than the walltime would be begun for ever.
+        command = self._run.next if word == BEGUN else self._run.successor if word == PROGRESS else []
+        if command and not self._id and (found := await _said(command)):
+            self._id = found
+            self._note.write_text(found)
+
+    async def renounce(self) -> None:
+        """Nothing is left to do."""
+        if self._id:
+            await _said([*self._run.cancel, self._id])
+
+
+def job_id(run: QueueRun) -> str:
+    """Our batch job's id."""
+    return os.environ.get("SLURM_JOB_ID") or os.environ.get("HPCNB_JOB_ID") or Path(run.path).name
+
+
+def _gone_by() -> float:
+    """Seconds since our job began: we may not be its first pilot."""
+    begun = os.environ.get("HPCNB_BEGUN")
+    return time.clock_gettime(time.CLOCK_BOOTTIME) - float(begun) if begun else 0.0
+
+
+def _killed(code: int) -> bool:
+    """Whether an exit status is that of a process that was killed, itself or below `srun`."""
+    return code < 0 or code > 128
 
 
 def _command(run: QueueRun) -> list[str]:
@@ -136,7 +194,7 @@ async def _said(command: list[str]) -> str:
     """The first word that a command prints; empty when it failed, which the job's log then shows."""
     asked = await asyncio.create_subprocess_exec(*command, stdout=subprocess.PIPE, stdin=subprocess.DEVNULL)
     out = (await asked.communicate())[0].decode(errors="replace")
-    print(f"{command[-1]}: {out.strip() or asked.returncode}", flush=True)  # noqa: T201 - the job's log
+    print(f"the batch system said {asked.returncode}: {out.strip()}", flush=True)  # noqa: T201 - the job's log
     words = out.strip().split(";")
     return words[0] if asked.returncode == 0 else ""
 
@@ -172,7 +230,8 @@ def work(run: QueueRun) -> int:
         place,
         call=call,
         script=run.script,
-        job=os.environ.get("SLURM_JOB_ID", Path(run.path).name),
+        job=job_id(run),
+        begun=lambda: _tell(said, BEGUN),
         heard=lambda: _tell(said, PROGRESS),
     )
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -182,9 +241,9 @@ def work(run: QueueRun) -> int:
     return OVER if worker.run() else STOPPED
 
 
-def _tell(file: int, word: bytes) -> None:
+def _tell(file: int, word: str) -> None:
     with contextlib.suppress(OSError):  # who would hear it has gone
-        os.write(file, word + b"\n")
+        os.write(file, word.encode() + b"\n")
 
 
 def _die_with_parent() -> None:
@@ -196,6 +255,5 @@ def _die_with_parent() -> None:
 
 
 def serve_node(run: QueueRun) -> int:
-    """Be the node's process of a job."""
-    asyncio.run(node.run(run.path, run.workers))
-    return 0
+    """Be the node's process of a job; the exit status is 0 when its workers have nothing left to do, or were told to end."""
+    return 0 if asyncio.run(node.run(run.path, run.workers)) else 1

@@ -225,7 +225,7 @@ def test_a_queue_from_the_command_line(run, tmp_path):
     """Create, load, add, list, show and change a queue, with nothing that runs."""
     lines = tmp_path / "commands"
     lines.write_bytes(b"# a comment\n\necho one\n  echo 'two;' \xff\n")
-    assert run("create", "extract")[0] == 0
+    assert "Tasks: hpcnb queue add extract COMMAND" in run("create", "extract")[1]
     assert (
         run("load", "extract", str(lines), "--priority", "2", "--retries", "3", "--retry-delay", "1m")[1]
         == "2 tasks added\n"
