@@ -19,7 +19,6 @@ from hpcnb.queue.documents import WORKFLOWS, commands, workflow
 from hpcnb.queue.drain import drain
 from hpcnb.queue.launch import Launched, certify, launch, plan
 from hpcnb.queue.task import QueuedTask, ids, lines_with_edges, per_task, plain_lines, policy
-from hpcnb.units import parse_duration
 from hpcnb.views.queue import queues_text
 
 __all__ = ["Queue", "queues"]
