@@ -13,6 +13,8 @@ AGAIN = 1.0
 """Seconds before a worker that died is started again."""
 SHORT, IN_VAIN = 10.0, 20
 """A worker that ends so soon (seconds) so many times one after the other cannot work here."""
+BROKEN = 1
+"""Exit status of a node on which no worker can work."""
 GRACE = 10.0
 
 
@@ -30,27 +32,28 @@ class Node:
         self._workers = workers
         self._ending = asyncio.Event()
 
-    async def run(self) -> bool:
-        """Return when all have ended for good; whether any could work here."""
-        return any(await asyncio.gather(*(self._keep_one() for _ in range(self._workers))))
+    async def run(self) -> int:
+        """Return when all have ended for good: `OVER` when any found nothing left to do, `STOPPED`, or `BROKEN`."""
+        codes = await asyncio.gather(*(self._keep_one() for _ in range(self._workers)))
+        return next(code for code in (OVER, STOPPED, BROKEN) if code in codes)
 
     def end(self) -> None:
         """Have the workers end soon; what they run is killed, and the next job's."""
         self._ending.set()
 
-    async def _keep_one(self) -> bool:
+    async def _keep_one(self) -> int:
         in_vain = 0
         while not self._ending.is_set() and in_vain < IN_VAIN:
             began = time.monotonic()
             worker = await asyncio.create_subprocess_exec(*self._command, stdin=asyncio.subprocess.DEVNULL)
             code = await self._until_ended(worker)
             if code in (OVER, STOPPED):
-                return True
+                return code
             in_vain = in_vain + 1 if time.monotonic() - began < SHORT else 0
             print(f"worker {worker.pid} ended with {code}", file=sys.stderr, flush=True)  # noqa: T201 - the job's log
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._ending.wait(), AGAIN)
-        return in_vain < IN_VAIN
+        return STOPPED if in_vain < IN_VAIN else BROKEN
 
     async def _until_ended(self, worker: asyncio.subprocess.Process) -> int:
         ended, ending = asyncio.ensure_future(worker.wait()), asyncio.ensure_future(self._ending.wait())
@@ -66,8 +69,8 @@ class Node:
         return await ended
 
 
-async def run(run_dir: str, workers: int) -> bool:
-    """Keep the workers of this node until they have nothing left to do, or our stdin ends; whether any could work here."""
+async def run(run_dir: str, workers: int) -> int:
+    """Keep the workers of this node until they have nothing left to do, or our stdin ends; returns the exit status."""
     node = Node(run_dir, workers)
     reader = asyncio.StreamReader()
     loop = asyncio.get_running_loop()

@@ -10,7 +10,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -167,13 +166,14 @@ class Heirs:
 
 def job_id(run: QueueRun) -> str:
     """Our batch job's id."""
-    return os.environ.get("SLURM_JOB_ID") or os.environ.get("HPCNB_JOB_ID") or Path(run.path).name
+    # A plain process may have been started inside of a job of Slurm; a job of Slurm never sees the other's number.
+    return os.environ.get("HPCNB_JOB_ID") or os.environ.get("SLURM_JOB_ID") or Path(run.path).name
 
 
 def _gone_by() -> float:
     """Seconds since our job began: we may not be its first pilot."""
     begun = os.environ.get("HPCNB_BEGUN")
-    return time.clock_gettime(time.CLOCK_BOOTTIME) - float(begun) if begun else 0.0
+    return float(Path("/proc/uptime").read_text().split()[0]) - float(begun) if begun else 0.0
 
 
 def _killed(code: int) -> bool:
@@ -255,5 +255,5 @@ def _die_with_parent() -> None:
 
 
 def serve_node(run: QueueRun) -> int:
-    """Be the node's process of a job; the exit status is 0 when its workers have nothing left to do, or were told to end."""
-    return 0 if asyncio.run(node.run(run.path, run.workers)) else 1
+    """Be the node's process of a job."""
+    return asyncio.run(node.run(run.path, run.workers))

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import subprocess
 import sys
 
 import pytest
 
 import hpcnb as hpc
+from hpcnb.pilot.queue import node
 from hpcnb.pilot.queue.lease import Watch
+from hpcnb.pilot.queue.worker import OVER, STOPPED
 from hpcnb.queue.shape import Shape, shapes, taken
 from hpcnb.views.launch import shapes_text
 from tests.figures import patient
@@ -70,7 +73,7 @@ def test_what_makes_no_sense(q, count, asked, said):
 @pytest.mark.slow
 def test_a_chain_of_walltimes(q):
     """Where jobs are plain processes, too, one that comes to its end is followed by another one, until nothing is left."""
-    walltime = round(patient(4))
+    walltime = round(patient(3))
     ids = q.add_multiple(["sleep 0.5; echo $HPCNB_JOB_ID"] * (4 * walltime))
     launch = f"import hpcnb; print(hpcnb.Queue.connect('extract').launch(2, pack=True, walltime='{walltime}s'))"
     said = subprocess.run([sys.executable, "-c", launch], check=True, capture_output=True, text=True).stdout
@@ -107,3 +110,23 @@ def test_so_many_core_hours(q):
     assert "2 core-hours in one job: 1 node of" in said
     assert "→" in said
     until(lambda: drained(q))
+
+
+@pytest.mark.parametrize(
+    ("endings", "code"), [((OVER, STOPPED), OVER), ((STOPPED, 1), STOPPED), ((1, -9), node.BROKEN)]
+)
+async def test_how_a_node_ends(monkeypatch, endings, code):
+    """A node whose workers die again and again before they can do anything does not say that nothing is left to do."""
+    monkeypatch.setattr(node, "AGAIN", 0.0)
+    monkeypatch.setattr(node, "IN_VAIN", 3)
+    begun = []
+
+    async def worker(*_, **__):
+        ending = endings[min(len(begun), len(endings) - 1)]
+        begun.append(ending)
+        how = f"kill -9 $$; exit {ending}" if ending < 0 else f"exit {ending}"
+        return await start("sh", "-c", how)
+
+    start = asyncio.create_subprocess_exec
+    monkeypatch.setattr(asyncio, "create_subprocess_exec", worker)
+    assert await node.Node("nowhere", 2).run() == code
