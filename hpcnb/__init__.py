@@ -72,6 +72,7 @@ _LAZY = {
     "retry": "hpcnb.future.again",
     "sites": "hpcnb.choice",
     "submit": "hpcnb.future.verbs",
+    "submit_and_wait": "hpcnb.dropbox",
     "task": "hpcnb.tasks",
     "unpersist": "hpcnb.objects",
     "use": "hpcnb.choice",

@@ -186,6 +186,10 @@ class Calls:
         """When jobs of these shapes that drain a queue would start at a site, or what speaks against each."""
         return await queues.soonest(self._site(site), [*map(ClusterSpec.from_json, specs)], queue, token, ask)
 
+    async def call_alive(self, *, site: str, spec: dict[str, Any], token: str, client: object, ask: Ask) -> list[str]:
+        """The jobs with a token that wait or run."""
+        return await queues.alive(self._site(site), ClusterSpec.from_json(spec), token, ask)
+
     # -- sites -------------------------------------------------------------------------------------------------
 
     async def call_login(self, *, site: str, client: object, ask: Ask) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 from hpcnb.agent.sites import Site
 from hpcnb.errors import SiteError, SubmissionRejected
-from hpcnb.model import ClusterSpec
+from hpcnb.model import ClusterSpec, JobState
 from hpcnb.site.batch import BatchUnknown
 from hpcnb.site.queue_jobs import code_path, queue_files, queue_request, queue_run
 from hpcnb.site.shell import Ask
@@ -116,6 +116,24 @@ async def launch(
     except OSError as exc:
         raise SiteError(f"cannot write {queue}/runs", where=f"site {site.name}", evidence=str(exc)) from exc
     return jobs
+
+
+async def alive(site: Site, spec: ClusterSpec, token: str, asker: Ask) -> list[str]:
+    """The ids of the jobs with this token, and those that came after one, that wait or run.
+
+    Raises
+    ------
+    SiteError
+        The batch system could not be asked.
+    """
+    await site.open(spec, asker)
+    try:
+        jobs = await site.batch.find(token)
+        known = await site.batch.list(jobs)
+    except BatchUnknown as exc:
+        what = "the batch system has not said which jobs it has"
+        raise SiteError(what, where=f"site {site.name}", evidence=str(exc)) from exc
+    return [job for job in jobs if job not in known or known[job].state is not JobState.ENDED]
 
 
 async def _there(site: Site, queue: str) -> list[str]:

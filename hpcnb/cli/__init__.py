@@ -26,6 +26,7 @@ _COMMANDS = {
     "sites": "hpcnb.cli.sites",
     "login": "hpcnb.cli.sites",
     "queue": "hpcnb.cli.queue",
+    "dropbox": "hpcnb.cli.dropbox",
     "agent": "hpcnb.cli.agent",
     "sandbox": "hpcnb.cli.sandbox",
 }

@@ -18,7 +18,7 @@ import dask.config
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from hpcnb.config.values import Count, Duration, Line, Lines, Memory, Name, Options, Positive, Tags, Word
+from hpcnb.config.values import Count, Duration, Line, Lines, Memory, Name, Options, Positive, Tags, Values, Word
 from hpcnb.errors import ConfigError
 from hpcnb.model import ClusterSpec, Resources
 from hpcnb.units import format_duration, parse_duration, parse_memory, shown
@@ -102,6 +102,8 @@ class SiteConfig(_Wishes):
         What tasks may ask for by ``software=``: names for what `setup` makes usable.
     features : tuple of str
         What they may ask for by ``feature=``, beside the features that Slurm knows of a node.
+    settings : dict of str
+        What the templates of a drop box may name: ``containers: /sw/sif`` is their ``<<containers>>``.
     nodes, walltime, partition, account, qos, cores_per_node, memory_per_node, gpus_per_node, options
         The site's defaults for `Resources`.
     workers_per_node, cores_per_worker, memory_per_worker, gpus_per_worker, idle_timeout
@@ -121,6 +123,7 @@ class SiteConfig(_Wishes):
     cache_limit: Memory = 10 * 2**30
     software: Tags = ()
     features: Tags = ()
+    settings: Values = Field(default_factory=dict)
 
     @model_validator(mode="before")
     @classmethod

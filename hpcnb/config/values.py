@@ -11,7 +11,7 @@ from pydantic import AfterValidator, BeforeValidator, Field
 from hpcnb.errors import ConfigError
 from hpcnb.units import parse_duration, parse_memory, shown
 
-__all__ = ["Count", "Duration", "Line", "Lines", "Memory", "Name", "Options", "Positive", "Tags", "Word"]
+__all__ = ["Count", "Duration", "Line", "Lines", "Memory", "Name", "Options", "Positive", "Tags", "Values", "Word"]
 
 
 def _read(parse: Callable[[Any], int]) -> BeforeValidator:
@@ -80,3 +80,5 @@ Name = Annotated[
 Lines = Annotated[tuple[Line, ...], BeforeValidator(_lines)]
 Tags = Annotated[tuple[_Tag, ...], BeforeValidator(_words)]
 Options = Annotated[dict[str, Line], BeforeValidator(_options)]
+_Key = Annotated[str, _matching(r"[A-Za-z_][A-Za-z0-9_]*", "letters, digits and _, no digit first")]
+Values = dict[_Key, Line]

@@ -24,6 +24,7 @@ FLOORS = [
         "cell",
         "cluster",
         "compat",
+        "dropbox",
         "farewell",
         "kept",
         "queue",

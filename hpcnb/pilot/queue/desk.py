@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from hpcnb.errors import HPCError, QueueError
+from hpcnb.pilot import workspaces
 from hpcnb.pilot.queue.lease import Lease, Watch
 from hpcnb.pilot.queue.owner import Asker, last_counts
 from hpcnb.pilot.queue.place import Place, refused
@@ -157,6 +158,7 @@ _CALLS: dict[str, Callable[..., Any]] = {
     "certified": _certified,
     "certify": _certify,
     "keep": _keep,
+    **workspaces.CALLS,
 }
 
 
