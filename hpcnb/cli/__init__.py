@@ -27,6 +27,7 @@ _COMMANDS = {
     "login": "hpcnb.cli.sites",
     "queue": "hpcnb.cli.queue",
     "dropbox": "hpcnb.cli.dropbox",
+    "kernel": "hpcnb.cli.kernel",
     "agent": "hpcnb.cli.agent",
     "sandbox": "hpcnb.cli.sandbox",
 }

@@ -63,7 +63,7 @@ def up(face: Face, /, site: str, name: str, no_wait: bool, keep: bool, timeout: 
       hpcnb up octopus --name fit --no-wait
       hpcnb up octopus --option=--constraint=haswell
     """
-    asked["options"] = _options(asked["options"])
+    asked["options"] = options_given(asked["options"])
     patience = parse_duration(timeout) if timeout else None
     wanted = Handle.new(handle.spec_for(site, name=name, **asked))
     joined = _living(wanted)
@@ -106,7 +106,8 @@ def _begin(known: Handle, *, wait: bool, patience: int | None, keep: bool) -> No
         raise
 
 
-def _options(words: Sequence[str]) -> dict[str, str]:
+def options_given(words: Sequence[str]) -> dict[str, str]:
+    """The further options of sbatch, by name."""
     split = (word.partition("=") for word in words)
     return {name: value for name, _, value in split}
 

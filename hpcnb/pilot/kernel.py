@@ -33,7 +33,7 @@ from ipykernel.iostream import IOPubThread
 from ipykernel.ipkernel import IPythonKernel
 from ipykernel.kernelapp import IPKernelApp
 from IPython.core.interactiveshell import ExecutionResult
-from traitlets import Float, Integer, Type, Unicode
+from traitlets import Bool, Float, Integer, Type, Unicode
 from zmq.eventloop.zmqstream import ZMQStream
 
 from hpcnb.errors import CannotSerialize, HPCError, TaskError
@@ -61,8 +61,6 @@ class SessionKernel(IPythonKernel):
         self.shell_handlers["hpcnb_push"] = self.push
         self.shell_handlers["hpcnb_pull"] = self.pull
         self.shell.events.register("post_run_cell", self._notice)
-        # The notebook's own shell says it. Not a subclass: libraries know a notebook by the name of the shell's class.
-        self.shell.show_usage_error = _say_nothing
 
     # -- messages ------------------------------------------------------------------------------------------------
 
@@ -138,7 +136,7 @@ class SessionKernel(IPythonKernel):
             code, silent, store_history, user_expressions, allow_stdin, cell_meta=cell_meta, cell_id=cell_id
         )
         child_output.settle()
-        if reply["status"] == "error":
+        if reply["status"] == "error" and wish:
             reply["exception"] = _pickled(self._failure)
         self._failure = None  # it holds the frames, and with them the cell's variables
         return reply
@@ -215,12 +213,15 @@ class SessionApp(IPKernelApp):
         A file descriptor whose other end the host holds: at its end the kernel and its children end.
     run_dir : str
         The run directory, for the cluster's client.
+    alone : bool
+        There is no notebook's kernel beside it: a front end drives it by itself.
     """
 
     kernel_class = Type(SessionKernel)
     classes = [*IPKernelApp.classes, SessionKernel]  # noqa: RUF012 - traitlets' way
     lifeline = Integer(-1).tag(config=True)
     run_dir = Unicode("").tag(config=True)
+    alone = Bool(False).tag(config=True)
 
     def init_poller(self) -> None:
         """Watch the host instead of the parent's process id."""
@@ -243,8 +244,11 @@ class SessionApp(IPKernelApp):
             # Past the pipe that stands for stderr by now: a process that crashes reads it no more.
             faulthandler.enable(sys.stderr.fileno(), all_threads=False)
         sys.unraisablehook = _interrupt_again
-        # The notebook warns by itself when the SystemExit arrives there.
-        warnings.filterwarnings("ignore", message="To exit: use", category=UserWarning)
+        if not self.alone:
+            # The notebook's own shell says it. Not a subclass: libraries know a notebook by the name of the shell's class.
+            self.kernel.shell.show_usage_error = _say_nothing
+            # The notebook warns by itself when the SystemExit arrives there.
+            warnings.filterwarnings("ignore", message="To exit: use", category=UserWarning)
         if self.run_dir:
             cluster_client.install(self.run_dir)
             os.umask(Run.load(self.run_dir).umask)  # not earlier: what was made until now is private

@@ -19,6 +19,7 @@ import zmq
 import zmq.asyncio
 from jupyter_client.connect import write_connection_file
 from jupyter_client.launcher import launch_kernel
+from jupyter_client.session import DELIM
 from jupyter_client.session import Session as Wire
 
 from hpcnb.errors import TaskLost
@@ -51,10 +52,21 @@ class KernelProcess:
         Gets each message of the channels ``iopub`` and ``stdin``, content not decoded.
     ended : callable
         Called once, with the exit code, when the process has ended.
+    options : sequence of str
+        Further options of its command line.
     """
 
-    def __init__(self, *, cwd: str, log: Path, run_dir: str, hear: Hear, ended: Callable[[int], None]) -> None:
-        self._cwd, self._log, self._run_dir = cwd, log, run_dir
+    def __init__(
+        self,
+        *,
+        cwd: str,
+        log: Path,
+        run_dir: str,
+        hear: Hear,
+        ended: Callable[[int], None],
+        options: Sequence[str] = ("--HistoryManager.enabled=False",),
+    ) -> None:
+        self._cwd, self._log, self._run_dir, self._options = cwd, log, run_dir, options
         self._hear = hear
         self._ended = ended
         self._loop = asyncio.get_running_loop()
@@ -110,7 +122,7 @@ class KernelProcess:
             connection_file,
             f"--SessionApp.lifeline={lifeline}",
         ]
-        command += [f"--SessionApp.run_dir={self._run_dir}", "--HistoryManager.enabled=False"]
+        command += [f"--SessionApp.run_dir={self._run_dir}", *self._options]
         with os.fdopen(os.open(self._log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)) as log:
             self._log_begin = os.fstat(log.fileno()).st_size
             try:
@@ -183,16 +195,18 @@ class KernelProcess:
 
     async def _listen(self, channel: str, socket: zmq.asyncio.Socket) -> None:
         while True:
-            frames = await socket.recv_multipart()
-            _, rest = self._wire.feed_identities(frames)
-            message = self._wire.deserialize(rest, content=False)
-            if channel in ("shell", "control"):
-                reply = self._replies.pop(message["parent_header"].get("msg_id", ""), None)
-                if reply is not None and not reply.done():
-                    reply.set_result(message)
-            else:
-                self._spoke.set()
-                self._hear(channel, message)
+            frames: list[bytes] = await socket.recv_multipart()
+            self._take(channel, frames[frames.index(DELIM) + 1 :])
+
+    def _take(self, channel: str, frames: list[bytes]) -> None:
+        message = self._wire.deserialize(frames, content=False)
+        if channel in ("shell", "control"):
+            reply = self._replies.pop(message["parent_header"].get("msg_id", ""), None)
+            if reply is not None and not reply.done():
+                reply.set_result(message)
+        else:
+            self._spoke.set()
+            self._hear(channel, message)
 
     def _send(
         self,
@@ -206,12 +220,14 @@ class KernelProcess:
     ) -> str:
         message = self._wire.msg(kind, dict(content), metadata=dict(metadata or {}))
         message["header"]["msg_id"] = message["msg_id"] = msg_id or message["msg_id"]
-        frames = [*self._wire.serialize(message), *buffers]
+        self._put(channel, [*self._wire.serialize(message), *buffers])
+        return str(message["msg_id"])
+
+    def _put(self, channel: str, frames: Sequence[Any]) -> None:
         small = max(memoryview(frame).nbytes for frame in frames) < self._wire.copy_threshold
         # Not by Session.send, which sends past asyncio: that takes the one wake-up of a reply that has just arrived.
         sent: Any = self._sockets[channel].send_multipart(frames, copy=small)
         sent.add_done_callback(_seen)
-        return str(message["msg_id"])
 
     def request(self, channel: str, kind: str, content: Mapping[str, Any], **more: Any) -> Awaitable[dict[str, Any]]:
         """Send a request at once; await its reply (a Jupyter message with its content not decoded).

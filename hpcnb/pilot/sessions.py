@@ -20,6 +20,7 @@ from hpcnb.errors import NotReady
 from hpcnb.pilot import rpc
 from hpcnb.pilot.cells import Cell, Cells
 from hpcnb.pilot.hosted import HostedSession
+from hpcnb.pilot.relayed import RelayedKernel
 
 __all__ = ["Host", "main"]
 
@@ -48,6 +49,8 @@ class Host:
         self._directory = json.loads((run_dir / "run.json").read_text())["directory"]
         self._sessions: dict[str, HostedSession] = {}
         self._cells = Cells()
+        self._kernel: RelayedKernel | None = None
+        self._changing = asyncio.Lock()
 
     async def start(self) -> None:
         """Listen, then publish the address."""
@@ -67,6 +70,8 @@ class Host:
         (self._run_dir / "sessions.json").unlink(missing_ok=True)
         # First: it ends with the cluster only, whose end is the cause that waiting cells should hear of.
         await self._server.close()
+        if self._kernel is not None:
+            await self._kernel.end(GRACE)
         await asyncio.gather(*(session.close(GRACE) for session in self._sessions.values()))
 
     # -- sessions ------------------------------------------------------------------------------------------------
@@ -157,6 +162,33 @@ class Host:
     async def on_collect(self, session: str, cell: str) -> dict[str, Any]:
         """The values that a cell was to bring back."""
         return {"frames": rpc.in_frames(self._find(session).collect(cell))}
+
+    # -- the kernel that a front end drives by itself --------------------------------------------------------------
+
+    async def on_kernel(self, kernel: str) -> dict[str, Any]:
+        """Have this one, and end whichever was there before."""
+        async with self._changing:
+            if self._kernel is None or self._kernel.name != kernel:
+                if self._kernel is not None:
+                    await self._kernel.end()
+                wanted = RelayedKernel(kernel, cwd=self._directory, run_dir=self._run_dir)
+                await wanted.open()
+                self._kernel = wanted
+        return {}
+
+    async def on_kernel_post(self, kernel: str, number: int, messages: Sequence[Any]) -> dict[str, Any]:
+        """Give it messages; the first of them has this number."""
+        self._relayed(kernel).post(number, messages)
+        return {}
+
+    async def on_kernel_messages(self, kernel: str, since: int, wait: float, max_bytes: int) -> dict[str, Any]:
+        """What it has said since; up to there it has arrived, and is kept no longer."""
+        return await self._relayed(kernel).messages(since, min(wait, LONGEST_POLL), max_bytes)
+
+    def _relayed(self, kernel: str) -> RelayedKernel:
+        if self._kernel is None or self._kernel.name != kernel:
+            raise NotReady(f"there is no kernel {kernel!r}", remedy="Restart it.")
+        return self._kernel
 
     def _find(self, session: str) -> HostedSession:
         if session not in self._sessions:

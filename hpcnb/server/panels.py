@@ -22,7 +22,7 @@ class Panels:
     """The pages that listen, and what they are told."""
 
     def __init__(self) -> None:
-        self.agent = AgentClient(self._ask)
+        self.agent = AgentClient(self.ask)
         self._stop = self.agent.listen("", self._on_status)
         self._pages: set[Heard] = set()
         self._numbers = itertools.count(1)
@@ -42,7 +42,7 @@ class Panels:
     def _on_status(self, status: ClusterStatus) -> None:
         self._say(f"cluster {status.id}", {"type": "cluster", "cluster": status.to_json()})
 
-    async def _ask(self, prompt: Prompt) -> str:
+    async def ask(self, prompt: Prompt) -> str:
         """Put a question to all pages; the first answer counts. A page that is loaded anew meanwhile has it again."""
         if not self._pages:
             return await nobody_to_ask(prompt)

@@ -43,7 +43,7 @@ FLOORS = [
         "views",
         "comm",
     },
-    {"notebook", "cli", "server"},
+    {"notebook", "cli", "server", "kernels"},
 ]
 FLOOR = {part: number for number, parts in enumerate(FLOORS) for part in parts}
 
