@@ -73,7 +73,7 @@ THERE = {
 KNOWN_ONLY_TO = {
     "paramiko": {"site"},
     "pydantic": {"config"},
-    "yaml": {"config", "queue"},
+    "yaml": {"config", "dropbox", "queue"},
     "click": {"cli", "notebook"},
     "rich": {"cli", "notebook"},
     "IPython": {"", "notebook", "pilot"},
