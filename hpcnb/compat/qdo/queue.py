@@ -1,190 +1,21 @@
-"""qdo's Python API by name, on `hpc.Queue`: ``from hpcnb.compat import qdo`` instead of ``import qdo``.
-
-Covered are qdo's functions, queues and tasks as its documentation and public programs use them. What differs:
-
-* Ids are numbers that the queue gives; ``id=`` and ``ids=`` are refused.
-* Queues are one's own: ``user=`` of somebody else is refused.
-* `Queue.recover` takes back what is lost and leaves what runs: that it was forgotten, or called too early, is what it did harm by.
-* `Queue.launch` submits as `hpc.Queue.launch` does: jobs follow each other while work is left, and end when there is none.
-"""
+"""A queue, by qdo's names."""
 
 from __future__ import annotations
 
-import contextlib
 import getpass
 import json
 import shlex
-import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import groupby
 from typing import Any
 
-from hpcnb.errors import QueueError
-from hpcnb.pilot.queue.place import checked_name
-from hpcnb.pilot.queue.running import command, filled
+from hpcnb.compat.qdo.task import Task, as_theirs, called, template
 from hpcnb.pilot.queue.states import TaskState
 from hpcnb.queue import queue as ours
-from hpcnb.queue.claim import Claim
 from hpcnb.queue.task import QueuedTask
-from hpcnb.views.queue import queues_text, tasks_text
-
-__all__ = ["Queue", "Task", "connect", "create", "print_queues", "qlist", "tojson", "valid_queue_name"]
-
-
-@contextlib.contextmanager
-def _as_theirs() -> Iterator[None]:
-    """Raise what qdo's programs catch."""
-    try:
-        yield
-    except QueueError as exc:
-        raise ValueError(str(exc)) from exc
-
-
-def _own(user: str | None) -> None:
-    if user not in (None, getpass.getuser()):
-        raise ValueError(f"queues of {user!r}: only one's own can be reached")
-
-
-def valid_queue_name(name: str) -> bool:
-    """Whether a queue can have this name."""
-    try:
-        checked_name(name)
-    except QueueError:
-        return False
-    return True
-
-
-def create(queuename: str, user: str | None = None, worker: str | None = None) -> Queue:
-    """Make a queue; raises `ValueError` when there is one of that name."""
-    _own(user)
-    with _as_theirs():
-        return Queue(ours.Queue.create(queuename), worker)
-
-
-def connect(queuename: str, user: str | None = None, worker: str | None = None, create_ok: bool = False) -> Queue:
-    """Find a queue, or make it with `create_ok`; raises `ValueError` when there is none."""
-    _own(user)
-    with _as_theirs():
-        try:
-            return Queue(ours.Queue.connect(queuename), worker)
-        except QueueError:
-            if not create_ok:
-                raise
-            return Queue(ours.Queue.create(queuename), worker)
-
-
-def qlist(user: str | None = None) -> list[Queue]:
-    """The queues, by name."""
-    _own(user)
-    return [Queue(one) for one in ours.queues()]
-
-
-def print_queues(user: str | None = None) -> None:
-    """Print a table of the queues."""
-    _own(user)
-    print(queues_text(ours.listing()))  # noqa: T201 - what it is for
-
-
-def tojson(thing: Any) -> str:
-    """A queue, a task, or a list of them as JSON."""
-    return json.dumps(thing, default=lambda one: one.status() if isinstance(one, Queue) else one.todict())
-
-
-class Task:
-    """A task of a queue, as it was when it was asked for; one from `Queue.get` is ours to carry out.
-
-    Attributes
-    ----------
-    id : int
-    task : object
-    state : str
-    err : int or None
-        The exit status of a command that has ended.
-    message : str
-        Why it failed.
-    priority : int
-    """
-
-    WAITING = "Waiting"
-    PENDING = "Pending"
-    RUNNING = "Running"
-    SUCCEEDED = "Succeeded"
-    FAILED = "Failed"
-    KILLED = "Killed"
-    VALID_STATES = (WAITING, PENDING, RUNNING, SUCCEEDED, FAILED, KILLED)
-
-    def __init__(self, queue: Queue, found: QueuedTask | Claim) -> None:
-        self.queue = queue
-        self.id = found.id
-        self.task = found.task
-        self._claim = found if isinstance(found, Claim) else None
-        self.state = self.RUNNING if isinstance(found, Claim) else found.state
-        self._priority = None if isinstance(found, Claim) else found.priority
-
-    def __repr__(self) -> str:
-        return f"<qdo.Task {self.id} {self.state} {self.task!r}>"
-
-    @property
-    def priority(self) -> int:
-        return int(self._details()["priority"]) if self._priority is None else self._priority
-
-    def _details(self) -> dict[str, Any]:
-        return self.queue.ours.task(self.id)
-
-    def _last(self) -> dict[str, Any]:
-        return next(reversed(self._details()["attempts"]), {})
-
-    @property
-    def err(self) -> int | None:
-        code = self._last().get("code")
-        return None if code is None else int(code)
-
-    @property
-    def message(self) -> str:
-        return str(self._last().get("error") or "")
-
-    @property
-    def jobid(self) -> str:
-        return str(self._last().get("job") or "")
-
-    def todict(self) -> dict[str, Any]:
-        """It as plain values."""
-        return {word: getattr(self, word) for word in ("id", "task", "state", "err", "message", "priority")}
-
-    def set_state(self, state: str, err: int | None = None, message: str | None = None) -> None:
-        """Say how it ended, or move it by hand."""
-        if state not in self.VALID_STATES:
-            raise ValueError(f"{state!r} is no state of a task; they are {', '.join(self.VALID_STATES)}")
-        claim, self._claim = self._claim, None
-        with _as_theirs():
-            if claim and state == self.SUCCEEDED:
-                claim.succeed()
-            elif claim and state == self.FAILED:
-                claim.fail(message or "", code=err)
-            else:
-                self.queue.ours.set_state(self.id, state)
-        self.state = state
-
-    def run(self, script: str | None = None, func: Callable[..., Any] | None = None) -> Any:
-        """Carry it out here, as `Queue.do` does, and record how it ended; returns what the function did, or the exit status."""
-        if func:
-            try:
-                value = _called(func)(self.task)
-            except Exception as exc:  # whatever the user's function raises is the task's
-                self.set_state(self.FAILED, err=1, message=f"{type(exc).__name__}: {exc}")
-                return None
-            self.set_state(self.SUCCEEDED)
-            return value
-        try:
-            line = filled(_template(script), self.task) if script else command(self.task)
-        except ValueError as exc:  # a value that is missing, or no command
-            self.set_state(self.FAILED, err=1, message=str(exc))
-            return 1
-        err = subprocess.run(["/bin/sh", "-c", line], check=False, stdin=subprocess.DEVNULL).returncode
-        self.set_state(self.FAILED if err else self.SUCCEEDED, err=err, message=f"exit status {err}" if err else "")
-        return err
+from hpcnb.views.queue import tasks_text
 
 
 class Queue:
@@ -211,7 +42,7 @@ class Queue:
 
     def status(self) -> dict[str, Any]:
         """Name, user, state and the number of tasks in each state."""
-        with _as_theirs():
+        with as_theirs():
             return self.ours.status()
 
     # -- adding --------------------------------------------------------------------------------------------------------
@@ -237,7 +68,7 @@ class Queue:
         if not len(rows) == len(above) == len(urgent):
             raise ValueError("tasks, priorities and requires are not of one length")
         added: list[int] = []
-        with _as_theirs():
+        with as_theirs():
             for priority, group in groupby(range(len(rows)), key=urgent.__getitem__):
                 places = list(group)
                 edges = [above[place] for place in places] if any(above) else ()
@@ -246,14 +77,14 @@ class Queue:
 
     def loadfile(self, filename: str, priority: float | None = None) -> list[int]:
         """Add each line of a file as a command; ``-`` is stdin."""
-        with _as_theirs():
+        with as_theirs():
             return list(self.ours.load("/dev/stdin" if filename == "-" else filename, priority=int(priority or 0)))
 
     # -- working -------------------------------------------------------------------------------------------------------
 
     def get(self, timeout: float = 60, jobid: str | None = None) -> Task | None:
         """Take a task, to be carried out here; None when there is none within so many seconds."""
-        with _as_theirs():
+        with as_theirs():
             found = self.ours.get(timeout=timeout)
         return Task(self, found) if found else None
 
@@ -308,11 +139,11 @@ class Queue:
             "partition": batchqueue,
             "cores_per_worker": taskcores or cores_per_worker,
             "options": _options(batch_opts),
-            "script": _template(script) if script else "",
-            "func": _called(func) if func else None,
+            "script": template(script) if script else "",
+            "func": called(func) if func else None,
         }
         asked: dict[str, Any] = {word: value for word, value in wishes.items() if value}
-        with _as_theirs():
+        with as_theirs():
             if nworkers == 1 or not pack:
                 return self.ours.launch(jobs * nworkers, **asked)
             return [job for _ in range(jobs) for job in self.ours.launch(nworkers, pack=True, **asked)]
@@ -323,7 +154,7 @@ class Queue:
         """The task of an id; or a list of all, of those in a state, of those that ended with an exit status."""
         if state is not None and state not in Task.VALID_STATES:
             raise ValueError(f"{state!r} is no state of a task; they are {', '.join(Task.VALID_STATES)}")
-        with _as_theirs():
+        with as_theirs():
             if id is not None:
                 found = self.ours.task(id)
                 row = (id, TaskState.of(found["state"]), found["priority"], 0, json.dumps(found["task"]), None)
@@ -346,7 +177,7 @@ class Queue:
         self.tasks(id=taskid).set_state(state, err=err, message=message)
 
     def _again(self, ids: list[int], again: Callable[[list[int]], int], priority: float | None) -> int:
-        with _as_theirs():
+        with as_theirs():
             count = again(ids) if ids else 0
             if ids and priority is not None:
                 self.ours.set_priority(ids, int(priority))
@@ -368,7 +199,7 @@ class Queue:
 
     def recover(self, priority: float | None = None) -> int:
         """Take back the tasks of workers that have died; returns how many. What runs goes on."""
-        with _as_theirs():
+        with as_theirs():
             return self.ours.recover()
 
     def pause(self) -> None:
@@ -381,24 +212,8 @@ class Queue:
 
     def delete(self) -> None:
         """Remove the queue with its tasks."""
-        with _as_theirs():
+        with as_theirs():
             self.ours.delete()
-
-
-def _called(func: Callable[..., Any]) -> Callable[[Any], Any]:
-    def call(task: Any) -> Any:
-        if isinstance(task, dict):
-            return func(**task)
-        return func(*task) if isinstance(task, list) else func(task)
-
-    return call
-
-
-def _template(script: str) -> str:
-    """A script as our template: qdo puts the task behind it, as it is, for the shell to take apart."""
-    if "{" in script:
-        return script
-    return f"exec sh -c {shlex.quote(script + ' ')}{{0}}"
 
 
 _LONG = {"-A": "--account", "-C": "--constraint", "-L": "--licenses", "-p": "--partition", "-q": "--qos"}
