@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import json
 import shlex
+import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -14,7 +16,7 @@ from hpcnb.cli.face import as_json
 from hpcnb.errors import QueueError
 from hpcnb.pilot.queue.action import leave
 from hpcnb.queue.queue import Queue, listing
-from hpcnb.views.queue import queues_text, tasks_text
+from hpcnb.views.queue import pace_text, queues_text, tasks_text
 
 _STATES = ("Waiting", "Pending", "Running", "Succeeded", "Failed", "Killed")
 
@@ -167,7 +169,7 @@ def list_(site: str, as_json: bool) -> None:
 @_on_queue
 @as_json
 def status(name: str, site: str, as_json: bool) -> None:
-    """Show how many tasks of the queue called NAME are in each state.
+    """Show how many tasks of the queue called NAME are in each state, how fast they end, and when the last one will.
 
     \b
     Examples:
@@ -175,7 +177,26 @@ def status(name: str, site: str, as_json: bool) -> None:
       hpcnb queue status extract --json
     """
     found = Queue.connect(name, site=site).status()
-    click.echo(json.dumps(found, indent=1) if as_json else queues_text([found]))
+    if as_json:
+        click.echo(json.dumps(found, indent=1))
+        return
+    click.echo(queues_text([found]))
+    if text := pace_text(found, time.time()):
+        click.echo(text)
+
+
+@queue.command()
+@_on_queue
+@as_json
+def introspect(name: str, site: str, as_json: bool) -> None:
+    """Show which parameter goes along with failure, of tasks that are values with names. A correlation, and no proof.
+
+    \b
+    Examples:
+      hpcnb queue introspect extract
+    """
+    found = Queue.connect(name, site=site).introspect()
+    click.echo(json.dumps(dataclasses.asdict(found), indent=1) if as_json else repr(found))
 
 
 @queue.command()

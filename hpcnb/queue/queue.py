@@ -17,6 +17,7 @@ from hpcnb.queue.claim import Claim
 from hpcnb.queue.desk import Asking, Desk, desk_of
 from hpcnb.queue.documents import WORKFLOWS, commands, workflow
 from hpcnb.queue.drain import drain
+from hpcnb.queue.introspection import Introspection, introspect, sample
 from hpcnb.queue.launch import Launched, certify, launch, plan
 from hpcnb.queue.task import QueuedTask, ids, lines_with_edges, per_task, plain_lines, policy
 from hpcnb.views.queue import queues_text
@@ -151,8 +152,32 @@ class Queue:
     # -- looking ---------------------------------------------------------------------------------------------------------
 
     def status(self) -> dict[str, Any]:
-        """Name, user, state (Active or Paused) and how many tasks there are in each state."""
-        return _row(self.name, self._ask("status"))
+        """Name, user, state (Active or Paused), how many tasks there are in each state, and how fast they end.
+
+        ``rate`` is tasks a second of late, ``ends_in`` the seconds until the last one has ended at that rate; None while nobody
+        drains the queue, or nothing has ended yet.
+        """
+        found = self._ask("status")
+        row, rate = _row(self.name, found), found.get("rate")
+        left = sum(row["ntasks"][state] for state in ("Waiting", "Pending", "Running"))
+        return row | {"rate": rate, "ends_in": left / rate if rate else None}
+
+    def introspect(self) -> Introspection:
+        """Say which parameter goes along with failure, where tasks are dicts: see `hpcnb.queue.introspection.introspect`.
+
+        Examples
+        --------
+        >>> q.introspect()                                   # doctest: +SKIP
+        31 of 400 tasks have failed
+        Failed    Otherwise  Phi   Chance  Parameter
+        31 of 40  0 of 360   0.87  1e-37   mesh.size > 100
+        """
+        kinds = ("Succeeded", "Failed")
+        tasks = [[task for one in sample(self.tasks(kind)) if isinstance(task := one.task, dict)] for kind in kinds]
+        if not all(tasks):
+            what = f"queue {self.name!r} has {len(tasks[0])} tasks that are dicts and succeeded, {len(tasks[1])} that failed"
+            raise QueueError(what, remedy="To tell them apart some of both are needed.")
+        return introspect(*tasks)
 
     def tasks(self, state: str | None = None) -> Iterator[QueuedTask]:
         """The tasks, by id; those in one state. They are read as they are iterated over."""

@@ -17,7 +17,9 @@ from hpcnb.errors import QueueError
 from hpcnb.pilot.queue import requests
 from hpcnb.pilot.queue.inbox import Inbox
 from hpcnb.pilot.queue.lease import Fenced, Lease, Watch
+from hpcnb.pilot.queue.pace import Pace
 from hpcnb.pilot.queue.place import Place, read_json, written
+from hpcnb.pilot.queue.states import TaskState
 from hpcnb.pilot.queue.store import Store
 
 MOST = 256
@@ -42,6 +44,7 @@ class Owner:
         self._inbox = Inbox(place)
         self.present: set[int] = set()
         self._published: Any = None
+        self._pace = Pace()
 
     @classmethod
     def take(cls, place: Place, watch: Watch, about: dict[str, Any] | None = None) -> Owner | None:
@@ -106,6 +109,8 @@ class Owner:
         try:
             with self._inbox.opened(name) as file, self.store.part():
                 op, value = requests.carry_out(self.store, file, self.present)
+                if op == "status":
+                    value["rate"] = self._pace.rate
                 answer = json.dumps({"value": value})
                 if op not in requests.READ_ONLY:
                     self.store.remember(name, answer)
@@ -119,6 +124,8 @@ class Owner:
 
     def publish(self) -> None:
         """Leave the counts where they can be read without asking."""
+        ended = (TaskState.SUCCEEDED, TaskState.FAILED)
+        self._pace.saw(sum(self.store.counts[state] for state in ended))
         counts = {"paused": self.store.paused, "ntasks": {s.title: n for s, n in self.store.counts.items()}}
         if counts != self._published:
             written(self._place / "counts.json", counts)
