@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 import signal
+import time
 from pathlib import Path
 
 import pytest
@@ -149,3 +150,15 @@ async def test_no_signal_arrives_ignored(place):
     await place.until(await place.submit(request), JobState.ENDED)
     ignored = int((await LocalShell().read(request.log)).split()[1], 16)
     assert not [s for s in (signal.SIGINT, signal.SIGQUIT, signal.SIGTERM, signal.SIGHUP) if ignored >> (s - 1) & 1]
+
+
+async def test_when_a_job_would_start(place):
+    """A batch system says when a job would start without submitting it, what would be refused, and what a job can have."""
+    request = place.request("exit 0")
+    assert abs(await place.batch.starts(request) - time.time()) < 600
+    with pytest.raises(SubmissionRejected, match="99 nodes"):
+        await place.batch.starts(place.request("exit 0", nodes=99))
+    cores, nodes = await place.batch.room(request.resources)
+    assert cores >= 1
+    assert nodes >= 1
+    assert await place.batch.find(request.token) == []

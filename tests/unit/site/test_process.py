@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import secrets
+import shlex
 import shutil
 import signal
 import time
@@ -429,3 +430,38 @@ async def test_the_default_place(machine, monkeypatch, variable):
     await machine.until_ended(job_id)
     assert (machine.home / "jobs" / f"{job_id}.exit").exists()
     machine.tokens.clear()  # which are known only while the variable is set
+
+
+@pytest.mark.parametrize("how", ["exit 0", "kill -9 $$", "kill -9 0"])
+async def test_a_job_that_follows(machine, how):
+    """A job can submit one that begins when it has ended, however that was; its id is told at once."""
+    request = machine.request("")
+    follow = shlex.join(process.submission(str(machine.home), request, "follow"))
+    first = f"touch first; {follow} > id.new; mv id.new id; sleep 0.2; echo over >> order; {how}"
+    Path(request.script).write_text(
+        f"#!/bin/sh\n[ ! -e first ] || {{ echo $HPCNB_JOB_ID >> order; exit 0; }}\n{first}\n"
+    )
+    await machine.batch.submit(request)
+    job_id = (await machine.written("id")).strip()
+    machine.tokens.append(job_id)
+    assert job_id != request.token
+    assert (
+        await until(lambda: asyncio.to_thread(read, machine.folder / "order"), lambda text: text.count("\n") == 2)
+    ) == (f"over\n{job_id}\n")
+    assert (await machine.until_ended(job_id)).ending.reason is Reason.COMPLETED
+
+
+async def test_a_job_that_is_not_to_follow(machine):
+    """A job that was to follow another one, and was withdrawn, does not begin, and leaves nothing behind."""
+    request = machine.request("")
+    home = str(machine.home)
+    follow = shlex.join(process.submission(home, request, "follow"))
+    withdraw = shlex.join(process.command(home, "withdraw"))
+    script = f"{follow} > id.new; {withdraw} $(cat id.new); mv id.new id; echo begun >> order"
+    Path(request.script).write_text(f"#!/bin/sh\n{script}\n")
+    job_id = await machine.batch.submit(request)
+    follower = (await machine.written("id")).strip()
+    await machine.until_ended(job_id)
+    await until(lambda: asyncio.to_thread((machine.home / "jobs" / f"{follower}.why").exists), lambda there: not there)
+    assert (await machine.status(follower)).raw == "gone"
+    assert read(machine.folder / "order") == "begun\n"
