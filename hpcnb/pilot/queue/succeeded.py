@@ -19,8 +19,7 @@ def parted(outcomes: Iterable[Outcome]) -> tuple[list[Outcome], list[Outcome]]:
     plain: list[Outcome] = []
     others: list[Outcome] = []
     for one in outcomes:
-        # Whatever comes after its output is something to be done, too.
-        (plain if one.state == TaskState.SUCCEEDED and not any(one[9:]) else others).append(one)
+        (plain if one.state == TaskState.SUCCEEDED and not one.action else others).append(one)
     return plain, others
 
 
