@@ -104,8 +104,11 @@ class Box:
         self._seen = {name: self._seen[name] for name in names if name in self._seen}
         return names
 
-    def unchanged(self, name: str) -> float:
-        """For how many seconds we have seen a job's file as it is."""
+    def settled(self, name: str, *, unfit: bool = False) -> bool:
+        """Whether a job's file will not be written any more, for all we know; longer is waited for one that makes no sense."""
+        return self._unchanged(name) >= (UNFIT if unfit else SETTLED)
+
+    def _unchanged(self, name: str) -> float:
         try:
             found = (self.folder / name).stat()
         except FileNotFoundError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import reprlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import PurePosixPath
@@ -10,14 +11,19 @@ from typing import Any
 
 import yaml
 
-from hpcnb.units import shown
-
 _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _DUMPER: Any = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
 _TEXTS: Any = getattr(yaml, "CBaseLoader", yaml.BaseLoader)
 _SCRIPT = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 LONGEST = 10_000_000
 """Bytes of a job's file."""
+
+
+DEEPEST = 100
+
+
+brief = reprlib.repr
+"""A value as a message quotes it. A few lines of YAML may hold more than the memory, if all of it were written down."""
 
 
 class Refused(Exception):
@@ -63,7 +69,7 @@ class Job:
         content = mapping(data)
         script = content.get("script")
         if not isinstance(script, str) or not _SCRIPT.fullmatch(script):
-            raise Refused(f"script: {shown(script)} is no name of a template", content)
+            raise Refused(f"script: {brief(script)} is no name of a template", content)
         texts = _load(data, _TEXTS)
         outputs = _paths(content, "output_map")
         if len(set(outputs.values())) < len(outputs):
@@ -81,7 +87,7 @@ def mapping(data: bytes) -> dict[str, Any]:
     """What a file of a drop box holds; raises `Refused` when that is no mapping."""
     content = _load(data, _LOADER)
     if not isinstance(content, dict):
-        raise Refused(f"the file holds {shown(content)} and no mapping with script, args, input_map and output_map")
+        raise Refused(f"the file holds {brief(content)} and no mapping with script, args, input_map and output_map")
     return content
 
 
@@ -89,16 +95,29 @@ def _load(data: bytes, loader: Any) -> Any:
     if len(data) > LONGEST:
         raise Refused(f"the file is larger than {LONGEST:,} bytes")
     try:
-        return yaml.load(data.decode(), loader)  # noqa: S506 - one of the three safe ones above
+        _check_depth(text := data.decode(), loader)
+        return yaml.load(text, loader)  # noqa: S506 - one of the three safe ones above
     except UnicodeDecodeError as exc:
         raise Refused(f"the file is not UTF-8: {exc}") from None
     except (yaml.YAMLError, ValueError, RecursionError) as exc:  # an impossible date is a ValueError
         raise Refused(f"the file is not YAML: {exc}") from None
 
 
+def _check_depth(text: str, loader: Any) -> None:
+    """Refuse what is nested too deeply: libyaml's loader would die of it, and we with it."""
+    depth = 0
+    for event in yaml.parse(text, loader):
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if depth > DEEPEST:
+            raise Refused(f"the file is not YAML that we read: it is nested more than {DEEPEST} deep")
+
+
 def text(content: Mapping[str, Any]) -> bytes:
-    """A file of a drop box."""
-    return bytes(yaml.dump(dict(content), Dumper=_DUMPER, encoding="utf-8", sort_keys=False, allow_unicode=False))
+    """A file of a drop box; raises `Refused` when YAML has no way to write it."""
+    try:
+        return bytes(yaml.dump(dict(content), Dumper=_DUMPER, encoding="utf-8", sort_keys=False, allow_unicode=False))
+    except (yaml.YAMLError, RecursionError) as exc:
+        raise Refused(f"the job cannot be written as YAML: {exc}") from None
 
 
 def _section(content: dict[str, Any], key: str) -> dict[str, Any]:
@@ -106,9 +125,9 @@ def _section(content: dict[str, Any], key: str) -> dict[str, Any]:
     if found is None:
         return {}
     if not isinstance(found, dict):
-        raise Refused(f"{key}: {shown(found)} is no mapping", content)
+        raise Refused(f"{key}: {brief(found)} is no mapping", content)
     if odd := [name for name in found if not isinstance(name, str)]:
-        raise Refused(f"{key}: the name {shown(odd[0])} is no text", content)
+        raise Refused(f"{key}: the name {brief(odd[0])} is no text: put it in quotes", content)
     return found
 
 
@@ -116,7 +135,7 @@ def _args(content: dict[str, Any], texts: Any) -> dict[str, str]:
     """The values as they stand in the file: YAML itself would make 750 of 12:30."""
     found = _section(content, "args")
     if odd := [name for name, value in found.items() if isinstance(value, dict | list | set | bytes)]:
-        raise Refused(f"args: the value of {odd[0]} is no single value: {shown(found[odd[0]])}", content)
+        raise Refused(f"args: the value of {odd[0]} is no single value: {brief(found[odd[0]])}", content)
     written = texts.get("args") if isinstance(texts.get("args"), dict) else {}
     return {name: str(written.get(name, value)) for name, value in found.items() if value is not None}
 
@@ -125,9 +144,9 @@ def _paths(content: dict[str, Any], key: str) -> dict[str, str]:
     found = _section(content, key)
     for name, path in found.items():
         if not isinstance(path, str) or not path.startswith("/") or "\0" in path:
-            raise Refused(f"{key}: {name} has to be an absolute path, not {shown(path)}", content)
+            raise Refused(f"{key}: {name} has to be an absolute path, not {brief(path)}", content)
         if path.endswith(("/", "/.")) or PurePosixPath(path).name in ("", ".."):
-            raise Refused(f"{key}: {name} is {shown(path)}, which cannot be a file", content)
+            raise Refused(f"{key}: {name} is {brief(path)}, which cannot be a file", content)
     return found
 
 

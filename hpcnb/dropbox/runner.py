@@ -8,8 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from hpcnb.dropbox.box import SETTLED, UNFIT, Box
-from hpcnb.dropbox.job import Job, Refused, ending, kept_apart, placed, values
+from hpcnb.dropbox.box import Box
+from hpcnb.dropbox.job import Job, Refused, brief, ending, kept_apart, placed, values
 from hpcnb.dropbox.site import Drainer, Workspaces, save
 from hpcnb.dropbox.template import Unfit, rendered
 from hpcnb.errors import HPCError, QueueError
@@ -50,7 +50,7 @@ class Submitter:
         for name in self._box.recover(self._tidy):
             self._tell(name, "finished")
         for name in self._box.jobs():
-            if self._box.unchanged(name) >= SETTLED:
+            if self._box.settled(name):
                 self._submit(name)
         submitted = {name: job for name, job in self._box.submitted().items() if self._is_ours(job)}
         finished = self._workspaces.finished(job["hpc"]["workspace"] for job in submitted.values())
@@ -71,11 +71,11 @@ class Submitter:
         except Refused as exc:
             if workspace:
                 self._workspaces.remove(workspace)
-            elif self._box.unchanged(name) < UNFIT:
+            elif not self._box.settled(name, unfit=True):
                 return
             self._refuse(name, content or exc.content, str(exc))
         else:
-            if self._box.unchanged(name) >= SETTLED:  # else it is another one by now
+            if self._box.settled(name):  # else it is another one by now
                 self._box.replace(name, "submitted", {**content, "hpc": placed(job, workspace)})
                 self._tell(name, f"submitted, in {workspace}")
 
@@ -117,12 +117,12 @@ class Submitter:
         inside, outside = job["hpc"].get("output_map") or {}, job.get("output_map") or {}
         root = job["hpc"]["workspace"]
         if not isinstance(inside, dict) or not isinstance(outside, dict) or inside.keys() != outside.keys():
-            return f"output_map says {outside!a:.200}, hpc says {inside!a:.200}"
+            return f"output_map says {brief(outside)}, hpc says {brief(inside)}"
         for source, target in [(inside[key], outside[key]) for key in outside]:
             if not isinstance(source, str) or not os.path.normpath(source).startswith(f"{root}/"):
-                return f"the output {source!a:.200} is not in the workspace {root}"
+                return f"the output {brief(source)} is not in the workspace {root}"
             if not isinstance(target, str) or not target.startswith("/"):
-                return f"the output's place {target!a:.200} is no absolute path"
+                return f"the output's place {brief(target)} is no absolute path"
         return save(self._workspaces, {inside[key]: outside[key] for key in outside})
 
     def _tidy(self, job: dict[str, Any]) -> None:

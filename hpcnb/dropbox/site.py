@@ -6,7 +6,6 @@ import base64
 import contextlib
 import json
 import os
-import secrets
 import socket
 import time
 from collections.abc import Iterable, Iterator, Mapping
@@ -19,7 +18,7 @@ from hpcnb.dropbox.written import whole
 from hpcnb.errors import QueueError
 from hpcnb.pilot.workspaces import PIECE, opened
 from hpcnb.queue.desk import Desk, desk_of
-from hpcnb.queue.launch import certify
+from hpcnb.queue.queue import Queue
 
 SCRIPT_MODE, INPUT_MODE = 0o750, 0o640
 _SOONEST, _LATEST = 1.0, 30.0
@@ -78,13 +77,16 @@ class Workspaces:
         inputs : mapping
             The names of files in ``input/``, and their paths here.
         """
+        pieces = _pieces(script, inputs)
         try:
-            if self._desk("workspaces.stage", workspace=workspace):
-                pieces = _pieces(script, inputs)
-                for first in pieces:
-                    self._desk("workspaces.stage", _up_to(PIECE, first, pieces), workspace=workspace)
+            for first in pieces:
+                if not self._desk("workspaces.stage", _up_to(PIECE, first, pieces), workspace=workspace):
+                    return
         except QueueError as exc:
             raise Refused(f"the workspace cannot be filled: {exc}") from exc
+        except Refused:
+            if self._desk("workspaces.stage", workspace=workspace):  # else what is missing now has been there long ago
+                raise
 
     def finished(self, workspaces: Iterable[str]) -> set[str]:
         """Those that are finished."""
@@ -121,19 +123,9 @@ class Workspaces:
         asked = handle.agent().call("alive", site=self._desk.site, spec=spec, token=token)
         return bool(token) and bool(handle.run(asked))
 
-    def drain(self, queue: str, path: str, wishes: Mapping[str, Any]) -> str:
+    def drain(self, queue: str, wishes: Mapping[str, Any]) -> str:
         """Submit a job that drains a queue; returns its id."""
-        certify(self._desk, queue)
-        spec = handle.spec_for(self._desk.site, name=f"queue-{queue}"[:60], **{"cores_per_worker": 1, **wishes})
-        asked = handle.agent().call(
-            "launch",
-            site=self._desk.site,
-            spec=spec.to_json(),
-            queue=path,
-            tokens=[secrets.token_hex(16)],
-            work={"script": "", "function": ""},
-        )
-        return str(handle.run(asked)[0])
+        return Queue(self._desk, queue).launch(**wishes)[0]
 
 
 class Drainer:
@@ -169,7 +161,7 @@ class Drainer:
         ]:  # first, or the next job would go on with what takes longer than a walltime, for ever
             found = self._workspaces.carry_out(self._queue, alone=True)
             left = sum(found["left"].values())
-        job = self._workspaces.drain(self._queue, found["queue"], self._wishes) if left else ""
+        job = self._workspaces.drain(self._queue, self._wishes) if left else ""
         return left, job
 
 

@@ -9,13 +9,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from hpcnb.dropbox.job import Refused, mapping, text
+from hpcnb.dropbox.job import Refused, brief, mapping, text
 from hpcnb.dropbox.written import whole
 from hpcnb.errors import QueueError
 from hpcnb.pilot.queue.place import home
-from hpcnb.units import shown
 
 _SOON = 0.05
 
@@ -90,8 +87,8 @@ def _left(folder: Path, job: dict[str, Any]) -> Path:
         raise QueueError(f"there is no drop box {folder}", remedy="`hpcnb dropbox run` makes one, and sees to it.")
     try:
         data = text(job)
-    except yaml.YAMLError as exc:
-        raise QueueError(f"the job cannot be written as YAML: {exc}", remedy="Use texts and numbers.") from None
+    except Refused as exc:
+        raise QueueError(str(exc), remedy="Use texts and numbers; nothing was submitted.") from None
     path = folder / f"tmp{secrets.token_hex(8)}.job"
     try:
         with whole(path) as file:
@@ -123,5 +120,5 @@ def _read(path: Path, finished: Path) -> dict[str, Any] | None:
     except (OSError, Refused) as exc:
         raise QueueError(f"{finished} cannot be read: {exc}") from exc
     if not isinstance(content.get("job"), dict):
-        raise QueueError(f"{finished} does not say how the job has ended: {shown(content)}")
+        raise QueueError(f"{finished} does not say how the job has ended: {brief(content)}")
     return content

@@ -185,7 +185,7 @@ def _carry_out(root: Path, _lines: Iterable[str], *, workspaces: str, queue: str
             left["Killed"] += 1
         else:
             asker.give_up(tasks[number], number)
-    return {"added": added, "left": left, "queue": str(asker.place.path), "run": asker.last_run()}
+    return {"added": added, "left": left, "run": asker.last_run()}
 
 
 def _ready(folder: Path) -> Iterator[Path]:
