@@ -34,9 +34,16 @@ def register(shell: InteractiveShell) -> None:
 
         show_cluster(cluster)
 
-    # By its name, so that nothing of Dask is imported before there is one.
+    def show_tasks(queue: Any) -> None:
+        from hpcnb.notebook.queue_view import show_queue
+
+        show_queue(queue)
+
+    # By their names, so that nothing of Dask is imported before there is one.
     if shell.display_formatter is not None:
-        shell.display_formatter.ipython_display_formatter.for_type_by_name("hpcnb.cluster", "Cluster", show)
+        shown = shell.display_formatter.ipython_display_formatter
+        shown.for_type_by_name("hpcnb.cluster", "Cluster", show)
+        shown.for_type_by_name("hpcnb.queue.queue", "Queue", show_tasks)
 
 
 def _place(shell: InteractiveShell) -> printed.Place:

@@ -71,6 +71,11 @@ class Queue:
         desk("check", name=name)
         return cls(desk, name)
 
+    @property
+    def site(self) -> str:
+        """Where it is."""
+        return self._desk.site
+
     # -- adding --------------------------------------------------------------------------------------------------------
 
     def add(self, task: Any, *, requires: Any = (), after: Any = (), **more: Any) -> int:

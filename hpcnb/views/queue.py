@@ -1,19 +1,32 @@
-"""Queues and their tasks as text: pure."""
+"""Queues and their tasks as text, and one queue as HTML: pure."""
 
 from __future__ import annotations
 
 import json
 import time
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hpcnb.units import format_duration
-from hpcnb.views.visible import visible
+from hpcnb.views.overview import QUIET, STYLE
+from hpcnb.views.visible import escaped, visible
+
+if TYPE_CHECKING:
+    from hpcnb.queue.task import QueuedTask
 
 COLUMNS = ("Waiting", "Pending", "Running", "Succeeded", "Failed")
 HEADER = ("QueueName", "State", *COLUMNS)
 UNLIKELY = 0.05
 """A difference that is more probable than this by chance is not shown."""
+COLOURS = {
+    "Succeeded": "#43a047",
+    "Running": "#1976d2",
+    "Pending": "#90a4ae",
+    "Waiting": "#cfd8dc",
+    "Failed": "#e53935",
+    "Killed": "#8e24aa",
+}
+BAR = "height:0.6em;border-radius:0.3em;overflow:hidden;margin:6px 0;background:var(--jp-border-color2,#bdbdbd)"
 WIDEST = 80
 """Characters of a task in a table."""
 
@@ -74,3 +87,32 @@ def _cell(task: Any) -> str:
 def _table(rows: Sequence[Sequence[str]]) -> str:
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
+
+
+def queue_text(status: dict[str, Any], now: float) -> str:
+    """One queue: its table, and how fast its tasks end."""
+    return "\n".join(filter(None, (queues_text([status]), pace_text(status, now))))
+
+
+def queue_html(status: dict[str, Any], now: float) -> str:
+    """The same as one box of HTML, whole without script or anything else from elsewhere."""
+    tasks = status["ntasks"]
+    number = max(1, sum(tasks.values()))
+    shares = "".join(
+        f'<span style="float:left;height:100%;width:{100 * tasks[state] / number:.2f}%;background:{colour}"></span>'
+        for state, colour in COLOURS.items()
+    )
+    counts = " · ".join(
+        f'<span style="color:{colour}">■</span> {tasks[state]:,} {state.lower()}'
+        for state, colour in COLOURS.items()
+        if tasks[state]
+    )
+    head = f"<b>{escaped(status['name'])}</b> <span style='{QUIET}'>{escaped(status['state'].lower())}</span>"
+    pace = f'<div style="{QUIET}">{escaped(said)}</div>' if (said := pace_text(status, now)) else ""
+    return f'<div style="{STYLE}">{head}<div style="{BAR}">{shares}</div><div>{counts or "no tasks"}</div>{pace}</div>'
+
+
+def label(task: QueuedTask) -> str:
+    """A task in one line of a list."""
+    begun = f" · {task.attempts} attempts" if task.attempts > 1 else ""
+    return f"{task.id}{begun} · {_cell(task.task)}"
