@@ -112,6 +112,22 @@ def test_a_worker_is_killed(q):
     assert q.log(1) == "2\n"
 
 
+def test_a_workflow_that_grows(q, tmp_path):
+    """A workflow is loaded; what its first task adds when it runs is done by all workers of the job, who have waited for it."""
+    grow = {"_fw_name": "PyTask", "func": "time.sleep", "args": [1]}
+    meet = f"touch {tmp_path}/seen.$PPID; until test $(ls {tmp_path}/seen.* | wc -l) = 2; do sleep 0.1; done"
+    lines = f"for n in 1 2 3 4 5 6; do printf '%s\\n' '{json.dumps({'child': meet})}'; done >> $HPCNB_ACTIONS"
+    first = {"fw_id": 1, "spec": {"_tasks": [grow, {"_fw_name": "ScriptTask", "script": lines}]}}
+    last = {"fw_id": 2, "spec": {"_tasks": [{"_fw_name": "ScriptTask", "script": "echo $SLURM_JOB_ID"}]}}
+    path = tmp_path / "workflow.json"
+    path.write_text(json.dumps({"fws": [last, first], "links": {"1": [2]}}))
+    q.load(path)
+    (job,) = q.launch(2, pack=True, walltime="2m")
+    until(lambda: count(q) == 8)
+    assert q.log(2) == f"{job}\n"
+    assert len({q.task(id)["attempts"][-1]["worker"] for id in range(3, 9)}) == 2
+
+
 def test_what_slurm_refuses(q):
     """A job that cannot be is an error that says why; nothing is submitted."""
     with pytest.raises(hpc.SubmissionRejected, match="partition"):

@@ -141,12 +141,13 @@ def read(text: str) -> list[dict[str, Any]]:
         except ValueError as exc:
             raise ValueError(f"line {number} of ${FILE}: {exc}") from None
         lines.append(line)
-        before += _adds(line)
+        before += added([line])
     return lines
 
 
-def _adds(line: Mapping[str, Any]) -> bool:
-    return any(word in line for word in ADDED)
+def added(lines: Iterable[Mapping[str, Any]]) -> int:
+    """How many tasks lines add."""
+    return sum(any(word in line for word in ADDED) for line in lines)
 
 
 def leave(line: dict[str, Any]) -> int:
@@ -157,10 +158,10 @@ def leave(line: dict[str, Any]) -> int:
     with open(path, "a+", encoding="utf-8") as file:
         fcntl.flock(file, fcntl.LOCK_EX)  # a command may do several things at once
         file.seek(0)
-        before = sum(map(_adds, read(file.read())))
+        before = added(read(file.read()))
         checked(line, before)
         file.write(json.dumps(line) + "\n")
-    return before + _adds(line)
+    return before + added([line])
 
 
 def merged(said: Iterable[Sequence[Any]]) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hpcnb.pilot.queue.action import FILE, VALUES, Action
+from hpcnb.pilot.queue.action import FILE, VALUES, Action, added, read
 
 NAME, TASKS = "_name", "_tasks"
 """Where a firework's name is in its task; and what its spec has, and no other dict should."""
@@ -278,9 +278,17 @@ def _ran(script: Any, asked: Mapping[str, Any], given: bytes | None) -> dict[str
 def main() -> None:
     """Carry out the firework that a queue's worker has left for us."""
     action = run(json.loads(Path(os.environ[VALUES]).read_text(encoding="utf-8")))
-    lines = [*action.lines, {"result": action.result}]
-    text = "".join(json.dumps(line, allow_nan=False) + "\n" for line in lines)
-    Path(os.environ[FILE]).write_text(text, encoding="utf-8")
+    path = Path(os.environ[FILE])
+    before = added(read(path.read_text(encoding="utf-8"))) if path.exists() else 0  # by a script of ours
+    lines = [
+        {
+            word: [number + before for number in value] if word in ("requires", "after") else value
+            for word, value in line.items()
+        }
+        for line in [*action.lines, {"result": action.result}]
+    ]
+    with open(path, "a", encoding="utf-8") as file:
+        file.writelines(json.dumps(line, allow_nan=False) + "\n" for line in lines)
 
 
 if __name__ == "__main__":

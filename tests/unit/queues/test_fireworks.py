@@ -99,6 +99,16 @@ def test_fireworks_that_add_fireworks(q, tmp_path):
     assert (tmp_path / "deep/down").is_dir()
 
 
+def test_a_script_that_adds_tasks(q, tmp_path):
+    """What a ScriptTask leaves in `$HPCNB_ACTIONS` counts, too, before what the firework says."""
+    script = """echo '{"child": "echo a"}\n{"child": "echo b", "requires": [1]}' >> $HPCNB_ACTIONS"""
+    then = {"_fw_name": "PyTask", "func": "play.scenes", "args": [1]}
+    q.add({"_tasks": [{"_fw_name": "ScriptTask", "script": script}, then]})
+    q.do()
+    assert [q.log(id) for id in (2, 3)] == ["a\n", "b\n"]
+    assert [one.state for one in q.tasks()][3:] == ["Succeeded", "Killed"]
+
+
 ONE = "{fw_id: 1, spec: {_tasks: [{_fw_name: ScriptTask, script: x}]}}"
 TASK = "spec: {_tasks: [{_fw_name: ScriptTask, script: x}]"
 

@@ -196,6 +196,38 @@ def test_an_attempt_that_died_adds_nothing(q, tmp_path):
     assert [one["state"] for one in q.task(1)["attempts"]] == ["Lost", "Succeeded"]
 
 
+TREE = """
+import time, hpcnb as hpc
+from hpcnb.pilot.queue import draining
+draining.GRACE = 0.5
+def call(task):
+    time.sleep(0.02)
+    said = hpc.Action(result=task)
+    if len(task) < 5:
+        said.child(task + "0")
+        said.child(task + "1")
+    return said
+hpc.Queue.connect("grow").do(func=call)
+"""
+
+
+@pytest.mark.slow
+def test_a_tree_that_grows_while_its_workers_are_killed(q):
+    """Whoever is killed whenever, owner or worker: each node of a tree is added once, by the attempt whose result counts."""
+    q.add("")
+    command = [sys.executable, "-c", TREE]
+    running = [subprocess.Popen(command) for _ in range(2)]
+    for count in (8, 20, 32):
+        wait_for(lambda count=count: q.status()["ntasks"]["Succeeded"] >= count, 90)
+        running[0].kill()
+        running[0].wait()
+        running = [running[1], subprocess.Popen(command)]
+    assert [one.wait(120) for one in running] == [0, 0]
+    wanted = [format(number, "b")[1:] for number in range(1, 64)]
+    assert sorted(tasks(q)) == sorted(wanted)
+    assert all(one.result == one.task for one in q.tasks())
+
+
 @pytest.mark.slow
 def test_a_fan_out_uses_all_workers(q):
     """Workers without a task wait for what the one that runs may add, and all of them get some of it."""
