@@ -15,7 +15,7 @@ from hpcnb.views.queue import introspection_text
 
 SAMPLE = 20_000
 """Tasks of each kind that are looked at, chosen by chance when there are more."""
-_VALUES, _THRESHOLDS, _ITEMS = 20, 19, 8
+_VALUES, _THRESHOLDS, _FEW, _ITEMS = 20, 19, 50, 8
 T = TypeVar("T")
 
 
@@ -130,7 +130,9 @@ def _divided(name: str, rows: _Rows) -> Iterator[Finding]:
         yield from _counted(name, "is missing", "is there", [(name not in row, bad) for row, bad in rows])
     if numbers:
         values = sorted(value for value, _ in there)
-        limits = {values[len(values) * step // (_THRESHOLDS + 1)] for step in range(1, _THRESHOLDS + 1)}
+        limits = set(values)
+        if len(limits) > _FEW:
+            limits = {values[len(values) * step // (_THRESHOLDS + 1)] for step in range(1, _THRESHOLDS + 1)}
         tests += [(f"> {limit:g}", f"≤ {limit:g}", partial(_above, limit)) for limit in sorted(limits)]
     if len(shown) <= _VALUES or not numbers:
         common = [text for text, count in shown.most_common(_VALUES) if count > 1 or len(shown) <= _VALUES]

@@ -158,8 +158,11 @@ def leave(line: dict[str, Any]) -> int:
     with open(path, "a+", encoding="utf-8") as file:
         fcntl.flock(file, fcntl.LOCK_EX)  # a command may do several things at once
         file.seek(0)
-        before = added(read(file.read()))
-        checked(line, before)
+        try:
+            before = added(read(file.read()))
+            checked(line, before)
+        except ValueError as exc:
+            raise QueueError(str(exc), remedy="Nothing was left by this.") from None
         file.write(json.dumps(line) + "\n")
     return before + added([line])
 

@@ -296,3 +296,29 @@ def test_a_small_disk(small_disk, monkeypatch):
     q.do()
     assert q.status()["ntasks"]["Succeeded"] == 10
     assert not any((place(q) / "inbox").iterdir())
+
+
+def test_growth_and_statistics_on_the_command_line(run, monkeypatch, tmp_path):
+    """What is for tasks is refused elsewhere; workflows are loaded; what failed is looked into."""
+    monkeypatch.delenv("HPCNB_ACTIONS", raising=False)
+    run("create", "extract")
+    assert "is for commands that a queue carries out" in run("add", "extract", "--child", "true")[2]
+    assert "means something only in a command" in run("add", ".", "true")[2]
+    monkeypatch.setenv("HPCNB_ACTIONS", str(tmp_path / "actions"))
+    assert run("add", ".", "--detour", "--priority", "3", "--unique", "a b")[:2] == (0, "1\n")
+    assert run("add", ".", "--requires", "1", "--", "c", "d e")[:2] == (0, "2\n")
+    assert "requires 3, but 2 tasks were added before it" in run("add", ".", "--requires", "3", "x")[2]
+    assert "those of the task itself" in run("add", ".", "--retries", "3", "x")[2]
+    lines = [json.loads(line) for line in (tmp_path / "actions").read_text().splitlines()]
+    assert lines == [{"detour": "a b", "priority": 3, "unique": True}, {"add": "c 'd e'", "requires": [1]}]
+    (tmp_path / "wf.yaml").write_text("spec: {_tasks: {_fw_name: ScriptTask, script: 'true'}}")
+    assert run("load", "extract", str(tmp_path / "wf.yaml"))[1] == "1 task added\n"
+    assert [run("add", "extract", "--unique", "x")[1] for _ in range(2)] == ["2\n", "2\n"]
+    assert "some of both are needed" in run("introspect", "extract")[2]
+    q = hpc.Queue.connect("extract")
+    ids = q.add_multiple([{"n": n} for n in range(40)])
+    q.set_state(ids[:20], "Succeeded")
+    q.set_state(ids[20:], "Failed")
+    assert run("introspect", "extract")[1].split("\n")[2].startswith("20 of 20  0 of 20    1.00  ")
+    assert json.loads(run("introspect", "extract", "--json")[1])["findings"][0]["parameter"] == "n"
+    assert json.loads(run("status", "extract", "--json")[1])["rate"] is None
