@@ -70,7 +70,8 @@ class Owner:
 
     @classmethod
     def _begin(cls, place: Place, lease: Lease) -> Owner:
-        store = Store(_adopted(place, lease), lease.fence)
+        with _replaced(lease):
+            store = Store(_adopted(place, lease), lease.fence)
         try:
             lease.confirm()
             return cls(place, lease, store)
@@ -87,7 +88,7 @@ class Owner:
         Fenced
             Somebody else owns the queue; what was changed counts for nothing.
         """
-        with self.store.transaction():
+        with _replaced(self.lease), self.store.transaction():
             yield
         self.lease.confirm()
 
@@ -142,6 +143,16 @@ class Owner:
         """End without a word: we were fenced, or could not write."""
         self.store.close()
         self.lease.drop()
+
+
+@contextlib.contextmanager
+def _replaced(lease: Lease) -> Iterator[None]:
+    """Who cannot write because whoever owns the queue now has removed his file was fenced."""
+    try:
+        yield
+    except (OSError, sqlite3.Error):
+        lease.confirm()
+        raise
 
 
 # -- the store's file ---------------------------------------------------------------------------------------------------

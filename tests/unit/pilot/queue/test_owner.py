@@ -325,6 +325,27 @@ def test_two_owners_at_once(place, tmp_path, figure):
     figure(f"{rounds} owners stopped, {fenced} fenced, {len(told):,} changes told")
 
 
+def test_an_owner_whose_file_was_removed(place, monkeypatch):
+    """Who cannot write because his successor has removed his file was replaced, and does not fail; anybody else says what failed."""
+
+    def fails(path, fence):
+        rivals.append(Lease.claim(place, fence))
+        raise sqlite3.OperationalError("disk I/O error")
+
+    rivals = []
+    owner = taken(place)
+    with pytest.raises(sqlite3.OperationalError), owner.change():
+        raise sqlite3.OperationalError("disk I/O error")
+    rivals.append(Lease.claim(place, owner.lease.fence))
+    with pytest.raises(Fenced), owner.change():
+        raise sqlite3.OperationalError("disk I/O error")
+    owner.abandon()
+    rivals.pop().release()
+    monkeypatch.setattr("hpcnb.pilot.queue.owner.Store", fails)
+    assert Owner.take(place, Watch(place)) is None
+    rivals.pop().release()
+
+
 def test_what_a_worker_leaves_counts_before_its_death(place):
     """A worker that is told to end leaves word of its task and is gone: that word counts, however soon it is missed."""
     owner = taken(place)
