@@ -56,10 +56,9 @@ def shapes(core_hours: float, *, nodes: int, cores: int, walltime: int) -> list[
     # In whole minutes, which is what a batch system has.
     tried = [(count, 60 * math.ceil(core_hours * 60 / (count * cores))) for count in counts]
     if not (fitting := [one for one in tried if one[1] <= walltime]):
-        most = nodes * cores * walltime / 3600
+        most = f"{nodes} node{'s' * (nodes > 1)} of {cores} core{'s' * (cores > 1)} for {format_duration(walltime)}"
         raise QueueError(
-            f"{core_hours:g} core-hours are more than one job can have here: {nodes} nodes of {cores} cores for "
-            f"{format_duration(walltime)} are {most:g}",
+            f"{core_hours:g} core-hours are more than one job can have here: {most} are {nodes * cores * walltime / 3600:g}",
             remedy="Raise nodes= or walltime=; or ask for less: a job is followed by another one while work is left.",
         )
     fitting = [one for one in fitting if one[1] >= SHORTEST] or fitting[:1]

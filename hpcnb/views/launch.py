@@ -5,18 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from hpcnb.model import ClusterSpec
-from hpcnb.queue.shape import Shape
+from hpcnb.queue.shape import SAME, Shape
 from hpcnb.units import format_duration
 from hpcnb.views.cluster import moment
 from hpcnb.views.visible import visible
-
-SHOWN = 5
 
 
 def launched_text(queue: str, ids: Sequence[str], spec: ClusterSpec, jobs: int, *, default: bool) -> str:
     """One line: what was submitted, and what to type next; `default` says that the queue is at the default site."""
     nodes, workers = spec.resources.nodes, (spec.workers_per_node or 1) * spec.resources.nodes
-    names = ", ".join(ids[:SHOWN]) + (f" … {ids[-1]}" if len(ids) > SHOWN else "")
+    names = ", ".join(ids) if len(ids) < 3 else f"{ids[0]} … {ids[-1]}"
     what = f"job {names} drains" if jobs == 1 else f"{_count(jobs, 'job')} ({names}) drain"
     each = _count(workers, "worker") + (f" on {nodes} nodes" if nodes > 1 else "") + (" each" if jobs > 1 else "")
     waits = "" if jobs == len(ids) else f"; at most {len(ids)} wait at a time"
@@ -28,7 +26,9 @@ def launched_text(queue: str, ids: Sequence[str], spec: ClusterSpec, jobs: int, 
 def shapes_text(tried: Sequence[Shape], chosen: Shape, core_hours: float, now: float) -> str:
     """The shapes that were tried, the chosen one marked."""
     because = "it starts soonest" if chosen.starts is not None else "the batch system does not say what starts sooner"
-    if sum(one.starts is not None for one in tried) > 1 and _together(tried, chosen):
+    if all(one is chosen or one.refused for one in tried):
+        because = "no other shape fits"
+    elif _together(tried, chosen):
         because = "of those that start soonest it ends first"
     head = f"{core_hours:g} core-hours in one job: {_count(chosen.nodes, 'node')} of {_count(chosen.cores, 'core')}; {because}."
     rows = [("", "Nodes", "Walltime", "Starts", "Ends")]
@@ -46,7 +46,7 @@ def shapes_text(tried: Sequence[Shape], chosen: Shape, core_hours: float, now: f
 
 def _together(tried: Sequence[Shape], chosen: Shape) -> bool:
     others = [one.starts for one in tried if one is not chosen and one.starts is not None]
-    return any(starts <= (chosen.starts or 0.0) + 60 for starts in others)
+    return any(starts <= (chosen.starts or 0.0) + SAME for starts in others)
 
 
 def _count(number: int, unit: str) -> str:
