@@ -23,6 +23,8 @@ from hpcnb.queue.queue import Queue
 SCRIPT_MODE, INPUT_MODE = 0o750, 0o640
 _SOONEST, _LATEST = 1.0, 30.0
 """Seconds between two questions of whether a job drains the queue, at first and later on."""
+_PARTING = 5.0
+"""Seconds after the end of a job in which one that follows it may begin, and go on with what was killed."""
 
 
 class Workspaces:
@@ -121,7 +123,7 @@ class Workspaces:
         """Whether the job with a token, or one that came after it, waits or runs."""
         spec = handle.spec_for(self._desk.site).to_json()
         asked = handle.agent().call("alive", site=self._desk.site, spec=spec, token=token)
-        return bool(token) and bool(handle.run(asked))
+        return bool(handle.run(asked))
 
     def drain(self, queue: str, wishes: Mapping[str, Any]) -> str:
         """Submit a job that drains a queue; returns its id."""
@@ -144,6 +146,7 @@ class Drainer:
         self._queue = queue
         self._wishes = wishes
         self._pause, self._asked = _SOONEST, 0.0
+        self._gone: float | None = None
 
     def round(self) -> tuple[int, str]:
         """Have what is ready carried out; how much is left, and the id of the job that was submitted for it, if any."""
@@ -151,18 +154,30 @@ class Drainer:
         left = sum(found["left"].values())
         if found["added"]:
             self._pause = _SOONEST
-        if not left or time.monotonic() - self._asked < self._pause:
+        if found["owned"]:
+            self._gone = None
+        if not left or found["owned"] or not self._is_gone(found["run"]):
             return left, ""
-        self._asked, self._pause = time.monotonic(), min(2 * self._pause, _LATEST)
-        if found["run"] and self._workspaces.drained(found["run"]):
+        if found["left"]["Killed"] and time.monotonic() - (self._gone or 0.0) < _PARTING:
+            self._pause = _SOONEST
             return left, ""
-        if found["left"][
-            "Killed"
-        ]:  # first, or the next job would go on with what takes longer than a walltime, for ever
-            found = self._workspaces.carry_out(self._queue, alone=True)
-            left = sum(found["left"].values())
-        job = self._workspaces.drain(self._queue, self._wishes) if left else ""
-        return left, job
+        # Asked anew, since it may have ended with all done. And what was killed is not for the next job to go on with: that would be
+        # for ever, if it takes longer than a walltime.
+        left = sum(self._workspaces.carry_out(self._queue, alone=True)["left"].values())
+        self._gone = None
+        return left, self._workspaces.drain(self._queue, self._wishes) if left else ""
+
+    def _is_gone(self, token: str) -> bool:
+        """Whether the last job was looked for just now, and neither waits nor runs."""
+        now = time.monotonic()
+        if now - self._asked < self._pause:
+            return False
+        self._asked, self._pause = now, min(2 * self._pause, _LATEST)
+        if token and self._workspaces.drained(token):
+            self._gone = None
+        elif self._gone is None:
+            self._gone = now
+        return self._gone is not None
 
 
 def save(workspaces: Workspaces, files: Mapping[str, str]) -> str:

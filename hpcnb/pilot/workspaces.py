@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from hpcnb.errors import QueueError
+from hpcnb.pilot.queue.lease import Watch
 from hpcnb.pilot.queue.owner import Asker
 from hpcnb.pilot.queue.place import Place, refused, whole
 from hpcnb.pilot.queue.states import TaskState
@@ -185,7 +186,7 @@ def _carry_out(root: Path, _lines: Iterable[str], *, workspaces: str, queue: str
             left["Killed"] += 1
         else:
             asker.give_up(tasks[number], number)
-    return {"added": added, "left": left, "run": asker.last_run()}
+    return {"added": added, "left": left, "owned": asker.owned(), "run": asker.last_run()}
 
 
 def _ready(folder: Path) -> Iterator[Path]:
@@ -259,6 +260,10 @@ class _Tasks:
                 file.write(
                     f"{last.get('code') or -1}\n{_told(last.get('began')) or now}\n{_told(last.get('ended')) or now}\n"
                 )
+
+    def owned(self) -> bool:
+        """Whether a pilot owns the queue; to be asked after something else was, for that finds out whether it still lives."""
+        return Watch(self.place).claimable() is None
 
     def last_run(self) -> str:
         """The token of the job that was submitted last for this queue."""

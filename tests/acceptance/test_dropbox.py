@@ -13,6 +13,7 @@ import pytest
 import yaml
 
 from hpcnb.cli import commands
+from hpcnb.dropbox import site
 from hpcnb.dropbox.box import Box
 from hpcnb.dropbox.runner import Runner, Submitter
 from hpcnb.dropbox.site import Drainer, Workspaces
@@ -53,19 +54,19 @@ def runs(queue="dropbox", *, home):
 def test_one_pilot_drains_all(home, capsys):
     """From the command line: jobs in, outputs and results out, all of them by one batch job, and nothing is left."""
     box = home.folder / "one"
-    jobs(home, box, 12)
+    jobs(home, box, 6)
     leave(box, "bad", {"script": "copy"})
     words = ["run", str(box), "--templates", str(home.folder / "templates"), "--period", "0.1", "--until-idle"]
     before = signal.getsignal(signal.SIGTERM)
     commands.main(["dropbox", *words, "--queue", "one", "--workers", "2"], standalone_mode=False)
     signal.signal(signal.SIGTERM, before)
-    assert [outcome(box, f"j{number}")["status"] for number in range(12)] == ["ok"] * 12
-    assert [(box / f"j{number}.out").read_text() for number in range(12)] == [str(number) for number in range(12)]
+    assert [outcome(box, f"j{number}")["status"] for number in range(6)] == ["ok"] * 6
+    assert [(box / f"j{number}.out").read_text() for number in range(6)] == [str(number) for number in range(6)]
     assert "<<input>> in the template has no value" in outcome(box, "bad")["message"]
     assert len(runs("one", home=home)) == 1
     assert list((home.home / "workspaces").iterdir()) == []
     said = capsys.readouterr().out
-    assert said.count(": submitted, in ") == said.count(": finished: 0") == 12
+    assert said.count(": submitted, in ") == said.count(": finished: 0") == 6
     assert said.count(" carries them out") == 1
 
 
@@ -88,8 +89,9 @@ def test_the_runner_can_exit_while_a_job_is_being_uploaded(home, monkeypatch):
     assert len(said) == len(runs("uploads", home=home)) <= 2
 
 
-def test_a_job_that_takes_longer_than_the_walltime(home):
+def test_a_job_that_takes_longer_than_the_walltime(home, monkeypatch):
     """It is finished with the reason, and no further batch job is spent on it; others are carried out all the same."""
+    monkeypatch.setattr(site, "_PARTING", 1.0)
     box = home.folder / "long"
     (home.folder / "templates" / "sleep.template").write_text("#!/bin/sh\nsleep 600\n")
     jobs(home, box, 1, "short")
@@ -97,7 +99,7 @@ def test_a_job_that_takes_longer_than_the_walltime(home):
     workspaces = Workspaces("", str(home.folder / "limited"))
     ours = Box.at(box)
     submitter = Submitter(ours, home.folder / "templates", workspaces, keep=False, say=print)
-    drainer = Drainer(workspaces, "limited", {"workers_per_node": 1, "walltime": "4s"})
+    drainer = Drainer(workspaces, "limited", {"workers_per_node": 1, "walltime": "3s"})
     Runner(ours, submitter, drainer, print).run(0.1, until_idle=True)
     found = outcome(box, "a-long-one")
     assert (found["status"], found["stderr"]) == ("error", "its job ended before it did\n")
