@@ -108,15 +108,18 @@ class Allocated:
     # -- within ------------------------------------------------------------------------------------------------------
 
     async def _serve(self, handle: Handle) -> None:
+        relaying: list[asyncio.Task[None]] = []
         try:
             remote = await self._connect(handle)
-            relaying: list[asyncio.Task[None]] = []
             code, why = await remote.run(lambda: relaying.append(asyncio.create_task(self._front.relay(remote))))
         except HPCError as error:
             self._front.fail(handle.error() if handle.status.state is State.ENDED else error)
         else:
             self._front.fail(why)
             self._exit(code)
+        finally:
+            for task in relaying:
+                task.cancel()
 
     async def _connect(self, handle: Handle) -> RemoteKernel:
         showing = asyncio.create_task(self._front.show())
@@ -131,10 +134,11 @@ class Allocated:
         return RemoteKernel(f"kernel-{secrets.token_hex(4)}", peer, self._front.hear)
 
     def _changed(self, status: ClusterStatus) -> None:
-        if status.state is State.ENDED and self._handle is not None and self._serving is not None:
+        now = self._handle  # of an earlier one nothing is news
+        if status.state is State.ENDED and now and now.id == status.id and self._serving is not None:
             # It stays alive for the front end, so that it says why, and no further job is asked for by itself.
             self._serving.cancel()
-            self._front.fail(self._handle.error())
+            self._front.fail(now.error())
 
     def _waits_for(self) -> str:
         return status_line(self._handle.status, time.time()) if self._handle else "no job was asked for yet"

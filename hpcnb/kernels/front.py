@@ -52,7 +52,9 @@ class Front:
 
     async def wait(self) -> None:
         """There is no kernel yet, or not any more: hold what comes."""
-        self._remote, self._error = None, None
+        self._remote, self._error, self._shown = None, None, {}
+        self._held.clear()
+        self._open.clear()
         self._room.set()
         await self.channels.open()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hmac
 import json
+import logging
 import shutil
 import tempfile
 from collections import OrderedDict
@@ -21,6 +22,8 @@ __all__ = ["Channels", "Parts"]
 CHANNELS = {"shell": zmq.ROUTER, "iopub": zmq.PUB, "stdin": zmq.ROUTER, "hb": zmq.ROUTER, "control": zmq.ROUTER}
 REMEMBERED = 10_000
 """Requests whose sender is known still."""
+
+log = logging.getLogger(__name__)
 
 Parts = Sequence[bytes]
 """A message as it travels: header, parent's header, metadata and content, each JSON, and buffers."""
@@ -78,11 +81,19 @@ class Channels:
             sender, (signature, *parts) = _split(frames)
             if len(parts) < 4 or not hmac.compare_digest(signature, self._wire.sign(parts[:4])):
                 continue  # not of the one who knows the key
-            header = json.loads(parts[0])
-            self._senders[header["msg_id"]] = sender
-            if len(self._senders) > REMEMBERED:
-                self._senders.popitem(last=False)
-            await self._take(channel, header, parts)
+            try:
+                header = json.loads(parts[0])
+                self._senders[header["msg_id"]] = sender
+                if len(self._senders) > REMEMBERED:
+                    self._senders.popitem(last=False)
+                await self._take(channel, header, parts)
+            except (
+                AttributeError,
+                KeyError,
+                TypeError,
+                ValueError,
+            ):  # a front end's fault, which others need not suffer
+                log.exception("a message on the %s channel was not understood", channel)
 
     def send(self, channel: str, parts: Parts) -> None:
         """Send a message to whom it answers, or on the channel that all hear."""

@@ -202,6 +202,19 @@ def test_much_output_is_not_cut(kernel):
     assert kernel.run("for i in range(100_000): print(i)") == "".join(f"{i}\n" for i in range(100_000))
 
 
+def test_the_agent_is_killed_in_the_middle_of_a_cell(kernel, account):
+    """Every connection is gone with it; another agent takes over, and of the cell's output nothing is missing or there twice."""
+    cell = kernel.begin("import time\nfor i in range(60): time.sleep(0.05); print(i, flush=True)")
+    before = kernel.hear(cell, lambda m: m["msg_type"] == "stream")
+    (agent,) = account.agents()
+    agent.kill()
+    meanwhile = kernel.begin("print('meanwhile')")
+    text, _, reply = kernel.end(cell)
+    text = "".join(m["content"]["text"] for m in before if m["msg_type"] == "stream") + text
+    assert (reply["status"], text) == ("ok", "".join(f"{i}\n" for i in range(60)))
+    assert kernel.end(meanwhile)[0] == "meanwhile\n"
+
+
 def test_restart_keeps_the_job(kernel, octopus):
     """A restart gives a new kernel in the same job; a kernel that dies says how, and lives again after a restart."""
     before = jobs(octopus)
