@@ -117,17 +117,10 @@ c.Spawner.args = ["--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpda
         self._path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
 
     def __enter__(self) -> Self:
-        environ = {"PATH": self._path, "LANG": "C.UTF-8", "HOME": "/"}
-        command = [sys.executable, "-m", "jupyterhub", "-f", str(self.folder / "config.py")]
-        with (self.folder / "hub.log").open("wb") as log:
-            self._process = subprocess.Popen(
-                ["unshare", "--mount", "bash", "-c", WITH_USERS, str(self.folder), sys.base_prefix, *command],
-                cwd=self.folder,
-                env=environ,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-            )
+        user = ("setpriv", f"--reuid={USERS['ada']}", "--clear-groups", sys.executable, "-c", "import hpcnb.cli")
+        if self._command(*user).wait():
+            pytest.skip(f"other users cannot read {DOCUMENT.parents[1]}")
+        self._process = self._command(sys.executable, "-m", "jupyterhub", "-f", str(self.folder / "config.py"))
         self._admin = httpx.Client(
             base_url=f"{self.url}/hub/api", headers={"Authorization": f"token {self.token}"}, timeout=START
         )
@@ -137,6 +130,18 @@ c.Spawner.args = ["--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpda
             self.__exit__()
             raise
         return self
+
+    def _command(self, *words: str) -> subprocess.Popen[bytes]:
+        """Start a command where the users exist."""
+        with (self.folder / "hub.log").open("ab") as log:
+            return subprocess.Popen(
+                ["unshare", "--mount", "bash", "-c", WITH_USERS, str(self.folder), sys.base_prefix, *words],
+                cwd=self.folder,
+                env={"PATH": self._path, "LANG": "C.UTF-8", "HOME": "/"},
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+            )
 
     def _answers(self) -> bool:
         assert self._process.poll() is None, self.log()
