@@ -21,6 +21,7 @@ HPCError
 │   ├── TaskFailed, TaskLost, TaskTimeout
 │   └── CannotSerialize        an object that cannot travel, by name
 ├── QueueError
+│   └── NoSuchQueue
 └── EnsembleError
     └── MemberLost
 """
@@ -45,6 +46,7 @@ __all__ = [
     "JobPreempted",
     "JobTimeout",
     "MemberLost",
+    "NoSuchQueue",
     "NodeFailed",
     "NotReady",
     "QueueError",
@@ -198,6 +200,10 @@ class CannotSerialize(TaskError):
 
 class QueueError(HPCError):
     """A persistent queue cannot do what was asked."""
+
+
+class NoSuchQueue(QueueError):
+    """There is no queue of that name."""
 
 
 class EnsembleError(HPCError):

@@ -191,9 +191,13 @@ class Queue:
 
     def _pages(self, state: str | None) -> Iterator[QueuedTask]:
         last = 0
-        while rows := self._ask("tasks", after=last, most=PAGE, state=state):
-            yield from map(QueuedTask.of, rows)
-            last = rows[-1][0]
+        while page := self.page(last, state=state):
+            yield from page
+            last = page[-1].id
+
+    def page(self, after: int = 0, most: int = PAGE, *, state: str | None = None) -> list[QueuedTask]:
+        """At most so many tasks, by id, from the first one whose id is above `after`."""
+        return [QueuedTask.of(row) for row in self._ask("tasks", after=after, most=most, state=state)]
 
     def task(self, id: int) -> dict[str, Any]:
         """One task with all its attempts (state, exit code, host, times), the tasks that it waits for, and what was passed to it."""

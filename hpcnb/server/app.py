@@ -7,16 +7,19 @@ from typing import Any
 from jupyter_server.extension.application import ExtensionApp
 from jupyter_server.utils import url_path_join
 
+from hpcnb.server.aside import Aside
 from hpcnb.server.clusters import Cluster, Clusters, Keep, Logs, Scale
 from hpcnb.server.dashboard import Dashboard
 from hpcnb.server.description import Description
 from hpcnb.server.news import News
 from hpcnb.server.panels import Panels
+from hpcnb.server.queues import Launch, Pause, Queue, Queues, Retry, Tasks
 from hpcnb.server.sites import Login, Sites
 
 __all__ = ["HPCApp"]
 
 CLUSTER = r"clusters/(?P<id>[0-9a-f]{16})"
+QUEUE = r"queues/(?P<name>[A-Za-z0-9][A-Za-z0-9._-]{0,63})"
 ROUTES: tuple[tuple[str, type[Any]], ...] = (
     ("openapi.yaml", Description),
     ("clusters", Clusters),
@@ -26,6 +29,12 @@ ROUTES: tuple[tuple[str, type[Any]], ...] = (
     (f"{CLUSTER}/logs", Logs),
     ("sites", Sites),
     (r"sites/(?P<name>[^/]+)/login", Login),
+    ("queues", Queues),
+    (QUEUE, Queue),
+    (f"{QUEUE}/tasks", Tasks),
+    (rf"{QUEUE}/(?P<verb>pause|resume)", Pause),
+    (f"{QUEUE}/retry", Retry),
+    (f"{QUEUE}/launch", Launch),
     ("news", News),
 )
 
@@ -38,6 +47,7 @@ class HPCApp(ExtensionApp):
 
     def initialize_settings(self) -> None:
         self.settings["hpcnb_panels"] = Panels()
+        self.settings["hpcnb_aside"] = Aside()
 
     def initialize_handlers(self) -> None:
         self.handlers.extend((url_path_join("hpcnb", "api", route), handler) for route, handler in ROUTES)

@@ -110,7 +110,5 @@ class Logs(_One):
     async def get(self, id: str) -> None:
         """Those whose name contains ``name``, at most ``most`` bytes of each."""
         await self.find(id)
-        name, most = self.get_query_argument("name", ""), self.get_query_argument("most", "65536")
-        if not (most.isascii() and most.isdigit() and 0 < int(most[:12]) <= MOST_LOGS):
-            raise self.refuse("most", most, f"a number of bytes up to {MOST_LOGS}")
-        self.reply({"logs": await self.ask("logs", id=id, name=name, most=int(most))})
+        name, most = self.get_query_argument("name", ""), self.number("most", 65536, MOST_LOGS, 1)
+        self.reply({"logs": await self.ask("logs", id=id, name=name, most=most)})

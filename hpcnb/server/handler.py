@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Collection
 from typing import Any
 
 from jupyter_server.base.handlers import APIHandler
 from tornado import web
 
-from hpcnb.errors import ConfigError, HPCError
+from hpcnb.errors import ConfigError, HPCError, NoSuchQueue
 from hpcnb.server.panels import Panels
 
 __all__ = ["Handler"]
@@ -41,6 +42,13 @@ class Handler(APIHandler):
             raise web.HTTPError(400, f"the body {what}; allowed: {allowed_keys}".replace("%", "%%"))
         return found
 
+    def number(self, key: str, default: int, most: int, least: int = 0) -> int:
+        """A whole number of the query."""
+        text = self.get_query_argument(key, str(default))
+        if not re.fullmatch(r"-?[0-9]{1,15}", text, re.ASCII) or not least <= int(text) <= most:
+            raise self.refuse(key, text, f"a whole number from {least} to {most}")
+        return int(text)
+
     def refuse(self, key: str, found: Any, wanted: str) -> web.HTTPError:
         """The error for a value that is not allowed."""
         return web.HTTPError(400, f"{key} is {json.dumps(found)[:100]}; it must be {wanted}".replace("%", "%%"))
@@ -55,8 +63,13 @@ class Handler(APIHandler):
             super().write_error(status_code, **kwargs)
             return
         self.set_header("Content-Type", "application/json")
-        self.reply({"message": str(error), "error": error.to_json()}, 400 if isinstance(error, ConfigError) else 409)
+        self.reply({"message": str(error), "error": error.to_json()}, _status(error))
 
     def log_exception(self, *exception: Any) -> None:
         if not isinstance(exception[1], HPCError):  # those are told to who asked
             super().log_exception(*exception)
+
+
+def _status(error: HPCError) -> int:
+    kinds = {ConfigError: 400, NoSuchQueue: 404}
+    return next((status for kind, status in kinds.items() if isinstance(error, kind)), 409)

@@ -18,10 +18,10 @@ from tests.site.account import until
 pytestmark = pytest.mark.slow
 
 NONE = "0123456789abcdef"
-"""The id of no cluster."""
+"""The id of no cluster, and the name of no queue."""
 DESCRIBED = yaml.safe_load((resources.files("hpcnb.server") / "openapi.yaml").read_text())
 ROUTES = [
-    (method, path.replace("{id}", NONE).replace("{name}", "local").lstrip("/"))
+    (method, path.replace("{id}", NONE).replace("{queue}", NONE).replace("{name}", "local").lstrip("/"))
     for path, methods in DESCRIBED["paths"].items()
     for method in methods
     if method != "parameters"
@@ -47,9 +47,10 @@ def test_without_xsrf_403(jupyter, api, method, path):
 
 @pytest.mark.parametrize(("method", "path"), [route for route in ROUTES if NONE in route[1]])
 def test_unknown_ids_404(api, method, path):
-    """A cluster that is not there is not found, by no method."""
+    """A cluster or a queue that is not there is not found, by no method."""
     said = api.request(method, path, json={"nodes": 1} if path.endswith("scale") else None)
-    assert (said.status_code, said.json()["message"]) == (404, f"there is no cluster {NONE}")
+    what = f"there is no cluster {NONE}" if path.startswith("clusters") else f"there is no queue '{NONE}'"
+    assert (said.status_code, said.json()["message"].startswith(what)) == (404, True)
 
 
 @pytest.mark.parametrize(
@@ -65,6 +66,11 @@ def test_unknown_ids_404(api, method, path):
         ("clusters", '{"wishes": {"nodse": 2}}', "there is no argument 'nodse'"),
         (f"clusters/{NONE}/scale", '{"nodes": -1}', "nodes is -1; it must be a whole number from 0"),
         (f"clusters/{NONE}/scale", '{"nodes": true}', "nodes is true; it must be"),
+        (f"queues/{NONE}/pause", '{"now": true}', "the body has unknown keys: ['now']; allowed: none"),
+        (f"queues/{NONE}/launch", '{"jobs": 0}', "jobs is 0; it must be a whole number from 1 to 1000"),
+        (f"queues/{NONE}/launch", '{"wishes": {"func": "f"}}', "wishes is"),
+        (f"queues/{NONE}/launch", '{"pack": 1}', "pack is 1; it must be true or false"),
+        (f"queues/{NONE}/retry?site=nowhere", "{}", "there is no site 'nowhere'"),
     ],
 )
 def test_malformed_bodies_400_with_a_message(api, path, body, message):
@@ -73,6 +79,13 @@ def test_malformed_bodies_400_with_a_message(api, path, body, message):
     assert said.status_code == 400
     assert message in said.json()["message"]
     assert api.get("clusters").json()["clusters"] == []
+
+
+@pytest.mark.parametrize("query", ["most=0", "most=1001", "after=x", "after=-1", "state=Lost"])
+def test_malformed_queries_400_with_a_message(api, query):
+    """A page of tasks that cannot be is refused before a queue is asked."""
+    said = api.get(f"queues/{NONE}/tasks?{query}")
+    assert (said.status_code, "; it must be " in said.json()["message"]) == (400, True)
 
 
 def test_it_describes_itself(api):

@@ -23,7 +23,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
-from hpcnb.errors import QueueError
+from hpcnb.errors import NoSuchQueue, QueueError
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _FOLDERS = ("inbox", "answers", "owner", "store", "logs")
@@ -101,7 +101,7 @@ class Place:
             found = None
         if found is None or not self.exists:
             remedy = f"Make it: `hpc.Queue.create({self.name!r})`, `hpcnb queue create {self.name}`."
-            raise QueueError(f"there is no queue {self.name!r}", where=str(self.path.parent), remedy=remedy)
+            raise NoSuchQueue(f"there is no queue {self.name!r}", where=str(self.path.parent), remedy=remedy)
         if found.st_uid != os.getuid() or found.st_mode & 0o022:
             remedy = f"chmod 700 {self.path}, if it is yours."
             raise QueueError(f"others can write to {self.path}, from which code is run as you", remedy=remedy)

@@ -1,0 +1,89 @@
+"""Persistent queues over the REST interface of the Jupyter server's extension: the same queues that the command line has."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+
+import psutil
+import pytest
+
+from hpcnb.server.aside import MOST
+from tests.site.account import until
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def queue(jupyter):
+    """A queue of five tasks, one of which fails and one of which is markup and control characters."""
+    commands = jupyter.folder / "commands.txt"
+    commands.write_text("true\nfalse\necho '<b>3</b>\x1b[31m'\ntrue\ntrue\n")
+    jupyter.command("queue", "create", "extract")
+    jupyter.command("queue", "load", "extract", str(commands))
+    return "queues/extract"
+
+
+def test_queues_over_rest(jupyter, api, queue):
+    """Listed with their counts, tasks by the page, paused and resumed, drained by a job, what failed tried again."""
+    (listed,) = api.get("queues").json()["queues"]
+    assert (listed["name"], listed["state"], listed["ntasks"]["Pending"]) == ("extract", "Active", 5)
+    first = api.get(f"{queue}/tasks", params={"most": 3}).json()
+    rest = api.get(f"{queue}/tasks", params={"most": 3, "after": first["next"]}).json()
+    assert [one["id"] for one in first["tasks"] + rest["tasks"]] == [1, 2, 3, 4, 5]
+    assert (first["next"], rest["next"], first["tasks"][2]["task"]) == (3, None, "echo '<b>3</b>\x1b[31m'")
+
+    assert api.post(f"{queue}/pause").json()["state"] == "Paused"
+    assert json.loads(jupyter.command("queue", "list", "--json"))[0]["state"] == "Paused"
+    assert api.post(f"{queue}/resume").json()["state"] == "Active"
+
+    launched = api.post(f"{queue}/launch", json={"jobs": 1, "wishes": {"walltime": "10m"}})
+    assert (launched.status_code, len(launched.json()["jobs"])) == (201, 1), launched.text
+    until(lambda: api.get(queue).json()["ntasks"]["Succeeded"] == 4)
+    until(lambda: api.get(queue).json()["ntasks"]["Failed"] == 1)
+    (failed,) = api.get(f"{queue}/tasks", params={"state": "Failed"}).json()["tasks"]
+    assert failed["task"] == "false"
+    assert api.post(f"{queue}/retry").json() == {"retried": 1}
+
+
+def test_a_wish_that_cannot_be_400(api, queue):
+    """A job that cannot be asked for is refused with the reason, and nothing is submitted."""
+    said = api.post(f"{queue}/launch", json={"wishes": {"walltime": "soon"}})
+    assert (said.status_code, "'soon' is not a duration" in said.json()["message"]) == (400, True)
+
+
+@pytest.fixture
+def stopped(jupyter, api):
+    """A queue whose owner drains it, and is stopped; it goes on when called."""
+    jupyter.command("queue", "create", "stopped")
+    jupyter.command("queue", "add", "stopped", "--", "sleep 600")
+    code = "from hpcnb.cli import main; main()"
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, "queue", "do", "stopped"],
+        env=os.environ | jupyter.environ,
+        stdin=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    until(lambda: api.get("queues/stopped").json()["ntasks"]["Running"] == 1)
+    os.kill(process.pid, signal.SIGSTOP)
+    yield lambda: os.kill(process.pid, signal.SIGCONT)
+    for one in [*psutil.Process(process.pid).children(recursive=True), process]:
+        one.kill()
+    process.wait()
+
+
+def test_nothing_blocks_the_server(api, stopped):
+    """While a queue's owner does not answer, the server does, and whoever comes when too many wait is told so."""
+    with ThreadPoolExecutor(MOST + 1) as pool:
+        asked = [pool.submit(api.post, "queues/stopped/pause") for _ in range(MOST + 1)]
+        until(lambda: any(one.done() for one in asked))
+        assert api.get("sites").status_code == 200
+        (refused,) = [one for one in asked if one.done()]
+        stopped()
+    assert refused.result().status_code == 409
+    assert "are under way already" in refused.result().json()["message"]
+    assert [one.result().json()["state"] for one in asked if one is not refused] == ["Paused"] * MOST
