@@ -3,6 +3,8 @@
 import { URLExt } from '@jupyterlab/coreutils';
 import { ServerConnection } from '@jupyterlab/services';
 
+import { Refusal } from './refusal.js';
+
 export type State = 'requested' | 'queued' | 'starting' | 'ready' | 'unreachable' | 'draining' | 'ended';
 
 export interface IJob {
@@ -38,8 +40,23 @@ export interface ISite {
   default: boolean;
 }
 
-/** What a refusal said. */
-export class Refusal extends Error {}
+export type TaskState = 'Succeeded' | 'Failed' | 'Killed' | 'Running' | 'Pending' | 'Waiting';
+
+export interface IQueue {
+  name: string;
+  user: string;
+  state: 'Active' | 'Paused';
+  ntasks: { [state in TaskState]: number };
+}
+
+export interface ITask {
+  id: number;
+  state: TaskState;
+  priority: number;
+  attempts: number;
+  task: unknown;
+  result: unknown;
+}
 
 /** Calls of the interface, with the settings (base URL, token) of a Jupyter server. */
 export class Api {
@@ -63,6 +80,21 @@ export class Api {
   logs = async (id: string, name: string): Promise<{ [name: string]: string }> =>
     (await this.call<{ logs: { [name: string]: string } }>('GET', `clusters/${id}/logs?name=${encodeURIComponent(name)}`)).logs;
 
+  queues = async (site: string): Promise<IQueue[]> =>
+    (await this.call<{ queues: IQueue[] }>('GET', `queues?site=${encodeURIComponent(site)}`)).queues;
+
+  tasks = (site: string, queue: string, state: string, after: number, most: number): Promise<{ tasks: ITask[]; next: number | null }> =>
+    this.call('GET', `${of(site, queue, 'tasks')}&after=${after}&most=${most}${state && `&state=${state}`}`);
+
+  pause = (site: string, queue: string): Promise<IQueue> => this.call('POST', of(site, queue, 'pause'));
+
+  resume = (site: string, queue: string): Promise<IQueue> => this.call('POST', of(site, queue, 'resume'));
+
+  retry = (site: string, queue: string): Promise<{ retried: number }> => this.call('POST', of(site, queue, 'retry'));
+
+  launch = (site: string, queue: string, jobs: number): Promise<{ jobs: string[] }> =>
+    this.call('POST', of(site, queue, 'launch'), { jobs });
+
   /** Where Dask's dashboard of a cluster is, behind this server's own authentication. */
   dashboard = (id: string): string => URLExt.join(this.settings.baseUrl, 'hpcnb', 'dashboard', id, 'status');
 
@@ -84,3 +116,6 @@ export class Api {
     return said as T;
   }
 }
+
+const of = (site: string, queue: string, what: string): string =>
+  `queues/${encodeURIComponent(queue)}/${what}?site=${encodeURIComponent(site)}`;

@@ -1,7 +1,8 @@
 /** One cluster in the panel. */
 
-import React, { useState } from 'react';
+import React from 'react';
 
+import { Action } from './action';
 import type { ICluster } from './api';
 import { facts, lives, MARKS, nodes, plural, state } from './words';
 
@@ -16,7 +17,8 @@ export interface IActions {
   end: (cluster: ICluster) => Promise<void>;
 }
 
-export function Card({ cluster, now, actions }: { cluster: ICluster; now: number; actions: IActions }): JSX.Element {
+/** Drawn again only when its status has changed, or the time while it waits: there may be hundreds. */
+export const Card = React.memo(function ({ cluster, now, actions }: { cluster: ICluster; now: number; actions: IActions }): JSX.Element {
   const { name, site, resources } = cluster.spec;
   const has = nodes(cluster);
   const ready = cluster.state === 'ready';
@@ -51,7 +53,7 @@ export function Card({ cluster, now, actions }: { cluster: ICluster; now: number
       </footer>
     </section>
   );
-}
+});
 
 function Walltime({ left, whole }: { left: number; whole: number }): JSX.Element {
   const minutes = Math.ceil(left / 60);
@@ -60,19 +62,5 @@ function Walltime({ left, whole }: { left: number; whole: number }): JSX.Element
     <p className="hpcnb-walltime" data-short={left < 600}>
       <progress max={whole} value={left} /> {said} left
     </p>
-  );
-}
-
-/** A button that cannot be pressed again before what it does is done. */
-function Action(props: { label: string; title?: string; off?: boolean; run: () => Promise<void> }): JSX.Element {
-  const [busy, setBusy] = useState(false);
-  const press = () => {
-    setBusy(true);
-    void props.run().finally(() => setBusy(false));
-  };
-  return (
-    <button className="jp-mod-styled" title={props.title} disabled={busy || props.off} onClick={press}>
-      {props.label}
-    </button>
   );
 }

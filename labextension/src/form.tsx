@@ -1,6 +1,6 @@
 /** The form by which a cluster is started. */
 
-import React, { useEffect, useState } from 'react';
+import React, { useState } from 'react';
 
 import type { ISite } from './api';
 import type { Model } from './model';
@@ -14,20 +14,12 @@ const WISHES: { key: string; label: string; hint: string; number?: boolean; slur
   { key: 'workers_per_node', label: 'Workers per node', hint: 'one per core', number: true }
 ];
 
-export function Form({ model }: { model: Model }): JSX.Element {
-  const [sites, setSites] = useState<ISite[]>([]);
+export function Form({ model, sites }: { model: Model; sites: ISite[] }): JSX.Element {
   const [site, setSite] = useState('');
   const [name, setName] = useState('');
   const [wishes, setWishes] = useState<{ [key: string]: string }>({});
   const [said, setSaid] = useState('');
   const [busy, setBusy] = useState(false);
-
-  useEffect(() => {
-    // The configuration may have been edited while the server was away.
-    if (!model.trouble) {
-      model.api.sites().then(setSites, error => setSaid(error.message));
-    }
-  }, [model.trouble]);
 
   const chosen = sites.find(one => one.name === site) ?? sites.find(one => one.default);
   const asked = WISHES.filter(wish => !wish.slurm || chosen?.batch === 'slurm');

@@ -12,6 +12,8 @@ import type { IActions } from './card';
 import { icon } from './icon';
 import { Model } from './model';
 import { Panel } from './panel';
+import { queueActions } from './queueactions';
+import { Queues } from './queues';
 import { answerQuestions } from './questions';
 import { StatusItem } from './status';
 import { code } from './words';
@@ -34,7 +36,7 @@ function activate(
   bar: IStatusBar | null
 ): void {
   const model = new Model(new Api(app.serviceManager.serverSettings));
-  const panel = new Panel(model, actions(app, model));
+  const panel = new Panel(model, new Queues(model.api), { ...actions(app, model), queues: queueActions(app, model.api) });
   app.shell.add(panel, 'left', { rank: 550 });
   restorer?.add(panel, panel.id);
   app.commands.addCommand(SHOW, {

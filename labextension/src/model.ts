@@ -12,7 +12,10 @@ export interface IQuestion {
 }
 
 const SOONEST = 500;
-const LATEST = 15000;
+const LATEST = 2000;
+/** Milliseconds between two attempts: a server that is back is seen within seconds. */
+const PAINT = 50;
+/** Milliseconds in which all news are shown at once. */
 
 export class Model {
   constructor(readonly api: Api) {}
@@ -62,7 +65,7 @@ export class Model {
       this.open();
     }, this._pause);
     this._pause = Math.min(2 * this._pause, LATEST);
-    this._changed.emit();
+    this._show();
   }
 
   private _hear(message: any): void {
@@ -92,11 +95,19 @@ export class Model {
         this.trouble = message.message;
         break;
     }
-    this._changed.emit();
+    this._show();
+  }
+
+  private _show(): void {
+    this._painting ??= window.setTimeout(() => {
+      this._painting = undefined;
+      this._changed.emit();
+    }, PAINT);
   }
 
   private _socket: WebSocket | null = null;
   private _timer: number | undefined;
+  private _painting: number | undefined;
   private _pause = SOONEST;
   private _changed = new Signal<this, void>(this);
   private _moved = new Signal<this, { now: ICluster; before: ICluster | undefined }>(this);

@@ -3,18 +3,23 @@
 import { ReactWidget, UseSignal } from '@jupyterlab/ui-components';
 import React, { useEffect, useState } from 'react';
 
+import type { ISite } from './api';
 import { Card, type IActions } from './card';
 import { Form } from './form';
 import { icon } from './icon';
 import type { Model } from './model';
-import { lives } from './words';
+import { QueueSection, type IQueueActions } from './queuesection';
+import type { Queues } from './queues';
+import { lives, waits } from './words';
 
 export class Panel extends ReactWidget {
   constructor(
     private _model: Model,
-    private _actions: IActions
+    private _queues: Queues,
+    private _actions: IActions & { queues: IQueueActions }
   ) {
     super();
+    document.addEventListener('visibilitychange', () => this._queues.look('page', !document.hidden));
     this.id = 'hpcnb-panel';
     this.title.icon = icon;
     this.title.caption = 'HPC clusters';
@@ -23,19 +28,31 @@ export class Panel extends ReactWidget {
 
   protected override onAfterShow(): void {
     this._model.open();
+    this._queues.look('panel', true);
+  }
+
+  protected override onAfterHide(): void {
+    this._queues.look('panel', false);
   }
 
   protected override render(): JSX.Element {
     return (
       <UseSignal signal={this._model.changed}>
-        {() => <Clusters model={this._model} actions={this._actions} />}
+        {() => <Clusters model={this._model} queues={this._queues} actions={this._actions} />}
       </UseSignal>
     );
   }
 }
 
-function Clusters({ model, actions }: { model: Model; actions: IActions }): JSX.Element {
+interface IProps {
+  model: Model;
+  queues: Queues;
+  actions: IActions & { queues: IQueueActions };
+}
+
+function Clusters({ model, queues, actions }: IProps): JSX.Element {
   const now = useNow();
+  const sites = useSites(model, queues);
   const all = [...model.clusters.values()];
   const ended = all.filter(cluster => !lives(cluster)).reverse();
   return (
@@ -44,19 +61,32 @@ function Clusters({ model, actions }: { model: Model; actions: IActions }): JSX.
       <h2>Clusters</h2>
       {!model.trouble && !all.some(lives) && <p className="hpcnb-none">None is running.</p>}
       {all.filter(lives).map(cluster => (
-        <Card key={cluster.id} cluster={cluster} now={now} actions={actions} />
+        <Card key={cluster.id} cluster={cluster} now={waits(cluster) ? now : 0} actions={actions} />
       ))}
-      <Form model={model} />
+      <Form model={model} sites={sites} />
+      <QueueSection queues={queues} sites={sites} actions={actions.queues} />
       {ended.length > 0 && (
         <details className="hpcnb-ended">
           <summary>Ended lately ({ended.length})</summary>
           {ended.map(cluster => (
-            <Card key={cluster.id} cluster={cluster} now={now} actions={actions} />
+            <Card key={cluster.id} cluster={cluster} now={0} actions={actions} />
           ))}
         </details>
       )}
     </>
   );
+}
+
+/** The configured sites; the configuration may have been edited while the server was away. */
+function useSites(model: Model, queues: Queues): ISite[] {
+  const [sites, setSites] = useState<ISite[]>([]);
+  useEffect(() => {
+    if (!model.trouble) {
+      model.api.sites().then(setSites, () => undefined); // what keeps it from answering is said by the model
+      void queues.ask();
+    }
+  }, [model.trouble]);
+  return sites;
 }
 
 /** The time in seconds, once a second: states are shown with how long they last. */

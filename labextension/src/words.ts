@@ -1,6 +1,8 @@
 /** A cluster in words: pure, from its status and the time. */
 
-import type { ICluster, State } from './api';
+import type { ICluster, IQueue, State, TaskState } from './api';
+
+const TASK_STATES: TaskState[] = ['Succeeded', 'Failed', 'Killed', 'Running', 'Pending', 'Waiting'];
 
 export const MARKS: { [state in State]: string } = {
   requested: '◌',
@@ -49,3 +51,15 @@ export const nodes = (cluster: ICluster): number => cluster.spec.resources.nodes
 
 /** A cell that attaches a notebook to it. */
 export const code = (cluster: ICluster): string => `%load_ext hpcnb\n%hpc attach ${cluster.spec.name}`;
+
+/** A text of somebody else's in one line: what would move or hide other text is shown as a sign. */
+export function visible(text: string, most = 200): string {
+  const cut = text.length > most ? `${text.slice(0, most)}…` : text;
+  return cut
+    .replace(/[\u0000-\u001f]/g, sign => String.fromCharCode(0x2400 + sign.charCodeAt(0)))
+    .replace(/[\u007f-\u009f\u200b-\u200f\u2028-\u202e\u2066-\u2069]/g, '\ufffd');
+}
+
+/** How many tasks a queue has in each state that is not empty. */
+export const tally = (queue: IQueue): [TaskState, number][] =>
+  TASK_STATES.map((name): [TaskState, number] => [name, queue.ntasks[name]]).filter(([, n]) => n > 0);

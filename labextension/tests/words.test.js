@@ -3,7 +3,7 @@
 import assert from 'node:assert/strict';
 import test from 'node:test';
 
-import { clock, code, facts, nodes, state } from '../lib/words.js';
+import { clock, code, facts, nodes, state, tally, visible } from '../lib/words.js';
 
 const cluster = (changes = {}) => ({
   id: '0123456789abcdef',
@@ -49,4 +49,11 @@ test('each further job is a node', () => {
 
 test('the cell that attaches', () => {
   assert.equal(code(cluster()), '%load_ext hpcnb\n%hpc attach fit');
+});
+
+test('a queue in numbers, and a task of somebody else in one harmless line', () => {
+  const ntasks = { Waiting: 0, Pending: 3, Running: 0, Succeeded: 7, Failed: 1, Killed: 0 };
+  assert.deepEqual(tally({ name: 'q', state: 'Active', ntasks }), [['Succeeded', 7], ['Failed', 1], ['Pending', 3]]);
+  assert.equal(visible('a\u001b[31m\nb\u202e'), 'a␛[31m␊b\ufffd');
+  assert.equal(visible('x'.repeat(300)).length, 201);
 });

@@ -109,3 +109,32 @@ def test_the_server_restarted_while_a_cluster_runs(lab, browser):
     lab.command("down", "outliving")
     expect(page.locator(".hpcnb-status")).not_to_contain_text("outliving")
     page.close()
+
+
+@pytest.mark.timeout(180)
+def test_queues_in_the_panel(page, lab, tmp_path):
+    """Queues with counts and a bar; pause, resume, launch a job that drains one, its tasks by the page, what failed again."""
+    commands = tmp_path / "commands.txt"
+    commands.write_text("true\n" * 60 + "echo '<b>bold</b>'; false\n")
+    lab.command("queue", "create", "extract")
+    lab.command("queue", "load", "extract", str(commands))
+    panel = page.page.locator(".hpcnb-panel")
+    mine = panel.locator(".hpcnb-queue[data-name='extract']")
+    expect(mine).to_contain_text("61 pending")
+    press(page, "Pause", mine)
+    expect(mine).to_have_attribute("data-state", "Paused")
+    press(page, "Resume", mine)
+    expect(mine).to_have_attribute("data-state", "Active")
+    press(page, "Launch …", mine)
+    press(page, "Launch", page.page.locator(".jp-Dialog"))
+    expect(mine).to_contain_text("60 succeeded, 1 failed")
+    mine.get_by_text("extract", exact=True).click()
+    tasks = page.page.locator(".hpcnb-tasks")
+    expect(tasks.locator("tr")).to_have_count(50)
+    press(page, "Next", tasks)
+    expect(tasks.locator("tr").last).to_contain_text("echo '<b>bold</b>'; false")
+    tasks.get_by_label("State").select_option("Failed")
+    expect(tasks.locator("tr")).to_have_count(1)
+    page.page.screenshot(path=tmp_path / "queues.png")
+    press(page, "Retry failed", mine)
+    expect(mine).to_contain_text("1 pending")
