@@ -8,7 +8,7 @@ import os
 import re
 import time
 from collections.abc import Callable, Coroutine, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any
 
 import hpcnb
@@ -145,6 +145,10 @@ class Calls:
         """The ends of a cluster's logs by name: all of them, or those whose name contains `name`."""
         return await self._find(id).logs(name, most, ask)
 
+    async def call_log(self, *, id: str, name: str, offset: int, most: int, client: object, ask: Ask) -> dict[str, Any]:
+        """A piece of one log (see `hpcnb.agent.remains.log_piece`); whoever follows it asks often, and is asked nothing."""
+        return await self._find(id).log(name, offset, most, _nobody_to_ask)
+
     async def call_search(self, *, id: str, question: dict[str, Any], client: object, ask: Ask) -> dict[str, Any]:
         """Look for something in a cluster's logs (see `hpcnb.pilot.output.search`)."""
         return await self._find(id).search(question, ask)
@@ -205,6 +209,13 @@ class Calls:
             {"name": s.name, "host": s.host, "batch": s.batch, "default": s.name == settings.default_site}
             for s in settings.sites.values()
         ]
+
+    async def call_limits(self, *, site: str, client: object, ask: Ask) -> dict[str, Any]:
+        """What a site lets its user choose from, and what its entry chooses; nobody is asked to log in for that."""
+        one = self._site(site)
+        await one.connect(_nobody_to_ask)
+        chosen = {name: getattr(one.config, name) for name in ("nodes", "walltime", "partition", "account", "qos")}
+        return asdict(await one.batch.limits()) | {"defaults": chosen}
 
     # -- within ------------------------------------------------------------------------------------------------
 

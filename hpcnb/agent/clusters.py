@@ -248,8 +248,17 @@ class LiveCluster:
         await self.site.connect(ask)
         path = self._book.record.jobs[0].path
         names = [n for n in await remains.log_names(self.site.shell, path) if name in n]
+        if not most:
+            return {n.removeprefix("../"): "" for n in names}
         most = min(most, MOST_LOGS // max(1, len(names)))
         return {n.removeprefix("../"): await remains.read_log(self.site.shell, path, n, most) for n in names}
+
+    async def log(self, name: str, offset: int, most: int, ask: Ask) -> dict[str, Any]:
+        """A piece of the log of this name, likewise; nothing where there is none (see `remains.log_piece`)."""
+        if not (jobs := self._book.record.jobs):
+            return {}
+        await self.site.connect(ask)
+        return await remains.log_piece(self.site.shell, jobs[0].path, name, offset, min(most, MOST_LOGS))
 
     async def search(self, question: dict[str, Any], ask: Ask) -> dict[str, Any]:
         """Look for something in its logs, likewise (see `hpcnb.pilot.output.search`)."""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import json
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -20,6 +22,8 @@ TAIL = 4000
 """Bytes of a job's log that come with the news of its end."""
 SEARCHING = 60.0
 """Seconds that a search in the logs may take."""
+_CHARACTER = 4
+"""Bytes of the longest one."""
 _ENTER = "import sys; sys.path.insert(0, sys.argv[1]); from hpcnb.pilot.output.search import main; sys.exit(main())"
 
 _PEAKS = 'cat "$1"/memory-*.json'
@@ -62,6 +66,36 @@ async def log_names(shell: Shell, path: str) -> list[str]:
     found = 'cd "$1" && ls job.log logs/*.log "../${1##*/}"-[0-9]*/job.log "../${1##*/}"-[0-9]*/logs/*.log'
     listed = await shell.run(["sh", "-c", found, "sh", path])
     return listed.out.splitlines()
+
+
+async def log_piece(shell: Shell, path: str, name: str, offset: int, most: int) -> dict[str, Any]:
+    """The text of one log from a byte on, or (negative) so many bytes from its end, and the byte where it goes on.
+
+    A character of which the end is not there yet comes with the next piece. Nothing where there is no such log.
+    """
+    folder = re.escape(path.rpartition("/")[2])
+    found = re.fullmatch(rf"({folder}-[0-9]+/)?(job\.log|logs/[^/\0]{{1,200}}\.log)", name)
+    if not found:
+        return {}
+    file = f"{path}/../{name}" if found[1] else f"{path}/{name}"
+    try:
+        begin = offset if offset >= 0 else await _before_end(shell, file, -offset)
+        data = await shell.read(file, offset=begin, limit=max(most, _CHARACTER))
+    except FileNotFoundError:
+        return {}
+    if offset < 0 < begin:  # the first character may have begun before
+        cut = next((i for i, byte in enumerate(data[:_CHARACTER]) if byte & 0xC0 != 0x80), 0)
+        begin, data = begin + cut, data[cut:]
+    decoder = codecs.getincrementaldecoder("utf-8")("replace")
+    text = decoder.decode(data)
+    return {"text": text, "offset": begin, "next": begin + len(data) - len(decoder.getstate()[0])}
+
+
+async def _before_end(shell: Shell, file: str, most: int) -> int:
+    counted = await shell.run(["sh", "-c", 'wc -c <"$1"', "sh", file])
+    if counted.returncode:
+        raise FileNotFoundError(file)
+    return max(0, int(counted.out.split()[-1]) - most)
 
 
 async def search(

@@ -8,13 +8,13 @@ from jupyter_server.extension.application import ExtensionApp
 from jupyter_server.utils import url_path_join
 
 from hpcnb.server.aside import Aside
-from hpcnb.server.clusters import Cluster, Clusters, Keep, Logs, Scale
+from hpcnb.server.clusters import Cluster, Clusters, Keep, Log, Logs, Scale
 from hpcnb.server.dashboard import Dashboard
 from hpcnb.server.description import Description
 from hpcnb.server.news import News
 from hpcnb.server.panels import Panels
 from hpcnb.server.queues import Launch, Pause, Queue, Queues, Retry, Tasks
-from hpcnb.server.sites import Login, Sites
+from hpcnb.server.sites import Limits, Login, Sites
 
 __all__ = ["HPCApp"]
 
@@ -27,8 +27,10 @@ ROUTES: tuple[tuple[str, type[Any]], ...] = (
     (f"{CLUSTER}/scale", Scale),
     (f"{CLUSTER}/keep", Keep),
     (f"{CLUSTER}/logs", Logs),
+    (rf"{CLUSTER}/logs/(?P<name>.+)", Log),
     ("sites", Sites),
     (r"sites/(?P<name>[^/]+)/login", Login),
+    (r"sites/(?P<name>[^/]+)/limits", Limits),
     ("queues", Queues),
     (QUEUE, Queue),
     (f"{QUEUE}/tasks", Tasks),

@@ -11,7 +11,7 @@ from tornado import web
 
 from hpcnb.server.handler import Handler
 
-__all__ = ["Cluster", "Clusters", "Keep", "Logs", "Scale"]
+__all__ = ["Cluster", "Clusters", "Keep", "Log", "Logs", "Scale"]
 
 MOST_NODES = 100_000
 MOST_LOGS = 1 << 20
@@ -108,7 +108,22 @@ class Logs(_One):
     @web.authenticated
     @authorized
     async def get(self, id: str) -> None:
-        """Those whose name contains ``name``, at most ``most`` bytes of each."""
+        """Those whose name contains ``name``, at most ``most`` bytes of each; 0: their names alone."""
         await self.find(id)
-        name, most = self.get_query_argument("name", ""), self.number("most", 65536, MOST_LOGS, 1)
+        name, most = self.get_query_argument("name", ""), self.number("most", 65536, MOST_LOGS)
         self.reply({"logs": await self.ask("logs", id=id, name=name, most=most)})
+
+
+class Log(_One):
+    """One log, piece by piece."""
+
+    @web.authenticated
+    @authorized
+    async def get(self, id: str, name: str) -> None:
+        """``most`` bytes from ``offset`` on, or from so many before the end; ``next`` is where to go on."""
+        await self.find(id)
+        offset, most = self.number("offset", 0, 10**15, -MOST_LOGS), self.number("most", 65536, MOST_LOGS, 1)
+        piece = await self.ask("log", id=id, name=name, offset=offset, most=most)
+        if not piece:
+            raise web.HTTPError(404, f"this cluster has no log {name[:200]!a}".replace("%", "%%"))
+        self.reply(piece)

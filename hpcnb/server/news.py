@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from jupyter_server.auth.decorator import ws_authenticated
@@ -30,6 +30,31 @@ __all__ = ["News"]
 
 PACE = 0.25
 """Seconds between two messages about the same cluster; what is older by then is left out."""
+RATE = 80
+"""Messages in a second, however many clusters there are."""
+
+
+class Outbox:
+    """What a page has still to be told: of each subject only the last, so that a page that reads slowly costs no memory."""
+
+    def __init__(self) -> None:
+        self._waiting: dict[str, dict[str, Any]] = {}
+        self._news = asyncio.Event()
+
+    def put(self, subject: str, message: dict[str, Any]) -> None:
+        """Tell it soon; what was to be told of the same subject is left out."""
+        self._waiting[subject] = message
+        self._news.set()
+
+    async def tell(self, write: Callable[[str], Awaitable[Any]]) -> None:
+        """Write what is new, for ever."""
+        while True:
+            await self._news.wait()
+            self._news.clear()
+            waiting, self._waiting = self._waiting, {}
+            for message in waiting.values():
+                await write(json.dumps(message))
+            await asyncio.sleep(max(PACE, len(waiting) / RATE))
 
 
 class News(WebSocketMixin, websocket.WebSocketHandler, JupyterHandler):
@@ -48,26 +73,14 @@ class News(WebSocketMixin, websocket.WebSocketHandler, JupyterHandler):
         super().open(*args, **kwargs)
         panels: Panels = self.settings["hpcnb_panels"]
         self._panels = panels
-        self._waiting: dict[str, dict[str, Any]] = {}
-        self._news = asyncio.Event()
-        self._leave: Callable[[], None] = panels.join(self._hear)
+        self._outbox = Outbox()
+        self._leave: Callable[[], None] = panels.join(self._outbox.put)
         self._sending = asyncio.create_task(self._send())
 
-    def _hear(self, subject: str, message: dict[str, Any]) -> None:
-        self._waiting[subject] = message
-        self._news.set()
-
     async def _send(self) -> None:
-        """Send what is new: of each subject only the last, so that a page that reads slowly costs no memory."""
         try:
             await self.write_message(json.dumps(await self._all()))
-            while True:
-                await self._news.wait()
-                self._news.clear()
-                waiting, self._waiting = self._waiting, {}
-                for message in waiting.values():
-                    await self.write_message(json.dumps(message))
-                await asyncio.sleep(PACE)
+            await self._outbox.tell(self.write_message)
         except websocket.WebSocketClosedError:
             pass  # `on_close` follows
 

@@ -7,7 +7,7 @@ from tornado import web
 
 from hpcnb.server.handler import Handler
 
-__all__ = ["Login", "Sites"]
+__all__ = ["Limits", "Login", "Sites"]
 
 
 class Sites(Handler):
@@ -20,7 +20,24 @@ class Sites(Handler):
         self.reply({"sites": await self.ask("sites")})
 
 
-class Login(Handler):
+class _One(Handler):
+    async def check(self, name: str) -> None:
+        if name not in {site["name"] for site in await self.ask("sites")}:
+            raise web.HTTPError(404, "there is no such site")
+
+
+class Limits(_One):
+    """What a site lets its user choose from."""
+
+    @web.authenticated
+    @authorized
+    async def get(self, name: str) -> None:
+        """Partitions with their limits, and accounts; nobody is asked to log in for that."""
+        await self.check(name)
+        self.reply(await self.ask("limits", site=name))
+
+
+class Login(_One):
     """A connection to a site."""
 
     @web.authenticated
@@ -28,7 +45,6 @@ class Login(Handler):
     async def post(self, name: str) -> None:
         """Have one; what the login node asks goes to the open pages."""
         self.body(())
-        if name not in {site["name"] for site in await self.ask("sites")}:
-            raise web.HTTPError(404, "there is no such site")
+        await self.check(name)
         await self.ask("login", site=name)
         self.reply({})

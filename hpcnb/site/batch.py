@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from hpcnb.model import JobStatus, Resources
+from hpcnb.site.slurm_partitions import Partition
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,6 +60,21 @@ class Pace:
         return next((pause for until, pause in self.steps if since < until), self.calm)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """What a user may choose from at a site; empty where it sets no limits, or does not say.
+
+    Parameters
+    ----------
+    partitions : tuple of Partition
+    accounts : tuple of str
+        Who may pay, by name.
+    """
+
+    partitions: tuple[Partition, ...] = ()
+    accounts: tuple[str, ...] = ()
+
+
 class BatchUnknown(Exception):
     """The batch system could not be asked, or its answer made no sense: nothing is known, nothing changes."""
 
@@ -105,6 +121,9 @@ class Batch(Protocol):
 
         A job of which nothing new is known is left out.
         """
+
+    async def limits(self) -> Limits:
+        """What there is to choose from."""
 
     async def canceller(self, job_id: str) -> str:
         """Who cancelled a job, where that is recorded; else an empty string. Raises `BatchUnknown`."""

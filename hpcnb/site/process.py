@@ -11,7 +11,7 @@ from dataclasses import replace
 
 from hpcnb.errors import SiteError, SubmissionRejected
 from hpcnb.model import Ending, JobState, JobStatus, Reason, Resources
-from hpcnb.site.batch import BatchUnknown, JobRequest, Pace
+from hpcnb.site.batch import BatchUnknown, JobRequest, Limits, Pace
 from hpcnb.site.shell import Completed, Shell
 
 _NOT_YET = 5
@@ -102,6 +102,9 @@ class Process:
         if len(found) < len(set(job_ids)):
             raise BatchUnknown(f"site {self._site}: an answer that leaves out a job: {lines!r}")
         return found
+
+    async def limits(self) -> Limits:
+        return Limits()
 
     async def canceller(self, job_id: str) -> str:
         return ""  # nobody keeps account

@@ -11,7 +11,7 @@ from typing import TypeVar
 from hpcnb.errors import SiteError, SubmissionRejected
 from hpcnb.model import Ending, JobState, JobStatus, Reason, Resources
 from hpcnb.site import slurm_answers as answers
-from hpcnb.site.batch import BatchUnknown, JobRequest, Pace
+from hpcnb.site.batch import BatchUnknown, JobRequest, Limits, Pace
 from hpcnb.site.shell import Completed, Shell
 from hpcnb.site.slurm_answers import SEPARATOR
 from hpcnb.site.slurm_partitions import COLUMNS, Partition, impossible, partitions
@@ -167,6 +167,10 @@ class Slurm:
                 pass  # the states are known, and matter more
         return self._private
 
+    async def limits(self) -> Limits:
+        known, accounts = await asyncio.gather(self._partitions(), self._accounts())
+        return Limits(partitions=tuple(known), accounts=tuple(accounts))
+
     async def canceller(self, job_id: str) -> str:
         done = await self._run(["sh", "-c", _CANCELLER, "sh", *_checked([job_id])])
         return done.out.strip()[:100]
@@ -221,7 +225,7 @@ class Slurm:
         if why is Refusal.PARTITION:
             known = ", ".join(map(str, await self._partitions()))
         elif why in (Refusal.ACCOUNT, Refusal.QOS, Refusal.POLICY):
-            known = await self._accounts()
+            known = ", ".join(await self._accounts())
         what = f"sbatch refused the request: {complaint(done.err)}"
         if why is Refusal.MISSING:
             what = f"there is no sbatch on {self._shell.name}"
@@ -232,12 +236,12 @@ class Slurm:
             remedy=remedy(why, site=self._site, known=known),
         )
 
-    async def _accounts(self) -> str:
+    async def _accounts(self) -> Sequence[str]:
         try:
             done = await self._run(["sh", "-c", _ACCOUNTS])
         except BatchUnknown:
-            return ""
-        return "" if done.returncode else ", ".join(sorted(set(done.out.split())))
+            return ()
+        return () if done.returncode else sorted(set(done.out.split()))
 
     async def _endings(self, job_ids: Sequence[str]) -> dict[str, Ending | None]:
         done = await self._run(["sh", "-c", _EACH, "sh", *job_ids])

@@ -11,6 +11,7 @@ import pytest
 from tornado.httpclient import HTTPClientError, HTTPRequest
 from tornado.websocket import websocket_connect
 
+from hpcnb.server.news import RATE, Outbox
 from tests.site.sshd import Sshd
 
 pytestmark = pytest.mark.slow
@@ -96,6 +97,33 @@ async def test_every_page_hears_of_every_cluster(jupyter, page):
     await asyncio.to_thread(jupyter.command, "down", "heard")
     for each in first, second:
         await each.until(lambda message: message["type"] == "cluster" and message["cluster"]["state"] == "ended")
+
+
+async def test_its_traffic_is_bounded(figure):
+    """Two hundred clusters that change all the time cost a page no more than a fixed rate, and the last of each is told."""
+    outbox, told, all_told = Outbox(), [], asyncio.Event()
+    clusters = waiting = {f"cluster {n}" for n in range(200)}
+    began = asyncio.get_running_loop().time()
+
+    async def write(text):
+        nonlocal waiting
+        told.append(text)
+        if json.loads(text)["turn"] == 99:
+            waiting = waiting - {json.loads(text)["cluster"]}
+        if not waiting:
+            all_told.set()
+
+    telling = asyncio.create_task(outbox.tell(write))
+    for turn in range(100):
+        for cluster in clusters:
+            outbox.put(cluster, {"cluster": cluster, "turn": turn, "status": "x" * 1500})
+        await asyncio.sleep(0.03)
+    async with asyncio.timeout(WITHIN):
+        await all_told.wait()
+    took = asyncio.get_running_loop().time() - began
+    telling.cancel()
+    assert len(told) <= RATE * took + len(clusters)
+    figure(f"{len(told) / took:.0f} messages, {sum(map(len, told)) / took / 1000:.0f} kB a second of 200 clusters")
 
 
 @pytest.fixture

@@ -21,7 +21,14 @@ NONE = "0123456789abcdef"
 """The id of no cluster, and the name of no queue."""
 DESCRIBED = yaml.safe_load((resources.files("hpcnb.server") / "openapi.yaml").read_text())
 ROUTES = [
-    (method, path.replace("{id}", NONE).replace("{queue}", NONE).replace("{name}", "local").lstrip("/"))
+    (
+        method,
+        path.replace("{id}", NONE)
+        .replace("{queue}", NONE)
+        .replace("{log}", "job.log")
+        .replace("{name}", "local")
+        .lstrip("/"),
+    )
     for path, methods in DESCRIBED["paths"].items()
     for method in methods
     if method != "parameters"
@@ -136,7 +143,15 @@ def test_a_cluster_from_start_to_end(jupyter, api):
     assert "rest on local: ready" in jupyter.command("status")
     assert api.post("clusters", json={"site": "local", "name": "rest"}).status_code == 409
     assert api.post(f"{path}/keep").json()["state"] == "ready"
-    assert "scheduler" in "".join(api.get(f"{path}/logs", params={"name": "scheduler"}).json()["logs"])
+    assert api.get("sites/local/limits").json()["partitions"] == []
+    names = api.get(f"{path}/logs", params={"most": 0}).json()["logs"]
+    assert (set(names.values()), "logs/scheduler.log" in names) == ({""}, True)
+    begin = api.get(f"{path}/logs/logs/scheduler.log", params={"most": 10}).json()
+    rest = api.get(f"{path}/logs/logs%2Fscheduler.log", params={"offset": begin["next"]}).json()
+    (whole,) = api.get(f"{path}/logs", params={"name": "scheduler"}).json()["logs"].values()
+    assert (begin["text"] + rest["text"]).startswith(whole)
+    assert api.get(f"{path}/logs/job.sh").status_code == 404
+    assert api.get(f"{path}/logs/job.log?offset=x").status_code == 400
     ended = api.delete(path).json()
     assert (ended["state"], ended["ending"]["reason"]) == ("ended", "completed")
     assert json.loads(jupyter.command("status", "--json")) == []

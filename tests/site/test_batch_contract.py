@@ -100,6 +100,13 @@ async def test_a_job_that_fails(place, script, code, number):
     assert str(code or number) in ending.message
 
 
+async def test_limits(place):
+    """Slurm tells its partitions with what they allow, plain processes have none."""
+    known = (await place.batch.limits()).partitions
+    assert bool(known) == (place.batch.kind == "slurm")
+    assert all(one.nodes >= 1 and one.up for one in known)
+
+
 async def test_cancel(place):
     """A job that is cancelled says so, and to cancel it again changes nothing; the other job runs on."""
     job_id, other = [await place.submit(place.request("sleep 60")) for _ in range(2)]
