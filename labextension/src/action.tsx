@@ -9,7 +9,7 @@ export function Action(props: { label: string; title?: string; off?: boolean; ru
     void props.run().finally(() => setBusy(false));
   };
   return (
-    <button className="jp-mod-styled" title={props.title} disabled={busy || props.off} onClick={press}>
+    <button type="button" className="jp-mod-styled" title={props.title} disabled={busy || props.off} onClick={press}>
       {props.label}
     </button>
   );

@@ -40,6 +40,28 @@ export interface ISite {
   default: boolean;
 }
 
+export interface IPartition {
+  name: string;
+  default: boolean;
+  up: boolean;
+  walltime: number | null;
+  nodes: number;
+  cores: number | null;
+}
+
+/** What a site lets its user choose from, and what its entry chooses. */
+export interface ILimits {
+  partitions: IPartition[];
+  accounts: string[];
+  defaults: { nodes: number; walltime: number; partition: string; account: string; qos: string };
+}
+
+export interface IPiece {
+  text: string;
+  offset: number;
+  next: number;
+}
+
 export type TaskState = 'Succeeded' | 'Failed' | 'Killed' | 'Running' | 'Pending' | 'Waiting';
 
 export interface IQueue {
@@ -77,8 +99,14 @@ export class Api {
 
   login = (site: string): Promise<unknown> => this.call('POST', `sites/${encodeURIComponent(site)}/login`);
 
-  logs = async (id: string, name: string): Promise<{ [name: string]: string }> =>
-    (await this.call<{ logs: { [name: string]: string } }>('GET', `clusters/${id}/logs?name=${encodeURIComponent(name)}`)).logs;
+  limits = (site: string): Promise<ILimits> => this.call('GET', `sites/${encodeURIComponent(site)}/limits`);
+
+  /** The names of a cluster's logs. */
+  logs = async (id: string): Promise<string[]> =>
+    Object.keys((await this.call<{ logs: { [name: string]: string } }>('GET', `clusters/${id}/logs?most=0`)).logs);
+
+  log = (id: string, name: string, offset: number, most: number): Promise<IPiece> =>
+    this.call('GET', `clusters/${id}/logs/${encodeURIComponent(name)}?offset=${offset}&most=${most}`);
 
   queues = async (site: string): Promise<IQueue[]> =>
     (await this.call<{ queues: IQueue[] }>('GET', `queues?site=${encodeURIComponent(site)}`)).queues;

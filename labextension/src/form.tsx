@@ -1,8 +1,10 @@
-/** The form by which a cluster is started. */
+/** The form that starts a cluster, built from what the site lets its user choose from. */
 
-import React, { useState } from 'react';
+import React, { useEffect, useState } from 'react';
 
-import type { ISite } from './api';
+import { Action } from './action';
+import type { ILimits, ISite } from './api';
+import { allows, complaint, duration, target, walltimes } from './limits';
 import type { Model } from './model';
 
 /** What is asked for, by the names that `hpcnb.Cluster` has for it; what is left empty comes from the site's entry. */
@@ -22,7 +24,17 @@ export function Form({ model, sites }: { model: Model; sites: ISite[] }): JSX.El
   const [busy, setBusy] = useState(false);
 
   const chosen = sites.find(one => one.name === site) ?? sites.find(one => one.default);
+  const { limits, refused, look, again } = useLimits(model, chosen);
+  const wrong = limits ? complaint(limits, wishes) : '';
+  const defaults: { [wish: string]: string } = limits
+    ? { ...limits.defaults, nodes: String(limits.defaults.nodes), walltime: duration(limits.defaults.walltime) }
+    : {};
   const asked = WISHES.filter(wish => !wish.slurm || chosen?.batch === 'slurm');
+  const move = (to: string) => {
+    const { partition, account, ...elsewhere } = wishes; // those are of the site that is left
+    setSite(to);
+    setWishes(elsewhere);
+  };
   const start = async () => {
     setBusy(true);
     setSaid('');
@@ -40,15 +52,18 @@ export function Form({ model, sites }: { model: Model; sites: ISite[] }): JSX.El
   return (
     <form
       className="hpcnb-form"
+      onFocus={look}
       onSubmit={event => {
         event.preventDefault();
-        void start();
+        if (!wrong) {
+          void start();
+        }
       }}
     >
       <h2>Start another</h2>
       <label>
         Site
-        <select className="jp-mod-styled" value={chosen?.name ?? ''} onChange={event => setSite(event.target.value)}>
+        <select className="jp-mod-styled" value={chosen?.name ?? ''} onChange={event => move(event.target.value)}>
           {sites.map(one => (
             <option key={one.name} value={one.name}>
               {one.host ? `${one.name} (${one.host})` : one.name}
@@ -60,24 +75,108 @@ export function Form({ model, sites }: { model: Model; sites: ISite[] }): JSX.El
         Name
         <input className="jp-mod-styled" value={name} placeholder={chosen?.name} onChange={event => setName(event.target.value)} />
       </label>
+      {refused && chosen && (
+        <div className="hpcnb-none">
+          What it allows is not known: {refused} <Action label="Log in" run={() => model.api.login(chosen.name).then(again, again)} />
+        </div>
+      )}
       {asked.map(({ key, label, hint, number }) => (
         <label key={key}>
           {label}
-          <input
-            className="jp-mod-styled"
-            type={number ? 'number' : 'text'}
-            min={1}
+          <Wish
             name={key}
-            placeholder={hint}
-            value={wishes[key] ?? ''}
-            onChange={event => setWishes({ ...wishes, [key]: event.target.value })}
+            number={number ?? false}
+            hint={defaults[key] || hint}
+            limits={limits}
+            wishes={wishes}
+            change={text => setWishes({ ...wishes, [key]: text })}
           />
         </label>
       ))}
-      <button type="submit" className="jp-mod-styled jp-mod-accept" disabled={busy || !chosen}>
+      <button type="submit" className="jp-mod-styled jp-mod-accept" disabled={busy || !chosen || Boolean(wrong)}>
         {busy ? 'Submitting …' : 'Start'}
       </button>
-      {said && <pre className="hpcnb-trouble">{said}</pre>}
+      {(wrong || said) && <pre className="hpcnb-trouble">{wrong || said}</pre>}
     </form>
+  );
+}
+
+/** What a site allows, once the form is used: to look means a connection there. */
+function useLimits(model: Model, site: ISite | undefined) {
+  const [used, setUsed] = useState(false);
+  const [asked, setAsked] = useState(0);
+  const [limits, setLimits] = useState<ILimits | null>(null);
+  const [refused, setRefused] = useState('');
+
+  useEffect(() => {
+    let current = true;
+    setLimits(null);
+    setRefused('');
+    if (used && site?.batch === 'slurm') {
+      model.api.limits(site.name).then(
+        found => current && setLimits(found),
+        error => current && setRefused(error.message)
+      );
+    }
+    return () => {
+      current = false;
+    };
+  }, [used, asked, site?.name]);
+
+  return { limits, refused, look: () => setUsed(true), again: () => setAsked(asked + 1) };
+}
+
+interface IWish {
+  name: string;
+  number: boolean;
+  hint: string;
+  limits: ILimits | null;
+  wishes: { [key: string]: string };
+  change: (text: string) => void;
+}
+
+/** One field: a choice where the site names what there is, else free. */
+function Wish({ name, number, hint, limits, wishes, change }: IWish): JSX.Element {
+  const value = wishes[name] ?? '';
+  const partition = limits && target(limits, wishes['partition'] ?? '');
+  const choices: { [key: string]: [string, string][] } = {
+    partition: (limits?.partitions ?? []).map(one => [one.name, `${one.name} (${allows(one)})`]),
+    account: (limits?.accounts ?? []).map(one => [one, one])
+  };
+  const given = choices[name];
+  if (given?.length) {
+    return (
+      <select className="jp-mod-styled" name={name} value={value} onChange={event => change(event.target.value)}>
+        <option value="">{name === 'partition' && partition && !value ? `${partition.name} (${allows(partition)})` : hint}</option>
+        {given.map(([choice, text]) => (
+          <option key={choice} value={choice}>
+            {text}
+          </option>
+        ))}
+      </select>
+    );
+  }
+  const most = name === 'nodes' ? partition?.nodes : undefined;
+  return (
+    <>
+      <input
+        className="jp-mod-styled"
+        type={number ? 'number' : 'text'}
+        min={number ? 1 : undefined}
+        max={most}
+        name={name}
+        list={name === 'walltime' ? 'hpcnb-walltimes' : undefined}
+        placeholder={most ? `${hint} (up to ${most})` : hint}
+        value={value}
+        onChange={event => change(event.target.value)}
+      />
+      {name === 'walltime' && (
+        <datalist id="hpcnb-walltimes">
+          {walltimes(partition?.walltime).map(one => (
+            <option key={one} value={one} />
+          ))}
+        </datalist>
+      )}
+    </>
   );
 }

@@ -1,15 +1,15 @@
 /** The extension: what of hpcnb is where in JupyterLab. */
 
 import { ILayoutRestorer, type JupyterFrontEnd, type JupyterFrontEndPlugin } from '@jupyterlab/application';
-import { ICommandPalette, MainAreaWidget, showDialog, Dialog, showErrorMessage } from '@jupyterlab/apputils';
+import { ICommandPalette, showDialog, Dialog, showErrorMessage } from '@jupyterlab/apputils';
 import { ILauncher } from '@jupyterlab/launcher';
 import { IStatusBar } from '@jupyterlab/statusbar';
-import { Widget } from '@lumino/widgets';
 
 import { announce } from './announce';
 import { Api, type ICluster } from './api';
 import type { IActions } from './card';
 import { icon } from './icon';
+import { showLogs } from './logview';
 import { Model } from './model';
 import { Panel } from './panel';
 import { queueActions } from './queueactions';
@@ -73,7 +73,7 @@ function actions(app: JupyterFrontEnd, model: Model): IActions {
     keep: told(cluster => api.keep(cluster.id)),
     login: told(cluster => api.login(cluster.spec.site)),
     dashboard: told(async cluster => void window.open(api.dashboard(cluster.id), '_blank', 'noopener')),
-    logs: told(async cluster => showLogs(app, cluster, await api.logs(cluster.id, ''))),
+    logs: told(async cluster => showLogs(app, api, cluster, await api.logs(cluster.id))),
     end: told(async cluster => {
       if (await sure(cluster)) {
         await api.end(cluster.id);
@@ -95,23 +95,6 @@ async function sure(cluster: ICluster): Promise<boolean> {
     buttons: [Dialog.cancelButton(), Dialog.warnButton({ label: 'End' })]
   });
   return answer.button.accept;
-}
-
-function showLogs(app: JupyterFrontEnd, cluster: ICluster, logs: { [name: string]: string }): void {
-  const content = new Widget();
-  content.addClass('hpcnb-logs');
-  for (const [name, text] of Object.entries(logs)) {
-    const title = document.createElement('h3');
-    const lines = document.createElement('pre');
-    title.textContent = name;
-    lines.textContent = text || '(empty)';
-    content.node.append(title, lines);
-  }
-  const widget = new MainAreaWidget({ content });
-  widget.title.label = `Logs of ${cluster.spec.name}`;
-  widget.title.icon = icon;
-  widget.title.closable = true;
-  app.shell.add(widget, 'main');
 }
 
 export default plugin;

@@ -55,10 +55,16 @@ export const code = (cluster: ICluster): string => `%load_ext hpcnb\n%hpc attach
 /** A text of somebody else's in one line: what would move or hide other text is shown as a sign. */
 export function visible(text: string, most = 200): string {
   const cut = text.length > most ? `${text.slice(0, most)}…` : text;
-  return cut
-    .replace(/[\u0000-\u001f]/g, sign => String.fromCharCode(0x2400 + sign.charCodeAt(0)))
-    .replace(/[\u007f-\u009f\u200b-\u200f\u2028-\u202e\u2066-\u2069]/g, '\ufffd');
+  return printable(cut).replace(/[\t\n\r]/g, control);
 }
+
+/** The same for lines of text. */
+export const printable = (text: string): string =>
+  text
+    .replace(/[\u0000-\u0008\u000b\u000c\u000e-\u001f]/g, control)
+    .replace(/[\u007f-\u009f\u200b-\u200f\u2028-\u202e\u2066-\u2069]/g, '\ufffd');
+
+const control = (sign: string): string => String.fromCharCode(0x2400 + sign.charCodeAt(0));
 
 /** How many tasks a queue has in each state that is not empty. */
 export const tally = (queue: IQueue): [TaskState, number][] =>
