@@ -14,6 +14,7 @@ from hpcnb.errors import ConnectionFailed, HPCError
 from hpcnb.link import Link, LinkRefused
 from hpcnb.site.authority import Role
 from hpcnb.site.routes import ROUTES, Goal, Route
+from hpcnb.site.shell import Pipe
 
 log = logging.getLogger(__name__)
 
@@ -101,10 +102,13 @@ class Dialler:
             return {first: ROUTES[first]}
         return {name: ROUTES[name] for name in sorted(ROUTES, key=lambda name: name != first)}
 
-    async def _attach(self, link: Link, pipe: object) -> None:
-        reader, writer = await asyncio.open_connection(
-            sock=pipe, ssl=self._tls, server_hostname=Role.GATEWAY.server_name
-        )
+    async def _attach(self, link: Link, pipe: Pipe) -> None:
+        reader, writer = pipe
+        try:
+            await writer.start_tls(self._tls, server_hostname=Role.GATEWAY.server_name)
+        except BaseException:
+            writer.transport.abort()
+            raise
         await link.attach(reader, writer)
 
     def _succeeded(self, name: str) -> None:

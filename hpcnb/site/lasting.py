@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import socket
 import time
 from collections.abc import Awaitable, Callable, Sequence
 
 from hpcnb.errors import AuthenticationFailed, HostKeyMismatch, SiteError
-from hpcnb.site.shell import Ask, Completed, Prompt, Shell
+from hpcnb.site.shell import Ask, Completed, Pipe, Prompt, Shell
 from hpcnb.site.tcp import NoAnswer
 
 PAUSES = (1.0, 2.0, 4.0, 8.0, 16.0, 30.0, 60.0)
@@ -134,10 +133,10 @@ class LastingShell:
     async def remove(self, path: str) -> None:
         await (await self._connected()).remove(path)
 
-    async def pipe(self, argv: Sequence[str]) -> socket.socket:
+    async def pipe(self, argv: Sequence[str]) -> Pipe:
         return await (await self._connected()).pipe(argv)
 
-    async def dial(self, host: str, port: int) -> socket.socket:
+    async def dial(self, host: str, port: int) -> Pipe:
         return await (await self._connected()).dial(host, port)
 
     async def close(self) -> None:

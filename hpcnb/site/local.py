@@ -15,7 +15,7 @@ from typing import Any
 
 from hpcnb.errors import ConnectionFailed
 from hpcnb.site import command, tcp
-from hpcnb.site.shell import Completed
+from hpcnb.site.shell import Completed, Pipe
 
 _DIAL_TIMEOUT = 30.0
 _PARTING = 2.0
@@ -81,13 +81,13 @@ class LocalShell:
     async def remove(self, path: str) -> None:
         await asyncio.to_thread(os.unlink, path)
 
-    async def dial(self, host: str, port: int) -> socket.socket:
+    async def dial(self, host: str, port: int) -> Pipe:
         self._check_open()
         sock = await tcp.connect(host, port, timeout=_DIAL_TIMEOUT, where=self.name)
         self._dialled.add(sock)
-        return sock
+        return await asyncio.open_connection(sock=sock)
 
-    async def pipe(self, argv: Sequence[str]) -> socket.socket:
+    async def pipe(self, argv: Sequence[str]) -> Pipe:
         words = command.words(argv)
         self._check_open()
         ours, theirs = socket.socketpair()
@@ -104,9 +104,8 @@ class LocalShell:
                 raise ConnectionFailed(f"{words[0]}: {error.strerror}", where=self.name) from None
         self._piped.add(waiting := asyncio.create_task(child.wait()))
         waiting.add_done_callback(self._piped.discard)
-        ours.setblocking(False)
         self._dialled.add(ours)
-        return ours
+        return await asyncio.open_connection(sock=ours)
 
     async def close(self) -> None:
         self._closed = True

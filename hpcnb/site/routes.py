@@ -1,4 +1,4 @@
-"""The routes from here to a pilot: the ways to make a pipe, best first, each as a function that opens a socket.
+"""The routes from here to a pilot: the ways to make a pipe, best first, each as a function that opens it.
 
 ====== ============================================== ===================================================================
 direct a TCP connection from the login node, through  sshd there must allow it (``AllowTcpForwarding``), and nodes must
@@ -20,14 +20,13 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-import socket
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from hpcnb.errors import ConnectionFailed
 from hpcnb.pilot import mailbox, relay, rendezvous
 from hpcnb.site.environment import Environment
-from hpcnb.site.shell import Shell
+from hpcnb.site.shell import Pipe, Shell
 
 _ENTER = "import sys; sys.path.insert(0, sys.argv[1]); from hpcnb.pilot.relay import main; sys.exit(main(sys.argv[2:]))"
 _CHATTER = 64 << 10
@@ -73,34 +72,34 @@ class Route:
     Parameters
     ----------
     open : coroutine function
-        Gives a connected, non-blocking socket that leads to the gateway; raises `ConnectionFailed` with the reason.
+        Gives a connection that leads to the gateway; raises `ConnectionFailed` with the reason.
     deadline : float
         Seconds after which it has failed.
     """
 
-    open: Callable[[Goal], Awaitable[socket.socket]]
+    open: Callable[[Goal], Awaitable[Pipe]]
     deadline: float
 
 
-async def _direct(goal: Goal) -> socket.socket:
+async def _direct(goal: Goal) -> Pipe:
     return await goal.shell.dial(goal.host, goal.port)
 
 
-async def _exec(goal: Goal) -> socket.socket:
+async def _exec(goal: Goal) -> Pipe:
     return await _relayed(goal, goal.relay("connect", goal.host, str(goal.port)))
 
 
-async def _srun(goal: Goal) -> socket.socket:
+async def _srun(goal: Goal) -> Pipe:
     if goal.step is None:
         raise ConnectionFailed("there is no Slurm to step into the job with", where=goal.shell.name)
     return await _relayed(goal, goal.step(goal.relay("connect", goal.host, str(goal.port))))
 
 
-async def _reverse(goal: Goal) -> socket.socket:
+async def _reverse(goal: Goal) -> Pipe:
     return await _relayed(goal, goal.relay("listen", f"{goal.path}/{rendezvous.FOLDER}", goal.host))
 
 
-async def _mailbox(goal: Goal) -> socket.socket:
+async def _mailbox(goal: Goal) -> Pipe:
     folder = f"{goal.path}/{rendezvous.FOLDER}/{secrets.token_hex(8)}"
     inbox, outbox = f"{folder}/up", f"{folder}/down"
     try:
@@ -108,30 +107,30 @@ async def _mailbox(goal: Goal) -> socket.socket:
         await goal.shell.mkdir(outbox)
     except OSError as error:
         raise ConnectionFailed(f"{folder} cannot be made: {error.strerror}", where=goal.shell.name) from error
-    return mailbox.pipe(goal.shell, inbox=inbox, outbox=outbox)
+    return await asyncio.open_connection(sock=mailbox.pipe(goal.shell, inbox=inbox, outbox=outbox))
 
 
-async def _relayed(goal: Goal, command: Sequence[str]) -> socket.socket:
-    pipe = await goal.shell.pipe(command)
+async def _relayed(goal: Goal, command: Sequence[str]) -> Pipe:
+    reader, writer = await goal.shell.pipe(command)
     try:
-        said = await _first_words(pipe)
+        said = await _first_words(reader)
     except BaseException:
-        pipe.close()
+        writer.close()
         raise
     if said[-1] != relay.CONNECTED:
-        pipe.close()
+        writer.close()
         raise ConnectionFailed(
             f"the relay could not connect: {said[-1] or 'it ended at once'}",
             where=goal.shell.name,
             evidence="\n".join(said[:-1][-10:]),
         )
-    return pipe
+    return reader, writer
 
 
-async def _first_words(pipe: socket.socket) -> list[str]:
+async def _first_words(reader: asyncio.StreamReader) -> list[str]:
     """What comes before the bytes of the pipe: the last is what the relay says."""
-    loop, heard = asyncio.get_running_loop(), bytearray()
-    while len(heard) < _CHATTER and (byte := await loop.sock_recv(pipe, 1)):
+    heard = bytearray()
+    while len(heard) < _CHATTER and (byte := await reader.read(1)):
         heard += byte
         if byte == b"\n":
             before, mark, rest = heard.rpartition(b"\n" + relay.SAYS)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import socket
+import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -44,6 +44,9 @@ class Prompt:
     text: str
 
 
+Pipe = tuple[asyncio.StreamReader, asyncio.StreamWriter]
+"""A connection, as `asyncio.open_connection` gives it."""
+
 Ask = Callable[[Prompt], Awaitable[str]]
 """Puts a question to whoever started the connection; raises `AuthenticationFailed` when nobody can answer."""
 
@@ -84,17 +87,14 @@ class Shell(Protocol):
     async def remove(self, path: str) -> None:
         """Delete a file."""
 
-    async def dial(self, host: str, port: int) -> socket.socket:
-        """Open a TCP connection *from the site* (from its login node); the bytes come and go through the returned socket.
+    async def dial(self, host: str, port: int) -> Pipe:
+        """Open a TCP connection *from the site* (from its login node); it is the caller's to close."""
 
-        The socket is connected, non-blocking, and the caller's to close.
-        """
+    async def pipe(self, argv: Sequence[str]) -> Pipe:
+        """Start a command; its stdin is what is written to the pipe, its stdout and stderr what is read.
 
-    async def pipe(self, argv: Sequence[str]) -> socket.socket:
-        """Start a command; its stdin is what is sent by the returned socket, its stdout and stderr what is received.
-
-        The socket is like that of `dial`. What a login shell prints may come first. The command is to end with its stdin.
+        The pipe is like that of `dial`. What a login shell prints may come first. The command is to end with its stdin.
         """
 
     async def close(self) -> None:
-        """End the connection. Every socket from `dial` and `pipe` sees its end."""
+        """End the connection. Every pipe from `dial` and `pipe` sees its end."""

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import socket
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from hpcnb.errors import ConnectionFailed
-from hpcnb.site.bridge import bridge
-from hpcnb.site.shell import Ask, Completed
+from hpcnb.site.shell import Ask, Completed, Pipe
+from hpcnb.site.ssh_channel import streams
 from hpcnb.site.ssh_config import Config, Endpoint
 from hpcnb.site.ssh_files import Files
 from hpcnb.site.ssh_link import forward, reach
@@ -103,11 +102,11 @@ class SSHShell:
     async def remove(self, path: str) -> None:
         await self._files.remove(path)
 
-    async def pipe(self, argv: Sequence[str]) -> socket.socket:
-        return bridge(await self._commands.start(argv))
+    async def pipe(self, argv: Sequence[str]) -> Pipe:
+        return streams(await self._commands.start(argv))
 
-    async def dial(self, host: str, port: int) -> socket.socket:
-        return bridge(await forward(self._transport, host, port, timeout=_DIAL_TIMEOUT, where=self.name))
+    async def dial(self, host: str, port: int) -> Pipe:
+        return streams(await forward(self._transport, host, port, timeout=_DIAL_TIMEOUT, where=self.name))
 
     async def close(self) -> None:
         self._watch.cancel()

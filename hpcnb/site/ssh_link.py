@@ -14,6 +14,7 @@ from hpcnb.errors import ConnectionFailed
 from hpcnb.site import ssh_trust, tcp
 from hpcnb.site.shell import Ask, Prompt
 from hpcnb.site.ssh_auth import log_in
+from hpcnb.site.ssh_channel import ChannelTransport, bridge
 from hpcnb.site.ssh_config import Endpoint
 from hpcnb.site.ssh_transport import FORBIDDEN, HOST_KEYS, Transport
 
@@ -63,17 +64,17 @@ def _noting(ask: Ask, transport: Transport) -> Ask:
     return noting
 
 
-async def _socket(end: Endpoint, via: Transport | None) -> socket.socket | paramiko.Channel:
+async def _socket(end: Endpoint, via: Transport | None) -> socket.socket:
     if via is None:
         sock = await tcp.connect(end.host, end.port, timeout=end.connect_timeout, where=end.alias)
         sock.setblocking(True)
         return sock
     # sshd sends small pieces at once only after it has started something on the connection.
     via.submit(_hurry, via)
-    return await forward(via, end.host, end.port, timeout=end.connect_timeout, where=end.alias)
+    return await bridge(await forward(via, end.host, end.port, timeout=end.connect_timeout, where=end.alias))
 
 
-async def forward(via: Transport, host: str, port: int, *, timeout: float, where: str) -> paramiko.Channel:
+async def forward(via: Transport, host: str, port: int, *, timeout: float, where: str) -> ChannelTransport:
     """Have an SSH server open a TCP connection for us.
 
     Raises
@@ -81,8 +82,9 @@ async def forward(via: Transport, host: str, port: int, *, timeout: float, where
     ConnectionFailed
         It may not, or could not.
     """
+    carrier = ChannelTransport(via.carriers)
     try:
-        return await via.open("direct-tcpip", (host, port), timeout=timeout)
+        await via.open("direct-tcpip", (host, port), timeout=timeout, carrier=carrier)
     except paramiko.ChannelException as error:
         if error.code == FORBIDDEN:
             what, remedy = (
@@ -95,6 +97,7 @@ async def forward(via: Transport, host: str, port: int, *, timeout: float, where
                 "Nothing may listen there, the name may be unknown there, or a firewall is between.",
             )
         raise ConnectionFailed(what, where=where, evidence=error.text, remedy=remedy) from None
+    return carrier
 
 
 def _hurry(via: Transport) -> None:

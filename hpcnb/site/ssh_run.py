@@ -15,6 +15,7 @@ import paramiko
 from hpcnb.errors import ConnectionFailed
 from hpcnb.site import command
 from hpcnb.site.shell import Completed
+from hpcnb.site.ssh_channel import ChannelTransport
 from hpcnb.site.ssh_sessions import Sessions
 from hpcnb.site.ssh_transport import PIECE, Transport
 
@@ -92,8 +93,8 @@ class Commands:
         except TimeoutError:
             raise command.slow(words, self._transport.where, timeout) from None
 
-    async def start(self, argv: Sequence[str]) -> paramiko.Channel:
-        """Start a command that is spoken to through the channel, which it holds as long as it runs."""
+    async def start(self, argv: Sequence[str]) -> ChannelTransport:
+        """Start a command that is spoken to through a channel, which it holds as long as it runs."""
         words = command.words(argv)
         try:
             async with asyncio.timeout(_START_TIMEOUT):
@@ -102,17 +103,19 @@ class Commands:
         except TimeoutError:
             raise command.slow(words, self._transport.where, _START_TIMEOUT) from None
 
-    async def _start(self, words: list[str]) -> paramiko.Channel:
-        channel = await self._sessions.open()
+    async def _start(self, words: list[str]) -> ChannelTransport:
+        carrier = ChannelTransport(self._transport.carriers)
+        channel = await self._sessions.open(carrier)
         try:
             await self._transport.call(channel.exec_command, STARTER)
             await self._transport.call(channel.sendall, Mark().script(words, one_stream=True))
             if self._sessions.limited:
                 await self._leave_one()
         except BaseException:
+            self._transport.carriers.remove(carrier)
             self._sessions.end(channel)
             raise
-        return channel
+        return carrier
 
     async def _leave_one(self) -> None:
         """Make sure that other commands can be run beside one that stays."""

@@ -9,6 +9,7 @@ from collections.abc import Callable
 import paramiko
 
 from hpcnb.errors import ConnectionFailed
+from hpcnb.site.ssh_channel import ChannelTransport
 from hpcnb.site.ssh_transport import Transport
 
 _PAUSE, _LONGEST = 0.05, 1.0
@@ -34,8 +35,8 @@ class Sessions:
         self.spare: Callable[[], None] = lambda: None
         """Gives up a session that is open but idle, if there is one."""
 
-    async def open(self) -> paramiko.Channel:
-        """A session of the caller's, who gives it back by `end`.
+    async def open(self, carrier: ChannelTransport | None = None) -> paramiko.Channel:
+        """A session of the caller's, who gives it back by `end`; what comes over it goes to `carrier`.
 
         Raises
         ------
@@ -46,7 +47,7 @@ class Sessions:
         while True:
             self._ended.clear()
             try:
-                channel = await self._transport.open("session")
+                channel = await self._transport.open("session", carrier=carrier)
             except paramiko.ChannelException as error:
                 # A server counts a session for a moment after its end, and longer if what ran in it goes on.
                 # One behind a pipe is not given back, it just ends.

@@ -10,25 +10,24 @@ import signal
 import socket
 import struct
 import threading
-import weakref
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from typing import Any, ParamSpec, TypeVar
 
 import paramiko
 from paramiko.common import (
     MSG_CHANNEL_CLOSE,
-    MSG_CHANNEL_DATA,
-    MSG_CHANNEL_EOF,
     MSG_CHANNEL_FAILURE,
     MSG_CHANNEL_REQUEST,
     MSG_CHANNEL_WINDOW_ADJUST,
     cMSG_CHANNEL_CLOSE,
-    cMSG_CHANNEL_WINDOW_ADJUST,
     cMSG_GLOBAL_REQUEST,
 )
 
 from hpcnb.errors import ConnectionFailed
+from hpcnb.site.ssh_carriers import Carriers
+from hpcnb.site.ssh_channel import ChannelTransport
 from hpcnb.site.ssh_listener import Listener
 
 HOST_KEYS = (
@@ -56,8 +55,6 @@ _JOIN_TIMEOUT = 2.0
 logging.getLogger(_LOG).addHandler(logging.NullHandler())
 
 _Handler = Callable[[paramiko.Channel, paramiko.Message], None]
-Sink = Callable[[list[bytes]], int]
-"""Takes what came over a channel, and returns how many bytes of it the server may send again."""
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -68,7 +65,7 @@ class Transport(paramiko.Transport):
 
     Parameters
     ----------
-    sock : socket or Channel
+    sock : socket
         Connected, and ours from now on.
     where : str
         What errors call the server.
@@ -97,29 +94,23 @@ class Transport(paramiko.Transport):
         "hmac-sha2-512",
     )
 
-    def __init__(
-        self, sock: socket.socket | paramiko.Channel, *, where: str, algorithms: Sequence[str], timeout: float
-    ) -> None:
+    def __init__(self, sock: socket.socket, *, where: str, algorithms: Sequence[str], timeout: float) -> None:
         super().__init__(sock, packetizer_class=Listener)
         self.where = where
         self.banner_timeout = self.handshake_timeout = timeout
         self.auth_timeout = _AUTH_TIMEOUT
         self.set_log_channel(_LOG)
         self._parse_other_request = self._channel_handler_table[MSG_CHANNEL_REQUEST]
-        self._parse_other_data = self._channel_handler_table[MSG_CHANNEL_DATA]
         self._channel_handler_table = {
             **self._channel_handler_table,
             MSG_CHANNEL_REQUEST: self._parse_channel_request,
-            MSG_CHANNEL_DATA: self._parse_channel_data,
-            **{
-                kind: self._after_data(self._channel_handler_table[kind])
-                for kind in (MSG_CHANNEL_EOF, MSG_CHANNEL_CLOSE)
-            },
         }
-        self._diverting = threading.Lock()
-        self._sinks: weakref.WeakKeyDictionary[paramiko.Channel, Sink] = weakref.WeakKeyDictionary()
-        self._gathered: dict[paramiko.Channel, list[bytes]] = {}
-        self.packetizer.reader.before = self._pass_on
+        self._loop_thread = threading.get_ident()
+        self.carriers = Carriers(self)
+        self._opening = threading.local()  # what is opened in this thread
+        self.packetizer.router = self.carriers
+        self.packetizer.wire.drained = self.carriers.push
+        self.packetizer.wire.ended = self.carriers.lose
         self._algorithms = tuple(algorithms)
         self.farewell = ""
         self.dear = False
@@ -203,9 +194,14 @@ class Transport(paramiko.Transport):
         return ConnectionFailed(what, where=self.where, evidence=evidence, remedy=remedy)
 
     async def open(
-        self, kind: str, to: tuple[str, int] | None = None, *, timeout: float = _OPEN_TIMEOUT
+        self,
+        kind: str,
+        to: tuple[str, int] | None = None,
+        *,
+        timeout: float = _OPEN_TIMEOUT,
+        carrier: ChannelTransport | None = None,
     ) -> paramiko.Channel:
-        """Open a channel.
+        """Open a channel; what comes over it goes to `carrier` from the first byte.
 
         Raises
         ------
@@ -214,28 +210,47 @@ class Transport(paramiko.Transport):
         ConnectionFailed
             It gave no answer.
         """
-        future = self.submit(self.open_blocking, kind, to, timeout)
+        future = self.submit(self.open_blocking, kind, to, timeout, carrier)
         try:
             with self.translated():
                 return await self.outcome(future)
         except asyncio.CancelledError:
-            future.add_done_callback(_discard)
+            future.add_done_callback(partial(self._discard, carrier))
             raise
 
     def open_blocking(
-        self, kind: str, to: tuple[str, int] | None = None, timeout: float = _OPEN_TIMEOUT
+        self,
+        kind: str,
+        to: tuple[str, int] | None = None,
+        timeout: float = _OPEN_TIMEOUT,
+        carrier: ChannelTransport | None = None,
     ) -> paramiko.Channel:
         """Open a channel, from a thread, with paramiko's errors."""
-        channel = self.open_channel(kind, to, ("127.0.0.1", 0), timeout=timeout)
+        self._opening.carrier = carrier
+        try:
+            channel = self.open_channel(kind, to, ("127.0.0.1", 0), timeout=timeout)
+            self._check_refused(channel)
+        except BaseException:
+            if carrier is not None:
+                self.carriers.remove(carrier)
+            raise
+        finally:
+            self._opening.carrier = None
+        if carrier is not None:
+            carrier.channel = channel
+        return channel
+
+    def _check_refused(self, channel: paramiko.Channel) -> None:
         refusal = self._refusals.pop(channel.chanid, None)
         if refusal is not None:
             raise refusal
-        return channel
 
-    def divert(self, channel: paramiko.Channel, sink: Sink) -> None:
-        """Give what comes for a channel to `sink`, in the transport's thread."""
-        with self._diverting:
-            self._sinks[channel] = sink
+    def _next_channel(self) -> int:
+        number: int = super()._next_channel()  # type: ignore[misc]
+        carrier = getattr(self._opening, "carrier", None)
+        if carrier is not None:
+            self.carriers.add(number, carrier)
+        return number
 
     def flush(self) -> None:
         """Wait until all that the transport's thread had to answer is sent."""
@@ -251,11 +266,10 @@ class Transport(paramiko.Transport):
 
     def close(self) -> None:
         """End the connection and all its channels."""
-        if isinstance(self.sock, socket.socket):
-            with contextlib.suppress(OSError):  # it may be gone already
-                self.sock.shutdown(socket.SHUT_RDWR)  # wakes the transport's thread
+        with contextlib.suppress(OSError):  # it may be gone already
+            self.sock.shutdown(socket.SHUT_RDWR)  # wakes whoever reads
         super().close()
-        self.sock.close()
+        self.packetizer.close()  # which paramiko leaves open when it has not begun, or has ended
         self.packetizer.complete_handshake()  # its timer would keep the interpreter alive
         self._threads.shutdown(wait=False, cancel_futures=True)
         if self.is_alive() and threading.current_thread() is not self:
@@ -277,10 +291,20 @@ class Transport(paramiko.Transport):
     def _send_user_message(self, data: paramiko.Message) -> None:
         # In a key exchange this waits for the transport's thread. Called *by* that thread (to answer CLOSE, to
         # return window, to keep alive), it waits for itself until the connection is given up: paramiko#822.
-        if threading.current_thread() is self:
+        # The loop waits for nobody.
+        if threading.get_ident() == self._loop_thread:
+            if not self._send_at_once(data):
+                self._outbox.put(data)
+        elif threading.current_thread() is self:
             self._outbox.put(data)
         else:
             super()._send_user_message(data)  # type: ignore[misc]
+
+    def _send_at_once(self, data: paramiko.Message) -> bool:
+        with self.clear_to_send_lock:
+            if clear := self.clear_to_send.is_set():
+                self._send_message(data)
+            return clear
 
     def _send_message(self, data: paramiko.Message) -> None:
         # A thread may have checked that its channel is open just before another closed it; a server ends the whole
@@ -307,32 +331,9 @@ class Transport(paramiko.Transport):
         m.get_int()
         self.farewell = m.get_text()
 
-    def _parse_channel_data(self, channel: paramiko.Channel, m: paramiko.Message) -> None:
-        with self._diverting:
-            if channel not in self._sinks:
-                self._parse_other_data(channel, m)
-                return
-        self._gathered.setdefault(channel, []).append(m.get_binary())
-
-    def _after_data(self, handle: _Handler) -> _Handler:
-        def handle_after_data(channel: paramiko.Channel, m: paramiko.Message) -> None:
-            self._pass_on()
-            handle(channel, m)
-
-        return handle_after_data
-
-    def _pass_on(self) -> None:
-        """Give the sinks what has come, all packets of one read at once: each wakes another thread."""
-        while self._gathered:
-            channel, pieces = self._gathered.popitem()
-            gone = self._sinks[channel](pieces)
-            credit = channel._check_add_window(gone)  # type: ignore[attr-defined]  # noqa: SLF001 (as its recv does)
-            if credit:
-                answer = paramiko.Message()
-                answer.add_byte(cMSG_CHANNEL_WINDOW_ADJUST)
-                answer.add_int(channel.remote_chanid)
-                answer.add_int(credit)
-                self._send_user_message(answer)
+    def _parse_newkeys(self, m: paramiko.Message) -> None:
+        super()._parse_newkeys(m)  # type: ignore[misc]
+        self.packetizer.in_loop(self.carriers.push)  # which waited for it
 
     def _parse_channel_request(self, channel: paramiko.Channel, m: paramiko.Message) -> None:
         if m.get_text() == "exit-signal":  # which paramiko does not know
@@ -368,7 +369,8 @@ class Transport(paramiko.Transport):
         if event is not None:
             event.set()
 
-
-def _discard(future: Future[paramiko.Channel]) -> None:
-    if not future.cancelled() and future.exception() is None:
-        future.result().close()
+    def _discard(self, carrier: ChannelTransport | None, future: Future[paramiko.Channel]) -> None:
+        if carrier is not None:
+            self.carriers.remove(carrier)
+        if not future.cancelled() and future.exception() is None:
+            future.result().close()

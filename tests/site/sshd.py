@@ -73,6 +73,21 @@ async def echo(reader, writer):
         await writer.drain()
 
 
+@contextlib.contextmanager
+def ending(pipe):
+    """The reader and the writer of a connection that is closed at the end."""
+    try:
+        yield pipe
+    finally:
+        pipe[1].close()
+
+
+async def say(writer, data: bytes) -> None:
+    """Write, and wait until most of it has gone."""
+    writer.write(data)
+    await writer.drain()
+
+
 class User:
     """Answers questions in order, and remembers them; without an answer left, nobody is there."""
 

@@ -17,7 +17,7 @@ from hpcnb.errors import ConnectionFailed
 from hpcnb.site import command
 from hpcnb.site.local import LocalShell
 from hpcnb.site.ssh import SSHShell
-from tests.site.sshd import User, echo, until
+from tests.site.sshd import User, echo, ending, say, until
 
 pytestmark = pytest.mark.site
 
@@ -67,11 +67,11 @@ def alive(pid: int) -> bool:
         return False
 
 
-async def received(sock: socket.socket, size: int) -> bytes:
-    """So many bytes of a socket, or all until its end."""
-    loop, data = asyncio.get_running_loop(), b""
+async def received(reader: asyncio.StreamReader, size: int) -> bytes:
+    """So many bytes of a connection, or all until its end."""
+    data = b""
     async with asyncio.timeout(30):
-        while len(data) < size and (piece := await loop.sock_recv(sock, size - len(data))):
+        while len(data) < size and (piece := await reader.read(size - len(data))):
             data += piece
     return data
 
@@ -315,46 +315,45 @@ async def test_a_file_is_removed(shell, tmp_path):
 
 
 async def test_a_pipe_speaks_to_a_command(shell):
-    """What is sent through the socket is the command's input, unchanged; what comes is all that it writes."""
-    with await shell.pipe(["sh", "-c", "printf '<%s>' \"$1\"; cat; echo end >&2", "sh", "a 'b'"]) as sock:
+    """What is written to the pipe is the command's input, unchanged; what is read is all that it writes."""
+    pipe = await shell.pipe(["sh", "-c", "printf '<%s>' \"$1\"; cat; echo end >&2", "sh", "a 'b'"])
+    with ending(pipe) as (reader, writer):
         data = os.urandom(3_000_000)
-        loop = asyncio.get_running_loop()
 
         async def send():
-            await loop.sock_sendall(sock, data)
-            sock.shutdown(socket.SHUT_WR)
+            await say(writer, data)
+            writer.write_eof()
 
-        _, came = await asyncio.gather(send(), received(sock, 2**30))
+        _, came = await asyncio.gather(send(), received(reader, 2**30))
     assert came.partition(b"<a 'b'>")[2] == data + b"end\n"
 
 
 async def test_a_command_ends_with_its_pipe(shell):
-    """A command that waits for input sees its end when the socket is closed, and nothing of it is left."""
-    with await shell.pipe(["sh", "-c", "echo $$; exec cat"]) as sock:
+    """A command that waits for input sees its end when the pipe is closed, and nothing of it is left."""
+    with ending(await shell.pipe(["sh", "-c", "echo $$; exec cat"])) as (reader, _):
         heard = b""
         while not heard.endswith(b"\n") or not heard.split()[-1].isdigit():
-            heard += await received(sock, 1)
+            heard += await received(reader, 1)
         pid = int(heard.split()[-1])
         assert alive(pid)
     await ended(pid)
 
 
 async def test_a_stream_carries_bytes_both_ways(shell, service):
-    """What is sent through a dialled socket arrives, more than all buffers hold, and comes back."""
-    loop, data = asyncio.get_running_loop(), os.urandom(5_000_000)
-    with await shell.dial(*await service(echo)) as sock:
-        assert not sock.getblocking()
-        sending = asyncio.create_task(loop.sock_sendall(sock, data))
-        assert await received(sock, len(data)) == data
+    """What is sent through a dialled connection arrives, more than all buffers hold, and comes back."""
+    data = os.urandom(5_000_000)
+    with ending(await shell.dial(*await service(echo))) as (reader, writer):
+        sending = asyncio.create_task(say(writer, data))
+        assert await received(reader, len(data)) == data
         await sending
 
 
 async def test_a_stream_may_end_one_way(shell, service):
     """The end of what is sent arrives there while the answer still comes here."""
-    with await shell.dial(*await service(echo)) as sock:
-        sock.send(b"last words")
-        sock.shutdown(socket.SHUT_WR)
-        assert await received(sock, 100) == b"last words"
+    with ending(await shell.dial(*await service(echo))) as (reader, writer):
+        writer.write(b"last words")
+        writer.write_eof()
+        assert await received(reader, 100) == b"last words"
 
 
 async def test_a_stream_ends_here_when_it_ends_there(shell, service):
@@ -364,13 +363,13 @@ async def test_a_stream_ends_here_when_it_ends_there(shell, service):
         writer.write(b"bye")
         await writer.drain()
 
-    with await shell.dial(*await service(farewell)) as sock:
-        assert await received(sock, 100) == b"bye"
+    with ending(await shell.dial(*await service(farewell))) as (reader, _):
+        assert await received(reader, 100) == b"bye"
 
 
 @pytest.mark.parametrize("half", [False, True])
 async def test_a_stream_ends_there_when_it_ends_here(shell, service, half):
-    """The service sees the end of a socket that its owner closes, at once or one way after the other."""
+    """The service sees the end of a connection that its owner closes, at once or one way after the other."""
     told = asyncio.Event()
 
     async def insist(reader, writer):
@@ -383,11 +382,11 @@ async def test_a_stream_ends_there_when_it_ends_here(shell, service, half):
                 await asyncio.sleep(0.01)
         told.set()
 
-    sock = await shell.dial(*await service(insist))
+    reader, writer = await shell.dial(*await service(insist))
     if half:
-        sock.shutdown(socket.SHUT_WR)
-        await received(sock, 1)
-    sock.close()
+        writer.write_eof()
+        await received(reader, 1)
+    writer.close()
     async with asyncio.timeout(30):
         await told.wait()
 
@@ -401,8 +400,8 @@ async def test_a_stream_holds_back_a_fast_sender(shell, service):
         while await reader.read(1 << 16):
             pass
 
-    with await shell.dial(*await service(hesitate)) as sock:
-        sending = asyncio.create_task(asyncio.get_running_loop().sock_sendall(sock, bytes(32 << 20)))
+    with ending(await shell.dial(*await service(hesitate))) as (_, writer):
+        sending = asyncio.create_task(say(writer, bytes(32 << 20)))
         done, _ = await asyncio.wait([sending], timeout=0.5)
         assert not done
         reading.set()
@@ -421,13 +420,13 @@ async def test_a_closed_port_is_named(shell):
 
 
 async def test_closing_ends_everything(shell, service):
-    """After `close` dialled sockets see their end, and every method says that it is over."""
+    """After `close` dialled connections see their end, and every method says that it is over."""
     address = await service(echo)
     assert shell.alive
-    with await shell.dial(*address) as sock:
+    with ending(await shell.dial(*address)) as (reader, _):
         await shell.close()
         assert not shell.alive
-        assert await received(sock, 1) == b""
+        assert await received(reader, 1) == b""
     for attempt in shell.run(["true"]), shell.dial(*address):
         with pytest.raises(ConnectionFailed, match="closed"):
             await attempt

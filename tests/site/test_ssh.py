@@ -17,7 +17,7 @@ from hpcnb.errors import ConfigError, ConnectionFailed
 from hpcnb.site import ssh_transport, ssh_watch
 from hpcnb.site.ssh import SSHShell
 from tests.site import sshd as sshd_module
-from tests.site.sshd import User, public, until
+from tests.site.sshd import User, ending, public, say, until
 
 pytestmark = pytest.mark.site
 
@@ -30,12 +30,8 @@ async def echo(service):
 
 async def exchange(shell, address, data: bytes) -> bytes:
     """What an echo service gives back through a stream of its own."""
-    loop, back = asyncio.get_running_loop(), b""
-    with await shell.dial(*address) as sock:
-        sending = asyncio.create_task(loop.sock_sendall(sock, data))
-        while len(back) < len(data):
-            back += await loop.sock_recv(sock, 1 << 18)
-        await sending
+    with ending(await shell.dial(*address)) as (reader, writer):
+        back, _ = await asyncio.gather(reader.readexactly(len(data)), say(writer, data))
     return back
 
 
@@ -80,14 +76,13 @@ async def test_small_answers_are_not_held_back(sshd, connect, service):
             await asyncio.sleep(0.001)  # or both would travel in one packet
             writer.write(b"b")
 
-    shell, loop = await connect(sshd), asyncio.get_running_loop()
-    with await shell.dial(*await service(answer)) as sock:
+    shell = await connect(sshd)
+    with ending(await shell.dial(*await service(answer))) as (reader, writer):
         times = []
         for _ in range(20):
-            start, back = time.perf_counter(), b""
-            await loop.sock_sendall(sock, b"?")
-            while len(back) < 2:
-                back += await loop.sock_recv(sock, 100)
+            start = time.perf_counter()
+            writer.write(b"?")
+            await reader.readexactly(2)
             times.append(time.perf_counter() - start)
     assert sorted(times)[10] < 0.03
 
@@ -108,6 +103,18 @@ async def test_the_connection_survives_re_keying(start_sshd, connect, echo, who)
         assert [answer.stdout for answer in answers[:3]] + list(answers[3:]) == [data] * 9
     assert sshd.connections == 1
     assert sshd.rekeys > 20
+
+
+async def test_a_server_with_another_cipher_is_served(start_sshd, connect, echo):
+    """Where packets do not show their length the thread reads, and streams, commands and new keys are as ever."""
+    sshd = start_sshd("LogLevel DEBUG", "Ciphers aes128-ctr", "RekeyLimit 500K")
+    shell = await connect(sshd)
+    data = os.urandom(1_000_000)
+    jobs = [exchange(shell, echo, data) for _ in range(4)]
+    assert await asyncio.gather(*jobs) == [data] * 4
+    assert (await shell.run(["cat"], stdin=data)).stdout == data
+    assert (sshd.connections, shell.alive) == (1, True)
+    assert sshd.rekeys > 3
 
 
 async def test_a_server_without_forwarding_says_so(start_sshd, connect, echo):
@@ -134,7 +141,7 @@ async def test_few_sessions_are_shared(start_sshd, connect, echo, tmp_path, limi
 async def test_a_pipe_leaves_a_session_for_commands(start_sshd, connect):
     """With `MaxSessions 2` commands go on beside a pipe; with 1 they could not, so the pipe is refused."""
     shell = await connect(start_sshd("MaxSessions 2", name="two"))
-    with await shell.pipe(["cat"]):
+    with ending(await shell.pipe(["cat"])):
         assert (await shell.run(["echo", "beside"])).out == "beside\n"
     shell = await connect(start_sshd("MaxSessions 1", name="one"))
     with pytest.raises(ConnectionFailed, match="one session only"):
@@ -194,15 +201,15 @@ async def test_a_login_shell_that_refuses_is_heard(sshd, connect):
 
 
 async def test_a_lost_connection_is_told(sshd, connect, echo):
-    """When the server is gone, what runs and what comes fails as lost, and dialled sockets end."""
+    """When the server is gone, what runs and what comes fails as lost, and dialled connections end."""
     shell = await connect(sshd)
-    with await shell.dial(*echo) as sock:
+    with ending(await shell.dial(*echo)) as (reader, _):
         running = asyncio.create_task(shell.run(["sleep", "1000"]))
         await asyncio.wait([running], timeout=0.3)
         sshd.kill_connections()
         with pytest.raises(ConnectionFailed, match="lost"):
             await running
-        assert await asyncio.get_running_loop().sock_recv(sock, 1) == b""
+        assert await reader.read(1) == b""
     for attempt in shell.run(["true"]), shell.read("/etc/passwd"), shell.dial(*echo):
         with pytest.raises(ConnectionFailed, match="lost"):
             await attempt
@@ -350,9 +357,9 @@ async def test_nothing_is_left_after_closing(sshd):
     before = set(threading.enumerate())
     shell = await SSHShell.connect("site", ask=User(), config_file=sshd.config)
     await shell.run(["true"])
-    sock = await shell.dial("127.0.0.1", sshd.port)
+    _, writer = await shell.dial("127.0.0.1", sshd.port)
     await shell.close()
-    sock.close()
+    writer.close()
     async with asyncio.timeout(30):
         while left := [
             thread for thread in set(threading.enumerate()) - before if not thread.name.startswith("asyncio")

@@ -17,7 +17,7 @@ from hpcnb.site.ssh_transport import HOST_KEYS, Transport
 
 
 @pytest.fixture
-def transport(monkeypatch):
+async def transport(monkeypatch):
     """A transport that is not started; what it would send is in `sent`."""
     left, right = socket.socketpair()
     with left, right:
@@ -36,7 +36,7 @@ def message(kind: bytes, *numbers: int) -> paramiko.Message:
     return m
 
 
-def test_nothing_is_sent_to_a_channel_after_its_end(transport):
+async def test_nothing_is_sent_to_a_channel_after_its_end(transport):
     """A byte that a slow thread sends after another closed the channel would end the whole connection."""
     for kind in (
         cMSG_CHANNEL_DATA,
@@ -50,7 +50,7 @@ def test_nothing_is_sent_to_a_channel_after_its_end(transport):
     assert transport.sent == [b"\x5e\0\0\0\x07", b"\x61\0\0\0\x07", b"\x5e\0\0\0\x08"]
 
 
-def test_a_number_is_used_again(transport):
+async def test_a_number_is_used_again(transport):
     """The server gives the number of a closed channel to the next one, which is open of course."""
     transport._send_message(message(cMSG_CHANNEL_CLOSE, 7))
     channel = paramiko.Channel(3)
@@ -62,7 +62,7 @@ def test_a_number_is_used_again(transport):
     assert transport.sent == [b"\x61\0\0\0\x07", b"\x5e\0\0\0\x07"]
 
 
-def test_no_old_algorithm_is_offered(transport):
+async def test_no_old_algorithm_is_offered(transport):
     """Neither CBC nor 3DES nor MD5 nor SHA-1 may be negotiated, and the fastest comes first."""
     offered = " ".join((*transport.preferred_ciphers, *transport.preferred_macs, *transport.preferred_keys))
     assert transport.preferred_ciphers[0] == "aes128-gcm@openssh.com"
