@@ -17,7 +17,7 @@ __all__ = ["HEADER", "PIECE", "Decoder", "Frame", "FrameError", "Kind", "encode"
 HEADER = struct.Struct("!BIQI")
 PIECE = (64 << 10) - HEADER.size
 """The largest payload, and so the most that one stream sends before the next has its turn; its frame fills whole TLS records."""
-_BUFFER = 384 << 10
+_BUFFER, _LEAST = 512 << 10, 128 << 10
 
 
 class Kind(enum.IntEnum):
@@ -67,7 +67,7 @@ class Decoder:
 
     def __init__(self) -> None:
         self._buffer = memoryview(bytearray(_BUFFER))
-        self._filled = 0
+        self._start = self._end = 0  # of what is not a whole frame yet
 
     def feed(self, data: bytes) -> list[Frame]:
         """Return the frames that `data` completes.
@@ -87,18 +87,22 @@ class Decoder:
 
     def room(self) -> memoryview:
         """Where the next bytes may be put without a copy in between; there is always some."""
-        return self._buffer[self._filled :]
+        if self._start and len(self._buffer) - self._end < _LEAST:
+            rest = bytes(self._buffer[self._start : self._end])
+            self._buffer[: len(rest)] = rest
+            self._start, self._end = 0, len(rest)
+        return self._buffer[self._end :]
 
     def came(self, size: int) -> list[Frame]:
         """Return the frames that `size` bytes in `room` complete, as `feed` does."""
-        view = self._buffer[: self._filled + size]
-        frames, start = [], 0
-        while (frame := _frame_at(view, start)) is not None:
+        self._end += size
+        view = self._buffer[: self._end]
+        frames = []
+        while (frame := _frame_at(view, self._start)) is not None:
             frames.append(frame)
-            start += HEADER.size + len(frame.payload)
-        self._filled = len(view) - start
-        if start:
-            self._buffer[: self._filled] = bytes(view[start:])
+            self._start += HEADER.size + len(frame.payload)
+        if self._start == self._end:
+            self._start = self._end = 0
         return frames
 
 

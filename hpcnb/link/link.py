@@ -179,7 +179,12 @@ class Link:
         self._session = session
         self._known = False
         self._core = Core(
-            initiator=self._initiator, wake=self._wake, opened=self._opened, pong=self._pong, bye=self._farewell
+            initiator=self._initiator,
+            wake=self._wake,
+            flush=self._flush,
+            opened=self._opened,
+            pong=self._pong,
+            bye=self._farewell,
         )
 
     def _restart(self, session: bytes, reason: str, *, told: bool = False) -> None:
@@ -231,6 +236,9 @@ class Link:
     def _wake(self) -> None:
         if self._pipe is not None:
             self._pipe.wake()
+
+    def _flush(self) -> bool:
+        return self._pipe is not None and self._pipe.push()
 
     def _pong(self, stamp: int) -> None:
         self.rtt = asyncio.get_running_loop().time() - stamp / 1e6

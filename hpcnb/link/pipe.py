@@ -81,7 +81,7 @@ class Pipe(asyncio.BufferedProtocol):
         self._heard = self._loop.time()
         self._stopped = False
         self._full = False  # the connection takes no more at the moment
-        self._woken = False
+        self._woken = self._pushing = False
         self._ended = asyncio.Event()
         writer.transport.set_protocol(self)
         _shorten_queue(writer)
@@ -90,9 +90,9 @@ class Pipe(asyncio.BufferedProtocol):
 
     def wake(self) -> None:
         """Note that the core has something to send; it is sent when the caller is done."""
-        if not self._woken:
+        if not (self._woken or self._pushing):
             self._woken = True
-            self._loop.call_soon(self._push)
+            self._loop.call_soon(self.push)
 
     def stop(self) -> None:
         """Carry nothing more from this very moment on."""
@@ -138,14 +138,23 @@ class Pipe(asyncio.BufferedProtocol):
 
     def resume_writing(self) -> None:
         self._full = False
-        self._push()
+        self.push()
 
     # What goes on meanwhile.
 
-    def _push(self) -> None:
-        self._woken = False
-        while not (self._full or self._stopped) and (frames := self._core.take()):
-            self._writer.write(b"".join(frames))
+    def push(self) -> bool:
+        """Send what the core has, as far as the connection takes it; return whether that was anything."""
+        self._woken, sent = False, False
+        if self._pushing:  # the core says more while it is asked
+            return False
+        self._pushing = True
+        try:
+            while not (self._full or self._stopped) and (frames := self._core.take()):
+                self._writer.write(b"".join(frames))
+                sent = True
+        finally:
+            self._pushing = False
+        return sent
 
     async def _begin(self, reader: asyncio.StreamReader) -> None:
         held, ended = await left_over(reader)

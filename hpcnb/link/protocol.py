@@ -23,7 +23,7 @@ FIRST = 128 << 10
 """The credit of a stream that nobody has read from yet."""
 QUEUE = 128 << 10
 STREAMS = LINK // FIRST
-ACK_EVERY = 256 << 10
+ACK_EVERY = 1 << 20
 """Received bytes, headers included, that are acknowledged even if there is nothing else to send."""
 BATCH = 128 << 10
 """What is handed to the pipe at once: what a small write may have to wait for."""
@@ -74,7 +74,9 @@ class Core:
     initiator : bool
         Whether this end opens the streams.
     wake : callable
-        Called when `take` has something new to give.
+        Called when `take` has something new to give, soon enough if that is when the loop turns.
+    flush : callable
+        Called when what `take` has to give should be taken at once; returns whether anything was.
     opened : callable
         Called with the `Flow` that the other end has opened.
     pong : callable
@@ -88,12 +90,13 @@ class Core:
         *,
         initiator: bool,
         wake: Callable[[], None] = _ignore,
+        flush: Callable[[], bool] = bool,
         opened: Callable[[Flow], None] = _ignore,
         pong: Callable[[int], None] = _ignore,
         bye: Callable[[str], None] = _ignore,
     ) -> None:
         self._initiator = initiator
-        self._wake, self._opened, self._pong, self._bye = wake, opened, pong, bye
+        self._wake, self.flush, self._opened, self._pong, self._bye = wake, flush, opened, pong, bye
         self._flows: dict[int, Flow] = {}
         self._last_id = 0
         self._over: str | None = None

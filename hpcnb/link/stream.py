@@ -102,6 +102,7 @@ class _Joint(asyncio.Protocol):
         self._rest = memoryview(b"")  # came from the connection and has no room in the stream yet
         self._ending = self._ended = False  # the connection said its last; and the stream was told
         self._full = False  # the connection takes no more at the moment
+        self._moving = False  # `_move` is at it
         self._finished = False  # the stream has ended, and the connection was told
         flow.changed = self._move
         self._connection.set_protocol(self)
@@ -127,14 +128,17 @@ class _Joint(asyncio.Protocol):
         self._move()
 
     def _move(self) -> None:
-        if self.over.done():
+        if self.over.done() or self._moving:
             return
+        self._moving = True
         try:
             self._receive()
             self._send()
         except OSError as error:
             self.over.set_exception(error)
             return
+        finally:
+            self._moving = False
         if self._ended and self._finished:
             self.over.set_result(None)
 
@@ -147,8 +151,11 @@ class _Joint(asyncio.Protocol):
                 self._connection.write_eof()
 
     def _send(self) -> None:
-        while self._rest and (size := self._core.write(self._flow, self._rest)):
+        while self._rest:
+            size = self._core.write(self._flow, self._rest)
             self._rest = self._rest[size:]
+            if not size and not self._core.flush():
+                break
         if self._rest:
             self._connection.pause_reading()
             return

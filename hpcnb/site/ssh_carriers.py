@@ -35,6 +35,7 @@ class Carriers:
     def __init__(self, ssh: Transport) -> None:
         self._ssh = ssh
         self._carriers: dict[int, ChannelTransport] = {}  # by the numbers of their channels
+        self._fed: set[ChannelTransport] = set()  # to be told
 
     def add(self, number: int, carrier: ChannelTransport) -> None:
         """Give `carrier` what comes over a channel that is about to be opened."""
@@ -64,12 +65,17 @@ class Carriers:
             return
         if kind == MSG_CHANNEL_DATA:
             carrier.came(rest[8 : 8 + int.from_bytes(rest[4:8], "big")])
+            self._fed.add(carrier)
         elif kind == MSG_CHANNEL_WINDOW_ADJUST:
             self._widen(carrier, int.from_bytes(rest[4:8], "big"))
         elif kind == MSG_CHANNEL_EOF:
             carrier.came_eof()
         else:
             carrier.lose()
+
+    def settle(self) -> None:
+        while self._fed:
+            self._fed.pop().settle()
 
     def _widen(self, carrier: ChannelTransport, size: int) -> None:
         channel = self._ssh._channels.get(carrier.number)  # type: ignore[attr-defined]  # noqa: SLF001 (as its run does)

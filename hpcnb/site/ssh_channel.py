@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections import deque
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, cast
 
 import paramiko
@@ -37,6 +38,7 @@ class ChannelTransport(asyncio.Transport):
         self._protocol: asyncio.BaseProtocol | None = None
         self._reading = True
         self._came: deque[bytes] = deque()  # while nobody wants it
+        self._gathered = 0  # bytes in the protocol's buffer, of which it does not know yet
         self._ended = self._told = False  # the other end; and the protocol knows
         self._gone = False  # the channel is closed
         self._backlog: deque[memoryview] = deque()
@@ -186,6 +188,7 @@ class ChannelTransport(asyncio.Transport):
             return  # `begin` comes back to it
         while self._came and self._reading and not self.is_closing():
             self._feed(memoryview(self._came.popleft()))
+            self.settle()
         if self._came or not self._reading or self._lost:
             return
         if self._ended and not self._told:
@@ -198,21 +201,35 @@ class ChannelTransport(asyncio.Transport):
     def _feed(self, data: memoryview) -> None:
         if self.is_closing():
             return
-        size = len(data)
+        if not isinstance(self._protocol, asyncio.BufferedProtocol):
+            self._tell(cast("asyncio.Protocol", self._protocol).data_received, bytes(data))
+            self._credit(len(data))
+            return
+        while data:
+            room = memoryview(self._protocol.get_buffer(-1))
+            part = data[: len(room) - self._gathered]
+            room[self._gathered : self._gathered + len(part)] = part
+            self._gathered += len(part)
+            data = data[len(part) :]
+            if data:
+                self.settle()
+
+    def settle(self) -> None:
+        """Tell the protocol what was put into its buffer."""
+        if size := self._gathered:
+            self._gathered = 0
+            self._tell(cast("asyncio.BufferedProtocol", self._protocol).buffer_updated, size)
+            self._credit(size)
+
+    def _tell(self, what: Callable[[Any], None], argument: Any) -> None:
         try:
-            if isinstance(self._protocol, asyncio.BufferedProtocol):
-                while data:
-                    room = memoryview(self._protocol.get_buffer(len(data)))
-                    part = data[: len(room)]
-                    room[: len(part)] = part
-                    self._protocol.buffer_updated(len(part))
-                    data = data[len(part) :]
-            else:
-                cast("asyncio.Protocol", self._protocol).data_received(bytes(data))
+            what(argument)
         except Exception as error:
             told = {"message": "a protocol failed", "exception": error, "transport": self, "protocol": self._protocol}
             self._loop.call_exception_handler(told)
             self._force_close(error)
+
+    def _credit(self, size: int) -> None:
         if self.channel is not None:
             self._carriers.give_credit(self.channel, size)
 

@@ -36,6 +36,9 @@ class Router(Protocol):
     def divert(self, kind: int, rest: memoryview) -> None:
         """Take such a message, in the loop; `rest` is valid until this returns."""
 
+    def settle(self) -> None:
+        """All that came together was taken."""
+
 
 class Listener(Packetizer):
     """Reads in the loop when the cipher is one whose packets show their length (AES-GCM), else in paramiko's thread.
@@ -93,7 +96,7 @@ class Listener(Packetizer):
             rest = memoryview(message.asbytes())
             if not self.router.diverts(kind, rest):
                 return kind, message
-            self.in_loop(self.router.divert, kind, rest)
+            self.in_loop(self._hand_over, kind, rest)
             if kind in _FOR_BOTH:
                 return kind, message
 
@@ -180,11 +183,16 @@ class Listener(Packetizer):
                 self._looping = False
                 self.wire.unlisten()
             self._inbox.put((kind, self._for_thread(rest)))
+        self.router.settle()
         if self._looping and self._inbox.qsize() > _MANY:
             self.wire.unlisten()
             self._paused = True
             if self._inbox.empty():
                 self._listen()
+
+    def _hand_over(self, kind: int, rest: memoryview) -> None:
+        self.router.divert(kind, rest)
+        self.router.settle()
 
     def _divert(self, kind: int, rest: memoryview) -> bool:
         if not self.router.diverts(kind, rest):

@@ -238,6 +238,7 @@ class Transport(paramiko.Transport):
             self._opening.carrier = None
         if carrier is not None:
             carrier.channel = channel
+            channel.in_window_threshold = channel.in_window_size // 4  # less often than paramiko's tenth
         return channel
 
     def _check_refused(self, channel: paramiko.Channel) -> None:

@@ -171,6 +171,7 @@ def test_no_credit(ends):
 
 def test_unacknowledged_is_bounded(ends, monkeypatch):
     """While nothing is acknowledged no more than a link's share is sent; an acknowledgement sets it going again."""
+    monkeypatch.setattr(protocol, "ACK_EVERY", 100_000)
     monkeypatch.setattr(protocol, "LINK", 300_000)
     flows = [ends.open() for _ in range(5)]
     for flow in flows:
