@@ -203,7 +203,7 @@ c.Spawner.args = ["--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpda
 @contextlib.contextmanager
 def running_hub():
     """A hub; nothing of it is left afterwards."""
-    folder = Path(tempfile.mkdtemp(prefix="hpcnb-", dir="/tmp"))
+    folder = Path(tempfile.mkdtemp(prefix="hub-", dir="/tmp"))
     try:
         with Hub(folder) as hub:
             yield hub

@@ -42,7 +42,7 @@ pytestmark = [
 @pytest.fixture
 def visit(debian):
     """Run something as the visitor, in a clone of his own; nothing of his is left running."""
-    folder = Path(tempfile.mkdtemp(prefix="hpcnb-", dir="/tmp"))
+    folder = Path(tempfile.mkdtemp(prefix="binder-", dir="/tmp"))
     home, passwd = folder / "home", folder / "passwd"
     home.mkdir()
     passwd.write_text(Path("/etc/passwd").read_text() + f"visitor:x:{VISITOR}:{VISITOR}::{home}:/bin/bash\n")
