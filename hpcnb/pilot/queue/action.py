@@ -22,7 +22,8 @@ FILE, VALUES = "HPCNB_ACTIONS", "HPCNB_VALUES"
 class Action:
     """What a queue's function returns when it has more to say than its result.
 
-    All of it is entered together with the end of its task, once: an attempt that fails or dies adds nothing.
+    All of it is entered together with the end of its task, once: an attempt that fails or dies adds nothing. A task that succeeded
+    and is carried out again (`Queue.rerun`) adds again, but for what is ``unique=True``.
 
     Parameters
     ----------
