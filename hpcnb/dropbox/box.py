@@ -9,6 +9,7 @@ complete, on their way to where they are seen, so that a runner that is killed a
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import stat
 import time
@@ -27,6 +28,7 @@ SETTLED = 1.0
 UNFIT = 5.0
 """Seconds for which one has to be that makes no sense, since it may only be half written."""
 
+LONGEST_NAME = 255
 _SUBMITTED, _FINISHED = ".submitted", ".finished"
 _REPLACES = {"submitted": _SUBMITTED, "refused": _FINISHED}
 
@@ -98,9 +100,9 @@ class Box:
     # -- what is there -------------------------------------------------------------------------------------------------
 
     def jobs(self) -> list[str]:
-        """The jobs that are there and not submitted, in no order, those that may still be written among them."""
-        names = [entry.name for entry in os.scandir(self.folder) if entry.name.endswith(".job") and _is_file(entry)]
-        names = [name for name in names if not name.startswith(".")]
+        """The jobs that are there and not submitted, in order, those that may still be written among them."""
+        entries = (entry for entry in os.scandir(self.folder) if entry.name.endswith(".job") and _is_file(entry))
+        names = sorted(entry.name for entry in entries if not entry.name.startswith("."))
         self._seen = {name: self._seen[name] for name in names if name in self._seen}
         return names
 
@@ -125,7 +127,9 @@ class Box:
         return f"{found.st_ino}-{found.st_ctime_ns // 10**9}.{found.st_ctime_ns % 10**9:09}"
 
     def read(self, name: str) -> bytes:
-        """A job's file; raises `Refused`."""
+        """A job's file; raises `Refused`, and `OSError` for one to which there is no answer."""
+        if len(os.fsencode(name + _SUBMITTED)) > LONGEST_NAME:
+            raise OSError(errno.ENAMETOOLONG, f"the name leaves no room for {_SUBMITTED}", name)
         try:
             with open(self.folder / name, "rb") as file:
                 return file.read(LONGEST + 1)
@@ -163,19 +167,18 @@ class Box:
         (self.folder / f"{name}{_SUBMITTED}").unlink(missing_ok=True)
         self._show("ended", name, _FINISHED)
 
-    def recover(self, tidy: Callable[[dict[str, Any]], None]) -> list[str]:
-        """Go on with what a runner before us could not finish; returns which jobs are finished by that."""
-        finished = []
-        for kind, suffix in _REPLACES.items():
-            for name in self._names(kind):
-                if (self.folder / name).exists():
-                    (self._aside / kind / name).unlink()  # it is done once more, and leads to the same
-                else:
-                    self._show(kind, name, suffix)
-        for name in self._names("ended"):
-            self._end(name, mapping((self._aside / "ended" / name).read_bytes()), tidy)
-            finished.append(name)
-        return finished
+    def interrupted(self) -> list[tuple[str, str]]:
+        """The jobs that a runner before us could not finish with, each with the kind of its file."""
+        return [(name, kind) for kind in (*_REPLACES, "ended") for name in self._names(kind)]
+
+    def recover(self, name: str, kind: str, tidy: Callable[[dict[str, Any]], None]) -> None:
+        """Go on with one of them."""
+        if kind == "ended":
+            self._end(name, mapping((self._aside / kind / name).read_bytes()), tidy)
+        elif (self.folder / name).exists():
+            (self._aside / kind / name).unlink()  # it is done once more, and leads to the same
+        else:
+            self._show(kind, name, _REPLACES[kind])
 
     def _names(self, kind: str) -> list[str]:
         """What is on its way; what was never completed is removed."""

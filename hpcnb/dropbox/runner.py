@@ -43,21 +43,35 @@ class Submitter:
         self._workspaces = workspaces
         self._keep = keep
         self._say = say
+        self._troubles: dict[tuple[str, str], str] = {}
 
     def round(self) -> int:
         """Do all that can be done now; returns how many jobs are not finished."""
         self._box.confirm()
-        for name in self._box.recover(self._tidy):
-            self._tell(name, "finished")
+        for name, kind in self._box.interrupted():
+            self._see_to(name, self._box.recover, kind, self._tidy)
         for name in self._box.jobs():
             if self._box.settled(name):
-                self._submit(name)
+                self._see_to(name, self._submit)
         submitted = {name: job for name, job in self._box.submitted().items() if self._is_ours(job)}
         finished = self._workspaces.finished(job["hpc"]["workspace"] for job in submitted.values())
+        collected = 0
         for name, job in submitted.items():
             if job["hpc"]["workspace"] in finished:
-                self._collect(name, job)
-        return len(submitted) - len(finished) + len(self._box.jobs())
+                collected += self._see_to(name, self._collect, job)
+        return len(submitted) - collected + len(self._box.jobs())
+
+    def _see_to(self, name: str, work: Callable[..., None], *arguments: Any) -> bool:
+        """Do something about one job; whether that could be done. What is wrong with one is told, and holds up no other."""
+        try:
+            work(name, *arguments)
+        except (OSError, QueueError, Refused) as exc:
+            if self._troubles.get((name, work.__name__)) != str(exc):
+                self._tell(name, str(exc))
+            self._troubles[name, work.__name__] = str(exc)
+            return False
+        self._troubles.pop((name, work.__name__), None)
+        return True
 
     def _submit(self, name: str) -> None:
         workspace, content = "", {}
@@ -108,7 +122,10 @@ class Submitter:
 
     def _collect(self, name: str, job: dict[str, Any]) -> None:
         result = self._workspaces.result(job["hpc"]["workspace"])
-        error = "" if result["rc"] else self._saved(job)
+        if result["rc"] is None:
+            error = "the job has left no return code: its workspace has gone, or what was in it"
+        else:
+            error = "" if result["rc"] else self._saved(job)
         self._box.end(name, {**job, "job": ending(error, result)}, self._tidy)
         self._tell(name, f"finished: {error or result['rc']}")
 

@@ -88,8 +88,10 @@ def _put(path: Path, *, name: str, offset: int, data: str, mode: int | None) -> 
 
 
 def _finished(_root: Path, lines: Iterable[str]) -> list[bool]:
-    """Of each workspace whether it is finished."""
-    return [_ended(Path(json.loads(line))) is not None for line in lines]
+    """Of each workspace whether it is finished, or gone, as what lies on scratch may be."""
+    paths = [Path(json.loads(line)) for line in lines]
+    there = {folder: {path.name for path in folder.iterdir()} for folder in {path.parent for path in paths}}
+    return [path.name not in there[path.parent] or _ended(path) is not None for path in paths]
 
 
 def _ended(path: Path) -> list[str] | None:
@@ -191,6 +193,8 @@ def _carry_out(root: Path, _lines: Iterable[str], *, workspaces: str, queue: str
 
 def _ready(folder: Path) -> Iterator[Path]:
     """The workspaces that are to be carried out."""
+    if not folder.is_dir():
+        return
     for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
         path = Path(entry.path)
         with contextlib.suppress(FileNotFoundError, PermissionError):

@@ -6,6 +6,7 @@ import contextlib
 import errno
 import os
 import re
+import shutil
 import socket
 import stat
 import subprocess
@@ -373,6 +374,46 @@ def test_who_may_write(yard, tmp_path):
         _ = Workspaces("", "here").path
     with pytest.raises(hpc.QueueError, match="cannot write .*File exists"):
         Box.at(tmp_path / "templates" / "copy.template")
+
+
+def test_what_holds_up_no_other(yard, monkeypatch):
+    """A job to which there is no answer, or whose file cannot be removed, is told of once, and holds up no other job."""
+    long = yard.job("x" * 245)
+    stuck = yard.job("stuck")
+    unlink = Path.unlink
+
+    def refused(path, **more):
+        if path == stuck:
+            raise PermissionError(errno.EPERM, "Operation not permitted", str(path))
+        unlink(path, **more)
+
+    monkeypatch.setattr(Path, "unlink", refused)
+    yard.job("good")
+    until(
+        lambda: yard.submitter.round() and run_workspaces(yard.workspaces) == 0 and "good.job.finished" in yard.files()
+    )
+    for _ in range(3):
+        yard.submitter.round()
+    assert yard.files() == ["good.job.finished", "stuck.job", long.name]
+    assert sum("leaves no room for .submitted" in line for line in yard.said) == 1
+    assert sum("Operation not permitted" in line for line in yard.said) == 1
+    monkeypatch.undo()
+    long.unlink()
+    monkeypatch.setattr(boxes, "SETTLED", 0.02)
+    yard.rounds()
+    assert outcome(yard.box, "stuck")["status"] == "ok"
+
+
+def test_a_workspace_that_has_gone(yard):
+    """A job whose workspace was purged is finished with an error, so that nobody waits for ever."""
+    path = yard.job("a")
+    until(lambda: yard.submitter.round() and not path.exists(), every=0.02)
+    (workspace,) = yard.workspaces.iterdir()
+    shutil.rmtree(workspace)
+    assert yard.submitter.round() == 0
+    found = outcome(yard.box, "a")
+    assert (found["status"], found["rc"]) == ("error", None)
+    assert "its workspace has gone" in found["message"]
 
 
 # -- other programs -------------------------------------------------------------------------------------------------------

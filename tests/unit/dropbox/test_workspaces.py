@@ -78,7 +78,7 @@ def test_each_is_carried_out_once(spaces, filled):
     q.do()
     code, *times = (there.Path(path) / "finished.out").read_text().splitlines()
     assert (code, len(times)) == ("0", 2)
-    assert spaces.finished([path, "/no/such/place"]) == {path}
+    assert spaces.finished([path, str(late.parent), f"{spaces.path}/gone"]) == {path, f"{spaces.path}/gone"}
     result = spaces.result(path)
     assert (result["rc"], result["stdout"], result["stderr"]) == (0, "said\n", "oops\n")
     assert carry_out(spaces) == (0, {"Pending": 0, "Running": 0, "Killed": 0})
