@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +79,7 @@ def run(
     """See to the jobs in DIRECTORY (~/.hpcnb/dropbox): fill workspaces, have one batch job carry them out, bring back outputs.
 
     It can be killed at any moment, and started again; of several for one directory one works, and the others wait to take its place.
+    Whoever can write to DIRECTORY has files read and written as you.
 
     \b
     Examples:
@@ -124,5 +127,18 @@ def _run(box: Box | None, submitter: Submitter | None, queue: str, there: Worksp
     period, until_idle, workers = (options.pop(name, None) for name in ("period", "until_idle", "workers"))
     wishes = {word: value for word, value in options.items() if value is not None} | {"workers_per_node": workers}
     drainer = Drainer(there, queue, wishes) if queue else None
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # both are an end in order
-    Runner(box, submitter, drainer, click.echo).run(period, until_idle=until_idle)
+    with _interruptible():
+        Runner(box, submitter, drainer, click.echo).run(period, until_idle=until_idle)
+
+
+@contextlib.contextmanager
+def _interruptible() -> Iterator[None]:
+    """Have SIGTERM be an end in order, as Ctrl-C is; only meanwhile, since this may be a notebook's kernel."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -66,6 +66,7 @@ class Submitter:
         try:
             work(name, *arguments)
         except (OSError, QueueError, Refused) as exc:
+            self._box.confirm()  # else it is the one who owns the directory now that takes things away
             if self._troubles.get((name, work.__name__)) != str(exc):
                 self._tell(name, str(exc))
             self._troubles[name, work.__name__] = str(exc)

@@ -16,6 +16,7 @@ from hpcnb import config, handle
 from hpcnb.dropbox.job import Refused
 from hpcnb.dropbox.written import whole
 from hpcnb.errors import QueueError
+from hpcnb.pilot.queue.place import checked_name
 from hpcnb.pilot.workspaces import PIECE, opened
 from hpcnb.queue.desk import Desk, desk_of
 from hpcnb.queue.queue import Queue
@@ -39,6 +40,8 @@ class Workspaces:
 
     Attributes
     ----------
+    site : str
+        Its name.
     settings : dict
         What the site's entry says, for templates.
     """
@@ -47,6 +50,7 @@ class Workspaces:
         entry = config.load().site(site)
         of_its_own = {name: str(value) for name, value in entry if isinstance(value, str | int) and value != ""}
         self.settings = {**of_its_own, **entry.settings}
+        self.site = entry.name
         self._desk: Desk = desk_of(site)
         self._folder = folder
         self._path = ""
@@ -121,8 +125,8 @@ class Workspaces:
 
     def drained(self, token: str) -> bool:
         """Whether the job with a token, or one that came after it, waits or runs."""
-        spec = handle.spec_for(self._desk.site).to_json()
-        asked = handle.agent().call("alive", site=self._desk.site, spec=spec, token=token)
+        spec = handle.spec_for(self.site).to_json()
+        asked = handle.agent().call("alive", site=self.site, spec=spec, token=token)
         return bool(handle.run(asked))
 
     def drain(self, queue: str, wishes: Mapping[str, Any]) -> str:
@@ -139,11 +143,19 @@ class Drainer:
     queue : str
     wishes : mapping
         What the batch system is asked for.
+
+    Raises
+    ------
+    HPCError
+        The queue's name, or a wish, cannot be.
     """
 
     def __init__(self, workspaces: Workspaces, queue: str, wishes: Mapping[str, Any]) -> None:
         self._workspaces = workspaces
-        self._queue = queue
+        self._queue = checked_name(queue)
+        handle.spec_for(
+            workspaces.site, **wishes
+        )  # what is wrong with these is said now, and not when the first job comes
         self._wishes = wishes
         self._pause, self._asked = _SOONEST, 0.0
         self._gone: float | None = None

@@ -33,7 +33,7 @@ def submit_and_wait(
 ) -> dict[str, Any]:
     """Leave a job in a drop box, wait until it is finished, and return what its file says then.
 
-    A program that waits can be interrupted: the job goes on, and its ``.job.finished`` is there all the same.
+    A program that waits can be interrupted: the job goes on. Its ``.job.finished`` stays where it is, in any case.
 
     Parameters
     ----------
@@ -99,10 +99,10 @@ def _left(folder: Path, job: dict[str, Any]) -> Path:
 
 
 def _awaited(path: Path, period: float) -> dict[str, Any]:
-    finished, pause = Path(f"{path}.finished"), min(_SOON, period)
+    finished, pause = Path(f"{path}.finished"), _SOON
     while (found := _read(path, finished)) is None:
         time.sleep(pause)  # there is nothing else to wait for: the directory may be on another machine's disk
-        pause = min(pause * 1.5, period)
+        pause = min(pause * 1.5, max(period, _SOON))
     return found
 
 

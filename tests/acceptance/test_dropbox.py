@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import collections
-import signal
 import subprocess
 import sys
 import threading
@@ -57,9 +56,7 @@ def test_one_pilot_drains_all(home, capsys):
     jobs(home, box, 6)
     leave(box, "bad", {"script": "copy"})
     words = ["run", str(box), "--templates", str(home.folder / "templates"), "--period", "0.1", "--until-idle"]
-    before = signal.getsignal(signal.SIGTERM)
     commands.main(["dropbox", *words, "--queue", "one", "--workers", "2"], standalone_mode=False)
-    signal.signal(signal.SIGTERM, before)
     assert [outcome(box, f"j{number}")["status"] for number in range(6)] == ["ok"] * 6
     assert [(box / f"j{number}.out").read_text() for number in range(6)] == [str(number) for number in range(6)]
     assert "<<input>> in the template has no value" in outcome(box, "bad")["message"]

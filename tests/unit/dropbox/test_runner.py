@@ -18,6 +18,7 @@ import pytest
 import yaml
 
 import hpcnb as hpc
+from hpcnb.cli import commands
 from hpcnb.dropbox import box as boxes
 from hpcnb.dropbox import waiting, written
 from hpcnb.dropbox.box import Box
@@ -545,3 +546,46 @@ def test_two_runners(yard, monkeypatch):
     with pytest.raises(lease.Fenced):
         yard.submitter.round()
     assert yard.files() == ["a.job.finished"]
+
+
+def test_a_runner_that_was_stopped(yard, monkeypatch):
+    """One that was stopped in the midst of a step, for longer than others wait, changes nothing when it goes on."""
+    monkeypatch.setattr(lease, "LAPSE", 0.3)
+    monkeypatch.setattr(lease, "_dead", lambda owner: False)
+    first, put = yard.ours, Box._put
+    others = []
+
+    def stopped(self, kind, name, content):
+        put(self, kind, name, content)
+        if self is first:
+            self._lease.drop()  # it is silent from here
+            other = Box.at(yard.box)
+            watch = other.watch()
+            until(lambda: other.own(watch), every=0.02)
+            there = Workspaces("", str(yard.workspaces))
+            yard.rounds(Submitter(other, yard.folder / "templates", there, keep=False, say=yard.said.append))
+            others.append(other)
+
+    monkeypatch.setattr(Box, "_put", stopped)
+    yard.job("a")
+    with pytest.raises(lease.Fenced):
+        until(lambda: yard.submitter.round() and False)
+    assert yard.files() == ["a.job.finished"]
+    assert sum("finished: 0" in line for line in yard.said) == 1
+    assert list(yard.workspaces.iterdir()) == []
+    others[0].leave()
+
+
+@pytest.mark.parametrize(
+    ("words", "error", "why"),
+    [
+        (["run", "--walltime", "soon"], hpc.ConfigError, "walltime"),
+        (["drain", "--queue", "../x"], hpc.QueueError, "cannot be a queue's name"),
+        (["run", "--site", "nowhere"], hpc.ConfigError, "there is no site 'nowhere'"),
+        (["submit", "/dev/null/x"], hpc.QueueError, "cannot write /dev/null/x: Not a directory"),
+    ],
+)
+def test_what_is_refused_at_once(home, words, error, why):
+    """What is wrong with a runner's options is an error before it sees to anything."""
+    with pytest.raises(error, match=why):
+        commands.main(["dropbox", *words], standalone_mode=False)
