@@ -107,6 +107,7 @@ c.JupyterHub.load_roles = [
     {{"name": "tests", "services": ["tests"], "scopes": ["admin:users", "admin:servers", "tokens"]}},
 ]
 c.JupyterHub.cleanup_servers = False
+c.JupyterHub.tornado_settings = {{"slow_spawn_timeout": 0}}
 c.JupyterHub.db_url = "sqlite:///{self.folder}/hub.sqlite"
 c.JupyterHub.cookie_secret_file = "{self.folder}/cookie"
 c.Spawner.environment = {{"DASK_ROOT_CONFIG": "{self.folder}/dask"}}
@@ -178,12 +179,12 @@ c.Spawner.args = ["--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpda
 
     # -- servers -------------------------------------------------------------------------------------------------------
 
-    def start(self, *names: str, server: str = "") -> None:
-        """Start a server of each of these users; returns when they answer."""
-        for name in names:
+    def start(self, *wanted: tuple[str, str]) -> None:
+        """Start these servers, each given by its user and its name; returns when they answer."""
+        for name, server in wanted:
             asked = self._admin.post(f"/users/{name}/servers/{server}")
             assert asked.status_code in (201, 202), (asked.text, self.log())
-        until(lambda: all(self._server(name, server).get("ready") for name in names), within=START, every=0.3)
+        until(lambda: all(self._server(name, server).get("ready") for name, server in wanted), within=START, every=0.3)
 
     def stop(self, name: str, server: str = "") -> None:
         """Stop one of a user's servers, as its user or a culler does."""
