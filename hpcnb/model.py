@@ -300,13 +300,36 @@ class NodeLoad(Record):
 
 
 @dataclass(frozen=True, kw_only=True)
+class GroupLoad(Record):
+    """How it stands with a group of calls that goes on.
+
+    Parameters
+    ----------
+    id, label : str
+    waiting, running, done, failed, cancelled : int
+    rate : float
+        Calls that end in a second, of late.
+    """
+
+    id: str
+    label: str = ""
+    waiting: int = 0
+    running: int = 0
+    done: int = 0
+    failed: int = 0
+    cancelled: int = 0
+    rate: float = 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
 class WorkerCounts(Record):
-    """How many workers, cores and tasks a cluster has at one moment, and what its nodes do."""
+    """How many workers, cores and tasks a cluster has at one moment, what its nodes do, and what goes on."""
 
     workers: int = 0
     cores: int = 0
     tasks: dict[str, int] = field(default_factory=dict)
     nodes: tuple[NodeLoad, ...] = ()
+    groups: tuple[GroupLoad, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -20,7 +20,18 @@ from hpcnb.errors import (
     JobTimeout,
     NodeFailed,
 )
-from hpcnb.model import ClusterStatus, Ending, JobState, JobStatus, NodeLoad, Reason, State, WorkerCounts, move
+from hpcnb.model import (
+    ClusterStatus,
+    Ending,
+    GroupLoad,
+    JobState,
+    JobStatus,
+    NodeLoad,
+    Reason,
+    State,
+    WorkerCounts,
+    move,
+)
 
 ERRORS: Mapping[Reason, type[BatchError]] = {
     Reason.TIMEOUT: JobTimeout,
@@ -30,6 +41,8 @@ ERRORS: Mapping[Reason, type[BatchError]] = {
 }
 
 VAGUE = (Reason.COMPLETED, Reason.CANCELLED, Reason.FAILED)
+
+_LOADS: Mapping[str, type[NodeLoad | GroupLoad]] = {"nodes": NodeLoad, "groups": GroupLoad}
 
 LOSSES = 5
 """How many losses of workers and further jobs are remembered."""
@@ -121,9 +134,9 @@ def on_pilot(status: ClusterStatus, event: Mapping[str, Any]) -> ClusterStatus:
     if event["event"] == "load":
         counts = replace(status.counts, workers=event["workers"], cores=event["cores"], tasks=event["tasks"])
         return _on_load(status, counts)
-    if event["event"] == "nodes":
-        nodes = tuple(map(NodeLoad.from_json, event["nodes"]))
-        return replace(status, counts=replace(status.counts, nodes=nodes))
+    if kind := _LOADS.get(what := event["event"]):
+        loads: dict[str, Any] = {what: tuple(map(kind.from_json, event[what]))}
+        return replace(status, counts=replace(status.counts, **loads))
     if event["event"] == "idle":
         return on_notice(status, "idle", _idle(event["left"]))
     if event["event"] == "worker-exit":

@@ -27,7 +27,7 @@ BEAT = 5.0
 """Seconds between two looks at whether anybody still needs the cluster."""
 GRACE = 8.0
 """Seconds that the nodes have to end what they run."""
-CHANGING = ("load", "nodes")
+CHANGING = ("load", "nodes", "groups")
 """Events that come again and again, which the job's log does without."""
 BUSY = ("waiting", "queued", "processing")
 LONGEST_LINE = 16 << 20

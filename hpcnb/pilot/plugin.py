@@ -19,6 +19,8 @@ from hpcnb.pilot.dashboard import serve_pages
 from hpcnb.pilot.early import Early, pass_on
 from hpcnb.pilot.elsewhere import Elsewhere
 from hpcnb.pilot.events import emit
+from hpcnb.pilot.groups import INTERVAL as GROUPS_INTERVAL
+from hpcnb.pilot.groups import Groups
 from hpcnb.pilot.history import History
 from hpcnb.pilot.keeper import Keeper
 from hpcnb.pilot.known import Known
@@ -107,7 +109,7 @@ async def dask_setup(server: Scheduler | Worker) -> None:
     scheduler.add_plugin(Known(scheduler, suspects.history))
     scheduler.add_plugin(Feed(scheduler))
     scheduler.add_plugin(history := History(scheduler))
-    scheduler.add_plugin(Work(scheduler, history))
+    scheduler.add_plugin(work := Work(scheduler, history))
     pass_on(scheduler)
     hear_as_scheduler(scheduler)
     scheduler.add_plugin(Elsewhere(scheduler))
@@ -115,6 +117,7 @@ async def dask_setup(server: Scheduler | Worker) -> None:
     scheduler.add_plugin(Refusals(scheduler))
     scheduler.periodic_callbacks["hpcnb-load"] = PeriodicCallback(plugin.publish, INTERVAL)
     scheduler.periodic_callbacks["hpcnb-nodes"] = PeriodicCallback(Nodes(scheduler).publish, NODES_INTERVAL)
+    scheduler.periodic_callbacks["hpcnb-groups"] = PeriodicCallback(Groups(work).publish, GROUPS_INTERVAL)
     emit("scheduler", address=scheduler.address)
     serve_pages(scheduler)
     if (where := dask.config.get("hpcnb.run", None)) is not None:

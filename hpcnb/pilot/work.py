@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import pickle
 import time
 from collections import OrderedDict
@@ -11,7 +12,7 @@ from typing import Any
 from distributed.diagnostics.plugin import SchedulerPlugin
 from distributed.scheduler import Scheduler, TaskState
 
-from hpcnb.pilot.counts import Counts, to_message
+from hpcnb.pilot.counts import Counts, Summary, to_message
 from hpcnb.pilot.history import History
 from hpcnb.pilot.keeper import SIZE, state_of
 from hpcnb.pilot.tally import TALLY, WORK
@@ -248,6 +249,12 @@ class Work(SchedulerPlugin):
         tasks = self._scheduler.tasks
         return [key for key in keys if key in tasks and state_of(tasks[key]) == "executing"]
 
+    def unfinished(self, most: int) -> list[Summary]:
+        """How it stands with the groups that go on, at most so many, those that came last."""
+        self._enter()
+        going = (counts for counts in reversed(self._groups.values()) if not counts.ended)
+        return [self._summary(counts) for counts in itertools.islice(going, most)]
+
     # -- what they are shown -------------------------------------------------------------------------------------------
 
     def _show_soon(self, group: str) -> None:
@@ -264,12 +271,12 @@ class Work(SchedulerPlugin):
 
     def _show(self, group: str, clients: tuple[str, ...]) -> None:
         counts = self._groups.get(group) or Counts(group, "", time.monotonic(), self._name)
-        told = {
-            "op": SUMMARY,
-            "summary": to_message(counts.summary(self._scheduler.total_nthreads, self._beside(group))),
-        }
+        told = {"op": SUMMARY, "summary": to_message(self._summary(counts))}
         for client in clients:
             self._scheduler.report(told, client=client)
+
+    def _summary(self, counts: Counts) -> Summary:
+        return counts.summary(self._scheduler.total_nthreads, self._beside(counts.id))
 
     def _beside(self, group: str) -> int:
         """Tasks that run without a core."""

@@ -17,6 +17,18 @@ export interface IJob {
   position: number | null;
 }
 
+/** A group of calls that goes on. */
+export interface IGroup {
+  id: string;
+  label: string;
+  waiting: number;
+  running: number;
+  done: number;
+  failed: number;
+  cancelled: number;
+  rate: number;
+}
+
 export interface ICluster {
   id: string;
   spec: { site: string; name: string; resources: { nodes: number; walltime: number } };
@@ -26,7 +38,7 @@ export interface ICluster {
   walltime_left: number | null;
   link: string;
   route: string;
-  counts: { workers: number; cores: number; tasks: { [state: string]: number } };
+  counts: { workers: number; cores: number; tasks: { [state: string]: number }; groups?: IGroup[] };
   error: { [part: string]: string } | null;
   notices: { [topic: string]: string };
   created: number;

@@ -3,8 +3,8 @@
 import React from 'react';
 
 import { Action } from './action';
-import type { ICluster } from './api';
-import { facts, lives, MARKS, nodes, plural, state } from './words';
+import type { ICluster, IGroup } from './api';
+import { facts, lives, MARKS, nodes, plural, progress, state, visible } from './words';
 
 /** What can be done to a cluster; each resolves when it is done, and has told the user if it was refused. */
 export interface IActions {
@@ -33,6 +33,7 @@ export const Card = React.memo(function ({ cluster, now, actions }: { cluster: I
       {facts(cluster).map(fact => (
         <p key={fact}>{fact}</p>
       ))}
+      {lives(cluster) && (cluster.counts.groups ?? []).map(group => <Work key={group.id} group={group} />)}
       {lives(cluster) && cluster.walltime_left !== null && (
         <Walltime left={cluster.walltime_left} whole={resources.walltime} />
       )}
@@ -54,6 +55,25 @@ export const Card = React.memo(function ({ cluster, now, actions }: { cluster: I
     </section>
   );
 });
+
+/** A group of calls that goes on: a bar and its numbers. */
+function Work({ group }: { group: IGroup }): JSX.Element {
+  const parts = [
+    ['Succeeded', group.done],
+    ['Failed', group.failed],
+    ['Killed', group.cancelled],
+    ['Running', group.running],
+    ['Pending', group.waiting]
+  ] as const;
+  return (
+    <div className="hpcnb-work">
+      <b>{visible(group.label, 40)}</b> {progress(group)}
+      <div className="hpcnb-bar">
+        {parts.map(([state, n]) => n > 0 && <span key={state} data-state={state} style={{ flexGrow: n }} />)}
+      </div>
+    </div>
+  );
+}
 
 function Walltime({ left, whole }: { left: number; whole: number }): JSX.Element {
   const minutes = Math.ceil(left / 60);

@@ -33,6 +33,7 @@ export function Form({ model, sites }: { model: Model; sites: ISite[] }): JSX.El
   const move = (to: string) => {
     const { partition, account, ...elsewhere } = wishes; // those are of the site that is left
     setSite(to);
+    look();
     setWishes(elsewhere);
   };
   const start = async () => {

@@ -1,6 +1,6 @@
 /** A cluster in words: pure, from its status and the time. */
 
-import type { ICluster, IQueue, State, TaskState } from './api';
+import type { ICluster, IGroup, IQueue, State, TaskState } from './api';
 
 const TASK_STATES: TaskState[] = ['Succeeded', 'Failed', 'Killed', 'Running', 'Pending', 'Waiting'];
 
@@ -69,3 +69,17 @@ const control = (sign: string): string => String.fromCharCode(0x2400 + sign.char
 /** How many tasks a queue has in each state that is not empty. */
 export const tally = (queue: IQueue): [TaskState, number][] =>
   TASK_STATES.map((name): [TaskState, number] => [name, queue.ntasks[name]]).filter(([, n]) => n > 0);
+
+/** How it stands with a group of calls. */
+export function progress(group: IGroup): string {
+  const { waiting, running, done, failed, cancelled, rate } = group;
+  const total = waiting + running + done + failed + cancelled;
+  const said = (n: number, what: string) => (n ? [`${n.toLocaleString('en')} ${what}`] : []);
+  return [
+    `${done.toLocaleString('en')} of ${total.toLocaleString('en')} done`,
+    ...said(failed, 'failed'),
+    ...said(cancelled, 'cancelled'),
+    ...said(running, 'running'),
+    ...said(rate, 'a second')
+  ].join(', ');
+}

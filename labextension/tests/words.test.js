@@ -3,7 +3,7 @@
 import assert from 'node:assert/strict';
 import test from 'node:test';
 
-import { clock, code, facts, nodes, state, tally, visible } from '../lib/words.js';
+import { clock, code, facts, nodes, progress, state, tally, visible } from '../lib/words.js';
 
 const cluster = (changes = {}) => ({
   id: '0123456789abcdef',
@@ -56,4 +56,10 @@ test('a queue in numbers, and a task of somebody else in one harmless line', () 
   assert.deepEqual(tally({ name: 'q', state: 'Active', ntasks }), [['Succeeded', 7], ['Failed', 1], ['Pending', 3]]);
   assert.equal(visible('a\u001b[31m\nb\u202e'), 'a␛[31m␊b\ufffd');
   assert.equal(visible('x'.repeat(300)).length, 201);
+});
+
+test('work in progress', () => {
+  const group = { id: 'g', label: 'fit', waiting: 900, running: 8, done: 1200, failed: 0, cancelled: 0, rate: 40.5 };
+  assert.equal(progress(group), '1,200 of 2,108 done, 8 running, 40.5 a second');
+  assert.equal(progress({ ...group, running: 0, failed: 2, rate: 0 }), '1,200 of 2,102 done, 2 failed');
 });

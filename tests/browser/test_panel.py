@@ -76,6 +76,8 @@ def test_a_cluster_from_the_form_to_its_end(page, lab, tmp_path):
     page.page.keyboard.type("import hpcnb as hpc, time; slow = hpc.submit(time.sleep, 600)")
     page.page.keyboard.press("Shift+Enter")
     expect(mine).to_contain_text("1 processing")
+    expect(mine.locator(".hpcnb-work")).to_contain_text("0 of 1 done, 1 running")
+    page.page.screenshot(path=tmp_path / "work.png")
     assert "paneled on local: ready" in lab.command("status")
 
     with page.page.context.expect_page() as opened:
@@ -159,14 +161,14 @@ def test_the_form_knows_what_the_site_allows(site, page, tmp_path):
     """Partitions and walltimes of a real Slurm to choose from; what is above its limits is said before anything is submitted."""
     panel = page.page.locator(".hpcnb-panel")
     panel.get_by_label("Site", exact=True).select_option("box")
-    partition = panel.get_by_label("Partition")
+    partition = panel.locator("[name=partition]")
     expect(partition.locator("option")).to_have_count(3)
     partition.select_option("debug")
-    panel.get_by_label("Nodes").fill("99")
+    panel.locator("[name=nodes]").fill("99")
     expect(panel.locator(".hpcnb-trouble")).to_contain_text("Partition debug gives one job")
     expect(panel.get_by_role("button", name="Start", exact=True)).to_be_disabled()
     page.page.screenshot(path=tmp_path / "limits.png")
-    panel.get_by_label("Nodes").fill("1")
+    panel.locator("[name=nodes]").fill("1")
     panel.get_by_label("Walltime").fill("10m")
     press(page, "Start", panel)
     mine = card(page, "box")
@@ -224,7 +226,7 @@ def test_many_clusters_and_queues(lab, browser, tmp_path, figure):
     opened = []
     page = browser.new_page()
     # So many real clusters this machine cannot have.
-    page.route_web_socket(re.compile("hpcnb/api/news"), opened.append)
+    page.route_web_socket(re.compile("hpcnb/api/news"), lambda socket: opened.append(socket))  # noqa: PLW0108 - Playwright asks it for its arguments
     page.goto(f"{lab.url}lab?token={lab.token}")
     page.get_by_title("HPC clusters").first.click()
     expect(page.locator(".hpcnb-trouble")).to_be_visible()

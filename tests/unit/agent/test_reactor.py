@@ -14,6 +14,7 @@ from hpcnb.model import (
     ClusterSpec,
     ClusterStatus,
     Ending,
+    GroupLoad,
     JobState,
     JobStatus,
     NodeLoad,
@@ -182,6 +183,14 @@ def test_what_the_nodes_do():
     after = reactor.on_pilot(status(State.READY), {"event": "nodes", "nodes": [said]})
     after = reactor.on_pilot(after, LOAD)
     assert (after.counts.nodes, after.counts.workers) == ((NodeLoad(**said),), 2)
+
+
+def test_what_goes_on():
+    """So are the groups of calls that go on, until none does."""
+    said = {"id": "g", "label": "fit", "waiting": 5, "running": 2, "done": 3, "failed": 1, "cancelled": 0, "rate": 0.5}
+    after = reactor.on_pilot(status(State.READY), {"event": "groups", "groups": [said]})
+    assert after.counts.groups == (GroupLoad(**said),)
+    assert reactor.on_pilot(after, {"event": "groups", "groups": []}).counts.groups == ()
 
 
 def test_a_further_job_that_is_lost_is_told():
