@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 _KINDS = (MSG_CHANNEL_WINDOW_ADJUST, MSG_CHANNEL_DATA, MSG_CHANNEL_EOF, MSG_CHANNEL_CLOSE)
 _HEADER = 64
 """What a packet holds beside a channel's data, as paramiko counts."""
+_LARGEST = (1 << 15) - _HEADER
+"""The most of a channel's data that is sent in one packet, whatever the server would take."""
 
 
 class Carriers:
@@ -100,7 +102,7 @@ class Carriers:
             with channel.lock:
                 if channel.closed or channel.eof_sent or not ssh.is_active():
                     raise EOFError
-                size = min(len(data), channel.out_window_size, channel.out_max_packet_size - _HEADER)
+                size = min(len(data), channel.out_window_size, channel.out_max_packet_size - _HEADER, _LARGEST)
                 channel.out_window_size -= size
             if size:
                 ssh.packetizer.send_data(channel.remote_chanid, data[:size])
