@@ -23,7 +23,7 @@ __all__ = ["Launch", "Pause", "Queue", "Queues", "Retry", "Tasks"]
 MOST_JOBS = 1000
 PAGE = 1000
 STATES = ("Waiting", "Pending", "Running", "Succeeded", "Failed", "Killed")
-GIVEN = {"name", "directory", "site", "func", "script", "pack", "count"}
+GIVEN = {"name", "directory", "site", "func", "script", "pack", "count", "queued", "core_hours"}
 """What is no wish."""
 
 T = TypeVar("T")
@@ -136,9 +136,5 @@ class Launch(_Handler):
             raise self.refuse("script", script, "a string")
         if not isinstance(wishes, dict) or not GIVEN.isdisjoint(wishes) or not isinstance(wishes.get("nodes", 1), int):
             raise self.refuse("wishes", wishes, "an object with what a job may be asked for")
-
-        def launch(found: queue.Queue) -> list[str]:
-            found.status()  # 404 before anything else
-            return found.launch(jobs, pack=pack, script=script, **wishes)
-
-        self.reply({"jobs": await self.on_queue(name, launch)}, 201)
+        launched = await self.on_queue(name, lambda found: found.launch(jobs, pack=pack, script=script, **wishes))
+        self.reply({"jobs": list(launched)}, 201)

@@ -140,6 +140,7 @@ interface IWish {
 function Wish({ name, number, hint, limits, wishes, change }: IWish): JSX.Element {
   const value = wishes[name] ?? '';
   const partition = limits && target(limits, wishes['partition'] ?? '');
+  const usual = limits && target(limits, '');
   const choices: { [key: string]: [string, string][] } = {
     partition: (limits?.partitions ?? []).map(one => [one.name, `${one.name} (${allows(one)})`]),
     account: (limits?.accounts ?? []).map(one => [one, one])
@@ -147,14 +148,17 @@ function Wish({ name, number, hint, limits, wishes, change }: IWish): JSX.Elemen
   const given = choices[name];
   if (given?.length) {
     return (
-      <select className="jp-mod-styled" name={name} value={value} onChange={event => change(event.target.value)}>
-        <option value="">{name === 'partition' && partition && !value ? `${partition.name} (${allows(partition)})` : hint}</option>
-        {given.map(([choice, text]) => (
-          <option key={choice} value={choice}>
-            {text}
-          </option>
-        ))}
-      </select>
+      <>
+        <select className="jp-mod-styled" name={name} value={value} onChange={event => change(event.target.value)}>
+          <option value="">{(name === 'partition' && usual?.name) || hint}</option>
+          {given.map(([choice, text]) => (
+            <option key={choice} value={choice}>
+              {text}
+            </option>
+          ))}
+        </select>
+        {name === 'partition' && partition && <small>{allows(partition)}</small>}
+      </>
     );
   }
   const most = name === 'nodes' ? partition?.nodes : undefined;

@@ -1,6 +1,7 @@
 /** What a site allows, in words, and whether a request can be met: pure. The server and the site judge as well. */
 
 import type { ILimits, IPartition } from './api';
+import { plural } from './words.js'; // with its ending, for Node
 
 const SIZES = [86400, 3600, 60, 1] as const;
 const NUMBER = '[0-9]{1,9}(?:\\.[0-9]{1,9})?';
@@ -31,9 +32,9 @@ export function duration(whole: number): string {
 
 /** Its limits, in a few words. */
 export function allows(one: IPartition): string {
-  const cores = one.cores === null ? '' : ` of ${one.cores} core${one.cores === 1 ? '' : 's'}`;
+  const cores = one.cores === null ? '' : ` of ${plural(one.cores, 'core')}`;
   const walltime = one.walltime === null ? '' : `, up to ${duration(one.walltime)}`;
-  return `${one.nodes} node${one.nodes === 1 ? '' : 's'}${cores}${walltime}${one.up ? '' : ', down'}`;
+  return `${plural(one.nodes, 'node')}${cores}${walltime}${one.up ? '' : ', down'}`;
 }
 
 /** The partition that a request goes to, where that is a single one that is known. */
@@ -62,10 +63,10 @@ export function complaint(limits: ILimits, wishes: { [wish: string]: string }): 
     return ''; // a quality of service may lift the limits of a partition
   }
   if (nodes > one.nodes) {
-    return `Partition ${one.name} gives one job ${one.nodes} nodes at most.`;
+    return `Partition ${one.name} gives one job ${plural(one.nodes, 'node')} at most.`;
   }
   if (one.cores !== null && workers > one.cores) {
-    return `The nodes of partition ${one.name} have ${one.cores} cores.`;
+    return `The nodes of partition ${one.name} have ${plural(one.cores, 'core')}.`;
   }
   const walltime = wishes['walltime'] ? seconds(wishes['walltime']) : limits.defaults.walltime;
   if (one.walltime !== null && walltime > one.walltime) {

@@ -52,7 +52,7 @@ interface IProps {
 
 function Clusters({ model, queues, actions }: IProps): JSX.Element {
   const now = useNow();
-  const sites = useSites(model, queues);
+  const { sites, wrong } = useSites(model, queues);
   const all = [...model.clusters.values()];
   const ended = all.filter(cluster => !lives(cluster)).reverse();
   return (
@@ -64,6 +64,7 @@ function Clusters({ model, queues, actions }: IProps): JSX.Element {
         <Card key={cluster.id} cluster={cluster} now={waits(cluster) ? now : 0} actions={actions} />
       ))}
       <Form model={model} sites={sites} />
+      {wrong && <pre className="hpcnb-trouble">{wrong}</pre>}
       <QueueSection queues={queues} sites={sites} actions={actions.queues} />
       {ended.length > 0 && (
         <details className="hpcnb-ended">
@@ -77,16 +78,20 @@ function Clusters({ model, queues, actions }: IProps): JSX.Element {
   );
 }
 
-/** The configured sites; the configuration may have been edited while the server was away. */
-function useSites(model: Model, queues: Queues): ISite[] {
+/** The configured sites, or what is wrong with the configuration; it may have been edited while the server was away. */
+function useSites(model: Model, queues: Queues): { sites: ISite[]; wrong: string } {
   const [sites, setSites] = useState<ISite[]>([]);
+  const [wrong, setWrong] = useState('');
   useEffect(() => {
     if (!model.trouble) {
-      model.api.sites().then(setSites, () => undefined); // what keeps it from answering is said by the model
+      model.api.sites().then(
+        found => (setSites(found), setWrong('')),
+        error => setWrong(error.message)
+      );
       void queues.ask();
     }
   }, [model.trouble]);
-  return sites;
+  return { sites, wrong };
 }
 
 /** The time in seconds, once a second: states are shown with how long they last. */

@@ -77,3 +77,26 @@ test('a lost connection is said, and opened again', t => {
   t.mock.timers.tick(500);
   assert.equal(Socket.opened.length, 4, 'once it has answered, they are short again');
 });
+
+test('however long the server was away, it is tried every two seconds', t => {
+  t.mock.timers.enable({ apis: ['setTimeout'] });
+  const { socket } = made();
+  socket.onclose();
+  for (let n = 1; n < 12; n++) {
+    t.mock.timers.tick(2000);
+    assert.equal(Socket.opened.length, n + 1);
+    Socket.opened[n].onclose();
+  }
+});
+
+test('many news are shown at once', t => {
+  t.mock.timers.enable({ apis: ['setTimeout'] });
+  const { model, socket } = made();
+  let shown = 0;
+  model.changed.connect(() => shown++);
+  for (let n = 0; n < 200; n++) {
+    socket.says({ type: 'cluster', cluster: { id: `${n}`, state: 'ready' } });
+  }
+  t.mock.timers.tick(100);
+  assert.deepEqual([shown, model.clusters.size], [1, 200]);
+});

@@ -161,6 +161,16 @@ async def test_questions_reach_the_pages(jupyter, page, stranger):
 
 
 @pytest.mark.site
+async def test_who_only_looks_asks_nothing(jupyter, api, page, stranger):
+    """What pages ask again and again (queues, limits) never waits for the user, though a page could ask: it is refused."""
+    first = await page()
+    await first.until(lambda message: message["type"] == "clusters")
+    for path in ("sites/site/limits", "queues?site=site"):
+        said = await asyncio.to_thread(api.get, path)
+        assert (said.status_code, "host key" in said.json()["message"]) == (409, True)
+
+
+@pytest.mark.site
 async def test_with_no_page_nobody_is_asked(jupyter, stranger):
     """A request that needs the user fails at once where no page is open, and says what to do."""
     async with posting(jupyter, "sites/site/login") as answer:

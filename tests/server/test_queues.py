@@ -12,19 +12,25 @@ from concurrent.futures import ThreadPoolExecutor
 import psutil
 import pytest
 
+from hpcnb.queue.desk import Here
+from hpcnb.queue.queue import Queue
 from hpcnb.server.aside import MOST
 from tests.site.account import until
 
 pytestmark = pytest.mark.slow
 
 
+def made(jupyter, name):
+    """A queue of the server's user."""
+    desk = Here("local", jupyter.folder / "home")
+    desk("create", name=name)
+    return Queue(desk, name)
+
+
 @pytest.fixture(scope="module")
 def queue(jupyter):
     """A queue of five tasks, one of which fails and one of which is markup and control characters."""
-    commands = jupyter.folder / "commands.txt"
-    commands.write_text("true\nfalse\necho '<b>3</b>\x1b[31m'\ntrue\ntrue\n")
-    jupyter.command("queue", "create", "extract")
-    jupyter.command("queue", "load", "extract", str(commands))
+    made(jupyter, "extract").add_multiple(["true", "false", "echo '<b>3</b>\x1b[31m'", "true", "true"])
     return "queues/extract"
 
 
@@ -59,8 +65,7 @@ def test_a_wish_that_cannot_be_400(api, queue):
 @pytest.fixture
 def stopped(jupyter, api):
     """A queue whose owner drains it, and is stopped; it goes on when called."""
-    jupyter.command("queue", "create", "stopped")
-    jupyter.command("queue", "add", "stopped", "--", "sleep 600")
+    made(jupyter, "stopped").add("sleep 600")
     code = "from hpcnb.cli import main; main()"
     process = subprocess.Popen(
         [sys.executable, "-c", code, "queue", "do", "stopped"],
