@@ -188,7 +188,7 @@ def test_few_jobs_wait(q):
 def test_the_shape_that_starts_soonest(q):
     """So many core-hours are asked for in each shape that fits; the one that Slurm would start soonest is submitted, and explained."""
     q.add_multiple(["echo $SLURM_JOB_NUM_NODES"] * 4)
-    ask = ["sbatch", "--parsable", "--nodes=1", "--exclusive", "--time=10", "--wrap=sleep 600"]
+    ask = ["sbatch", "--parsable", "--nodes=1", "--exclusive", "--time=10", "--output=/dev/null", "--wrap=sleep 600"]
     blocker = subprocess.check_output(ask, text=True).strip()
     until(lambda: f"{blocker} R" in jobs())
     launched = q.launch(core_hours=1, nodes=2, walltime="3h")
