@@ -12,7 +12,7 @@ export interface IQuestion {
 }
 
 const SOONEST = 500;
-const LATEST = 2000;
+const LATEST = 1000;
 /** Milliseconds between two attempts: a server that is back is seen within seconds. */
 const PAINT = 50;
 /** Milliseconds in which all news are shown at once. */

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import secrets
 import shutil
 import statistics
 import tempfile
@@ -160,9 +161,18 @@ def test_queues_in_the_panel(page, lab, tmp_path):
     expect(mine).to_contain_text("1 pending")
 
 
+@pytest.fixture
+def far(site, lab):
+    """A queue of the site, which it has in the user's own home."""
+    name = f"far-{secrets.token_hex(4)}"
+    lab.command("queue", "create", name, "--site", "box")
+    yield name
+    lab.command("queue", "delete", name, "--site", "box")
+
+
 @pytest.mark.site
 @pytest.mark.timeout(240)
-def test_the_form_knows_what_the_site_allows(site, lab, page, tmp_path):
+def test_the_form_knows_what_the_site_allows(far, page, tmp_path):
     """Partitions and walltimes of a real Slurm to choose from; what is above its limits is said before anything is submitted; its queues."""
     panel = page.page.locator(".hpcnb-panel")
     panel.get_by_label("Site", exact=True).select_option("box")
@@ -178,9 +188,8 @@ def test_the_form_knows_what_the_site_allows(site, lab, page, tmp_path):
     press(page, "Start", panel)
     mine = card(page, "box")
     expect(mine).to_have_attribute("data-state", "ready")
-    lab.command("queue", "create", "far", "--site", "box")
     panel.get_by_label("Site of the queues").select_option("box")
-    expect(panel.locator(".hpcnb-queue[data-name='far']")).to_contain_text("0 tasks")
+    expect(panel.locator(f".hpcnb-queue[data-name='{far}']")).to_contain_text("0 tasks")
     press(page, "End", mine)
     press(page, "End", page.page.locator(".jp-Dialog"))
     expect(panel.get_by_text("Ended lately")).to_be_visible()
