@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shutil
@@ -11,6 +12,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+import psutil
 import pytest
 from jupyter_client.manager import start_new_kernel
 
@@ -112,8 +114,12 @@ def begun(place, notebook, tmp_path):
 
 
 def agent_pid(place):
-    [agent] = [p for p in place.processes() if "hpcnb.agent" in p.cmdline()]
-    return agent.pid
+    found = []
+    for process in place.processes():
+        with contextlib.suppress(psutil.NoSuchProcess):  # one that has just ended
+            found += [process.pid] * ("hpcnb.agent" in process.cmdline())
+    [agent] = found
+    return agent
 
 
 COUNT = """%%hpc

@@ -77,7 +77,7 @@ def from_the_form(hub, browser, folder):
     page.get_by_role("button", name="Sign in").click()
     page.get_by_title("HPC clusters").first.click()
     panel = page.locator(".hpcnb-panel")
-    expect(panel.get_by_label("Site").locator("option")).to_have_text(["local", "centre"])
+    expect(panel.locator("form").get_by_label("Site").locator("option")).to_have_text(["local", "centre"])
     panel.get_by_label("Name").fill("hers")
     panel.get_by_role("button", name="Start", exact=True).click()
     mine = page.locator(".hpcnb-card[data-name='hers']")

@@ -246,7 +246,7 @@ def test_a_queue_from_the_command_line(run, tmp_path):
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["status", "nowhere"], "QueueError: there is no queue 'nowhere'"),
+        (["status", "nowhere"], "NoSuchQueue: there is no queue 'nowhere'"),
         (["create", "a/b"], "QueueError: 'a/b' cannot be a queue's name"),
         (["load", "extract", "/no/such/file"], "QueueError: cannot read /no/such/file: No such file or directory"),
         (["rerun", "extract"], "--force"),
