@@ -21,6 +21,8 @@ PMI = ("--mpi=pmi2",)
 """What the MPI of the tests and the Slurm of the tests have in common."""
 UNSURE = 4
 """This Slurm's PMI now and then garbles what this MPI says to it, on one start of eight: the task is tried again."""
+STUCK = 15
+"""Seconds after which ranks that wait for each other, as they may do then, are started again."""
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -58,7 +60,7 @@ def test_partition_features_and_software():
 def test_an_mpi_function_of_four_ranks():
     """An MPI function of four ranks returns four values; the ranks are where the layout says."""
 
-    @hpc.mpi(ranks=4, ranks_per_node=2, launcher_options=PMI, returns=4, retries=UNSURE)
+    @hpc.mpi(ranks=4, ranks_per_node=2, launcher_options=PMI, returns=4, retries=UNSURE, timeout=STUCK)
     def rank(offset):
         import os
 
