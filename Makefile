@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help demo lab lab-shell lab-long test test-again test-fast packages bench lint format dist lock clean
+.PHONY: help demo lab lab-shell lab-long test test-fast packages bench lint format dist lock clean
 
 help: ## say what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -18,10 +18,7 @@ lab: $(VENV)/.with-demo ## open the quickstart notebook in JupyterLab
 	@$(BIN)/jupyter lab $(if $(filter 0,$(shell id -u)),--allow-root) notebooks/quickstart.ipynb
 
 test: packages $(VENV)/.with-test ## run all tests (as root: with a real Slurm, sshd and browser)
-	@$(PYTEST)
-
-test-again: packages $(VENV)/.with-test ## run what has failed last, one test after the other
-	@$(PYTEST) -n 0 --last-failed --last-failed-no-failures none
+	@status=0; $(PYTEST) -m "not alone" || status=1; $(PYTEST) -n 0 -m alone || status=1; exit $$status
 
 test-fast: $(VENV)/.with-test ## run the unit tests only
 	@$(PYTEST) -m "not slow" tests/unit

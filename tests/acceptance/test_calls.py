@@ -94,6 +94,7 @@ def steady(begun, stop):
     return "unharmed"
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("isolate", [False, True])
 @pytest.mark.parametrize("fn", [endless, asleep, parent, coroutine])
 def test_cancel_frees_the_core(cluster, run, tmp_path, figure, fn, isolate):
@@ -115,6 +116,7 @@ def test_cancel_frees_the_core(cluster, run, tmp_path, figure, fn, isolate):
         wait_for(lambda: not psutil.pid_exists(child))
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("isolate", [False, True])
 @pytest.mark.parametrize("fn", [endless, stubborn, asleep, parent, coroutine])
 def test_a_limit_of_time_is_kept(run, tmp_path, fn, isolate):

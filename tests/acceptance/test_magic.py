@@ -175,6 +175,7 @@ def test_a_display_is_updated_after_its_cell_has_ended(kernel):
         "!sleep 1000",
     ],
 )
+@pytest.mark.alone
 def test_an_interrupt_ends_the_cell_and_nothing_else(kernel, busy, tmp_path):
     """Whatever it does, the cell ends within two seconds with KeyboardInterrupt, and the variables are there."""
     kernel.run("%%hpc\nkept = 'kept'")
@@ -201,6 +202,7 @@ def test_an_interrupt_ends_the_cell_and_nothing_else(kernel, busy, tmp_path):
         "subprocess.Popen(['sh', '-c', 'trap \"\" INT TERM; while :; do sleep 0.1; done'])",
     ],
 )
+@pytest.mark.alone
 def test_an_interrupt_ends_the_children_too(kernel, child):
     """A child of the cell is gone within two seconds, also one that ignores the interrupt."""
     cell = kernel.send(f"%%hpc\nimport subprocess, time\np = {child}\nprint(p.pid, flush=True)\ntime.sleep(1000)")
@@ -227,6 +229,7 @@ def test_a_child_of_an_earlier_cell_survives_an_interrupt_that_it_ignores(kernel
     assert not alive(pid)
 
 
+@pytest.mark.alone
 def test_an_interrupt_while_variables_are_packed_sends_nothing(kernel):
     """The cell ends at once, and never runs."""
     kernel.run(
@@ -258,6 +261,7 @@ def test_a_detached_cell_is_interrupted_by_its_handle(kernel):
     assert kernel.run("%%hpc -s stop\nprint('ran' in globals())").text == "False\n"
 
 
+@pytest.mark.alone
 def test_a_cell_that_takes_too_long_is_stopped(kernel):
     """--timeout interrupts the cell and raises TaskTimeout; the session goes on."""
     began = time.monotonic()

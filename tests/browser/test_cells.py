@@ -25,6 +25,7 @@ def cluster(lab):
     lab.command("up")
 
 
+@pytest.mark.alone
 def test_the_stop_button(notebook):
     """A cell that is busy, and one that sleeps, end at once with KeyboardInterrupt; the session has its variables."""
     page = notebook(
@@ -103,6 +104,7 @@ def test_a_display_is_updated_in_place(notebook):
     page[2].shows()
 
 
+@pytest.mark.alone
 def test_a_flood(notebook):
     """Of 100,000 lines the first and the last are shown, with a note; the page answers meanwhile; the log has all."""
     page = notebook(LOAD, "%%hpc -s flood\nfor i in range(10**5): print('line', i)", "%hpc logs flood -n 2")

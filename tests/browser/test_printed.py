@@ -43,6 +43,7 @@ def cluster(lab):
     lab.command("up", "--workers-per-node", "1", "--cores-per-worker", "2")
 
 
+@pytest.mark.alone
 def test_lines_are_there_at_once(notebook, figure):
     """From a worker's print to the page it takes less than a second, in 95 cases of 100."""
     page = notebook(
@@ -62,6 +63,7 @@ def test_lines_are_there_at_once(notebook, figure):
     assert late < patient(PROMPT)
 
 
+@pytest.mark.alone
 def test_a_flood_of_a_task(notebook, figure):
     """A million lines of one task: a click answers meanwhile, the cell shows their first and last, the logs have all."""
     page = notebook(

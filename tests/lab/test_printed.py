@@ -38,6 +38,7 @@ def arrivals(notebook, cell, number):
     return late
 
 
+@pytest.mark.alone
 def test_lines_are_prompt_over_a_slow_wire(lab, notebook, figure):
     """With 50 ms each way it takes less than a second from a worker's print to the notebook, in 95 cases of 100."""
     notebook.do(TICKS)

@@ -259,6 +259,7 @@ def test_a_killed_relay_heals(closed, logins):
     until(lambda: closed.snapshot.link == "exec")
 
 
+@pytest.mark.alone
 def test_a_stopped_relay_is_replaced(closed, logins):
     """A relay that falls silent is suspect after seconds: another is started beside it, and that one carries on."""
     until(lambda: len(logins["closed"].relays()) == 1)
@@ -271,6 +272,7 @@ def test_a_stopped_relay_is_replaced(closed, logins):
     until(lambda: len(logins["closed"].relays()) == 1)
 
 
+@pytest.mark.alone
 def test_a_cut_is_shown_and_healed(far, path, figure):
     """A cut path is shown as unreachable within 4 s; once it is back, the first byte comes within 3 s."""
     client = far.client
