@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from IPython.display import display
 
 from hpcnb.agent.loop import background
-from hpcnb.errors import HPCError
+from hpcnb.errors import HPCError, NoSuchQueue
 from hpcnb.notebook.cluster_view import somebody
 from hpcnb.views.queue import COLOURS, label, queue_html, queue_text
 from hpcnb.views.visible import escaped
@@ -109,8 +109,10 @@ class Tasks:
         state = self.state.value
         try:
             status, tasks = await asyncio.to_thread(self._read, state)
-        except (HPCError, OSError) as exc:  # a disk may be full, a queue deleted
+        except (HPCError, OSError) as exc:  # a site may be away for a while
             self.said.value = _red(str(exc))
+            if isinstance(exc, NoSuchQueue):
+                return
         else:
             if number >= self._answered:
                 self._answered = number

@@ -190,9 +190,8 @@ class Work(SchedulerPlugin):
             self._look_away(group, client)
 
     def restart(self, scheduler: Scheduler) -> None:
-        self._enter()
-        self._groups.clear()
-        self._left.clear()
+        for known in (self._groups, self._left, self._moving, self._ended):
+            known.clear()
 
     # -- what workers and clients tell ---------------------------------------------------------------------------------
 

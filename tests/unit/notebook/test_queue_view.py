@@ -63,10 +63,14 @@ def test_nothing_selected_changes_nothing(queue, view):
 
 
 def test_a_queue_that_is_gone_is_said(queue, view):
-    """An error is shown in the view."""
+    """An error is shown in the view, which then looks no more; a queue of that name that is made anew is shown again."""
     queue.delete()
     press(view, "Refresh")
     wait_for(lambda: "there is no queue" in view.said.value)
+    assert view._timer is None or view._timer.cancelled()
+    hpc.Queue.create("view").add("true")
+    view.bundle()
+    wait_for(lambda: "1 pending" in view._view.value)
 
 
 def test_where_nobody_presses_it_is_text_and_html(queue, monkeypatch):
