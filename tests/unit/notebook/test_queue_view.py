@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 import hpcnb as hpc
+from hpcnb.agent.loop import background
 from hpcnb.notebook import queue_view
 from hpcnb.notebook.queue_view import Tasks, show_queue
 from tests.unit.pilot.tiny import wait_for
@@ -22,19 +23,26 @@ def queue(isolated):
 
 
 @pytest.fixture
-def view(queue):
-    """Its widgets."""
+def view(queue, monkeypatch):
+    """Its widgets; when the test has ended they look at the queue no more."""
+    started, loop = [], background()
+    start = loop.start
+    monkeypatch.setattr(loop, "start", lambda work: started.append(start(work)) or started[-1])
     made = Tasks(queue, queue.status())
     made.bundle()
     wait_for(lambda: made.list.options)
-    return made
+    yield made
+    wait_for(lambda: all(one.done() for one in started))
+    if made._timer:
+        loop.asyncio_loop.call_soon_threadsafe(made._timer.cancel)
 
 
 def press(view, name, *places):
     """Select tasks by their places in the list, press a button, and give what is said then."""
     view.list.index = places
+    asked = view._asked
     view.buttons[name].click()
-    wait_for(lambda: not view.said.value.endswith("…"))
+    wait_for(lambda: view._asked > asked)  # what was done is said, and the queue looked at again
     return view.said.value
 
 
