@@ -147,10 +147,8 @@ after() {
     record "$1"
     text=$3 token=$2
     shift 3
-    while lives "$supervisor" "$since"; do
-        [ ! -e "$jobs/$token.why" ] || exec rm -f "$jobs/$token.why"
-        sleep 0.5
-    done
+    while lives "$supervisor" "$since" && [ ! -e "$jobs/$token.why" ]; do sleep 0.5; done
+    [ ! -e "$jobs/$token.why" ] || exec rm -f "$jobs/$token.why"
     submit "$text" "$token" "$@"
 }
 

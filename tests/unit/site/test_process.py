@@ -465,3 +465,16 @@ async def test_a_job_that_is_not_to_follow(machine):
     await until(lambda: asyncio.to_thread((machine.home / "jobs" / f"{follower}.why").exists), lambda there: not there)
     assert (await machine.status(follower)).raw == "gone"
     assert read(machine.folder / "order") == "begun\n"
+
+
+async def test_a_job_that_is_not_to_follow_although_that_is_seen_late(machine):
+    """Withdrawn while nobody looked, it does not begin either when the job before it has ended."""
+    before = await machine.submit("exit 0")
+    await machine.until_ended(before)
+    request = machine.request("echo begun > begun")
+    jobs = machine.home / "jobs"
+    (jobs / f"{request.token}.why").write_text("CANCELLED\n")
+    # As `follow` in process.sh starts it.
+    words = ("after", before, request.token, *process.submission("", request, "follow")[6:])
+    assert (await LocalShell().run(process.command(str(machine.home), *words))).returncode == 0
+    assert sorted(path.name for path in jobs.iterdir()) == [before, f"{before}.exit"]
