@@ -272,11 +272,11 @@ class Future(concurrent.futures.Future[Any]):
     def _hear(self, batch: Batch) -> None:
         """Pass news on to whoever waits by the means of `concurrent.futures`; nothing is said twice."""
         watch: Any = self._watch
-        state = batch.state_of(self.index)
-        # A call of a batch is done with its arrival: `exception()` of what is done must not have to wait.
-        if state == FINISHED and batch.size is not None and not batch.settled:
-            return
-        with watch.lock:
+        with watch.lock:  # before the state is read: of two threads the later one has the later state
+            state = batch.state_of(self.index)
+            # A call of a batch is done with its arrival: `exception()` of what is done must not have to wait.
+            if state == FINISHED and batch.size is not None and not batch.settled:
+                return
             if watch.state != state:
                 watch.state = state
                 for waiter in watch.waiters:

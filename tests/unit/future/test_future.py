@@ -15,6 +15,7 @@ import pytest
 import hpcnb as hpc
 from hpcnb.errors import JobTimeout
 from hpcnb.future import batches
+from hpcnb.future.batch import Batch
 from hpcnb.kept import NotebookClient
 from tests.unit.future.tasks import DEADLINE, CannotBeRead, fails, gate, ran, tells, waits
 
@@ -112,6 +113,23 @@ def test_the_functions_of_concurrent_futures(submit):
         gate.set()
         assert list(ended) == [held]
     assert cf.wait([held, quick, failed], DEADLINE) == ({held, quick, failed}, set())
+
+
+def test_it_ends_while_somebody_begins_to_wait():
+    """The end that another thread tells in that moment is not taken back by what was seen before it."""
+    ended = []
+
+    class Ends(Batch):
+        def state_of(self, index):
+            state = super().state_of(index)
+            if not ended:
+                ended.append(threading.Thread(target=self.settle, args=(5,)))
+                ended[0].start()
+                ended[0].join(0.2)
+            return state
+
+    future = hpc.Future(Ends(ledger=None, key="ends"))
+    assert cf.wait([future], DEADLINE).done == {future}
 
 
 def test_our_own_words(submit):
