@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import json
 import logging
-import signal
 import time
 from collections import OrderedDict, deque
 from collections.abc import Coroutine, Sequence
@@ -18,7 +17,7 @@ from hpcnb.pilot import processes
 from hpcnb.pilot.cells import Cell, Cells
 from hpcnb.pilot.events import emit
 from hpcnb.pilot.journal import Journal
-from hpcnb.pilot.kernel_process import KernelProcess, ending
+from hpcnb.pilot.kernel_process import TOGETHER, WITH_ALL, KernelProcess, ending
 
 __all__ = ["HostedSession"]
 
@@ -40,8 +39,6 @@ REPLY_PATIENCE = 2.0
 """Seconds after the kernel's idle message at which a reply that has not come will not come."""
 STOP_PATIENCE = 5.0
 """Seconds that a cell whose time is over has to stop before its end is told anyway."""
-TOGETHER = 1.0
-"""Seconds within which this process is ended, too, if its kernel was killed with the job."""
 UNCOLLECTED = 8
 """Cells whose values are kept until they are fetched."""
 
@@ -131,9 +128,7 @@ class HostedSession:
         for cell in lost:
             cell.begun.set()
             cell.idle.set()
-        # Whoever ends the job ends all of its processes, and that is the cause which the cells should hear of.
-        with_all = self._ending is None and code in (-signal.SIGTERM, -signal.SIGKILL)
-        if with_all and lost:
+        if self._ending is None and code in WITH_ALL and lost:
             task = asyncio.ensure_future(self._finish_later(lost, why))
             self._background.add(task)
             task.add_done_callback(self._background.discard)

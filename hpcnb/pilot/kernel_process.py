@@ -25,13 +25,17 @@ from jupyter_client.session import Session as Wire
 from hpcnb.errors import TaskLost
 from hpcnb.pilot import processes
 
-__all__ = ["KernelProcess"]
+__all__ = ["TOGETHER", "WITH_ALL", "KernelProcess", "ending"]
 
 PATIENCE = 120.0
 """Seconds for a kernel to start: a cold parallel file system is slow."""
 SUBSCRIBED = 1.0
 """Seconds after which a kernel whose output channel is still silent is asked again."""
 TAIL = 2000
+WITH_ALL = (-signal.SIGTERM, -signal.SIGKILL)
+"""How a kernel ends with its job, whose end is then the cause that its cells should hear of."""
+TOGETHER = 1.0
+"""Seconds within which the session host is ended, too, if its kernel was killed with the job."""
 CHANNELS = {"shell": zmq.DEALER, "control": zmq.DEALER, "stdin": zmq.DEALER, "iopub": zmq.SUB}
 
 Hear = Callable[[str, dict[str, Any]], None]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 from jupyter_client.session import DELIM
 
 from hpcnb.pilot.events import emit
-from hpcnb.pilot.kernel_process import KernelProcess, ending
+from hpcnb.pilot.kernel_process import TOGETHER, WITH_ALL, KernelProcess, ending
 from hpcnb.pilot.spool import Message, Spool
 
 __all__ = ["RelayedKernel"]
@@ -72,9 +73,13 @@ class RelayedKernel:
         self._spool.close()
 
     def _ended(self, code: int) -> None:
-        self._how = f"{ending(code)}\n{self._process.last_words()}".strip()
         if self._busy:
             emit("session", name=self.name, busy=False)
+        how = f"{ending(code)}\n{self._process.last_words()}".strip()
+        asyncio.get_running_loop().call_later(TOGETHER if code in WITH_ALL else 0.0, self._tell, how)
+
+    def _tell(self, how: str) -> None:
+        self._how = how
         self._spool.wake()
 
     def _hear(self, channel: str, message: dict[str, Any]) -> None:
