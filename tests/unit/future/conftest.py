@@ -6,7 +6,7 @@ import sys
 
 import pytest
 from cloudpickle import cloudpickle
-from distributed import LocalCluster
+from distributed import Client, LocalCluster
 
 from hpcnb import serializing
 from hpcnb.future import batches
@@ -15,7 +15,8 @@ from hpcnb.pilot.history import History
 from hpcnb.pilot.keeper import Keeper
 from hpcnb.pilot.known import Known
 from hpcnb.pilot.work import Work
-from tests.unit.future.tasks import gate
+from tests.site.account import until
+from tests.unit.future.tasks import DEADLINE, gate
 
 
 @pytest.fixture(autouse=True)
@@ -42,12 +43,16 @@ def dask_cluster():
 
 @pytest.fixture
 def client(dask_cluster):
-    """A notebook's client."""
+    """A notebook's client, and a worker that runs nothing of an earlier test, which would wait for this one's gate."""
     gate.clear()
     client = NotebookClient(dask_cluster)
     client.wait_until_connected()
     yield client
     gate.set()
+    with Client(dask_cluster, set_as_default=False) as behind:  # all that the worker was sent before
+        behind.submit(int, pure=False).result(DEADLINE)
+    (worker,) = dask_cluster.workers.values()
+    until(lambda: not worker.state.all_running_tasks)
     client.close()
 
 
