@@ -20,7 +20,7 @@ KERNEL = uuid.uuid4().hex
 
 @dataclass(frozen=True, kw_only=True)
 class Message:
-    """One message of a session; `hpcnb.pilot.journal.Message` says what its fields mean."""
+    """One message of a session; `hpcnb.pilot.session.journal.Message` says what its fields mean."""
 
     seq: int
     cell: str

@@ -30,14 +30,14 @@ from hpcnb.future.ledger import Ledger
 from hpcnb.future.work import Looks, Work, work_now
 from hpcnb.handle import Handle
 from hpcnb.notebook_name import notebook_name, shell
-from hpcnb.pilot.batch import executing, pick
-from hpcnb.pilot.early import VALUE
-from hpcnb.pilot.keeper import SIZE, TAG, client_name
 from hpcnb.pilot.output.outbox import LINES, TAKEN
-from hpcnb.pilot.refusals import REFUSE
-from hpcnb.pilot.tally import WORK
-from hpcnb.pilot.turns import DROP
-from hpcnb.pilot.work import SUMMARY
+from hpcnb.pilot.scheduler.early import VALUE
+from hpcnb.pilot.scheduler.keeper import SIZE, TAG, client_name
+from hpcnb.pilot.scheduler.refusals import REFUSE
+from hpcnb.pilot.scheduler.work import SUMMARY
+from hpcnb.pilot.worker.batch import executing, pick
+from hpcnb.pilot.worker.tally import WORK
+from hpcnb.pilot.worker.turns import DROP
 from hpcnb.printed import Printed
 
 __all__ = ["NotebookClient"]
@@ -209,7 +209,7 @@ class NotebookClient(Client):
         return {key for keys in found.values() for key in keys}
 
     def known(self, key: Any) -> dict[str, Any]:
-        """How it stands with a key (see `hpcnb.pilot.known.Known.tell`)."""
+        """How it stands with a key (see `hpcnb.pilot.scheduler.known.Known.tell`)."""
         scheduler: Any = self.scheduler
         told: dict[str, Any] = self.sync(scheduler.hpcnb_known, key=key)
         return told
@@ -296,7 +296,7 @@ class NotebookClient(Client):
     # -- what there is -----------------------------------------------------------------------------------------------------
 
     def kept(self, adopt: str = "") -> dict[str, Any]:
-        """What is held for this notebook (see `hpcnb.pilot.keeper.Keeper.kept`), with what is held for one that is away."""
+        """What is held for this notebook (see `hpcnb.pilot.scheduler.keeper.Keeper.kept`), with what is held for one that is away."""
         answer: dict[str, Any] = self.sync(self._kept, adopt)
         return answer
 

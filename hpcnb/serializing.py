@@ -16,10 +16,10 @@ from dask.utils import funcname
 from distributed import Future as DaskFuture
 
 from hpcnb.notebook_name import shell
-from hpcnb.pilot.blame import PLAIN, blame, is_array, kind
-from hpcnb.pilot.call import Call
-from hpcnb.pilot.packed import Packed
 from hpcnb.pilot.values import dump, size
+from hpcnb.pilot.worker.blame import PLAIN, blame, is_array, kind
+from hpcnb.pilot.worker.call import Call
+from hpcnb.pilot.worker.packed import Packed
 
 __all__ = ["blaming", "call", "packed"]
 

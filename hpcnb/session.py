@@ -229,7 +229,7 @@ class Session:
     async def unseen(self, page: str, sent: float) -> list[dict[str, Any]]:
         """The cells of this notebook, of all sessions, whose output its user may not have seen; `page` is the one who asks.
 
-        `hpcnb.pilot.cells.Cells.unseen` says which these are.
+        `hpcnb.pilot.session.cells.Cells.unseen` says which these are.
         """
         peer = await self.open()
         return list((await peer.call("unseen", page=page, sent=sent, **self._sender))["cells"])

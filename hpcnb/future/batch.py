@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from hpcnb.future.revealed import revealed
-from hpcnb.pilot.batch import Outcomes
+from hpcnb.pilot.worker.batch import Outcomes
 
 if TYPE_CHECKING:
     from hpcnb.future.batches import Pace

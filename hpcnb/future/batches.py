@@ -15,8 +15,8 @@ from distributed import Future as DaskFuture
 from hpcnb import serializing
 from hpcnb.future.batch import Batch
 from hpcnb.future.future import Future
-from hpcnb.pilot.batch import Calls, Filled, Outcomes, Place, are_plain
-from hpcnb.pilot.call import Call
+from hpcnb.pilot.worker.batch import Calls, Filled, Outcomes, Place, are_plain
+from hpcnb.pilot.worker.call import Call
 
 if TYPE_CHECKING:
     from hpcnb.kept import NotebookClient
@@ -162,7 +162,7 @@ def send(
     key, tag : str, optional
         As in `submit`.
     timeout, isolate
-        As in `hpcnb.pilot.call.Call`.
+        As in `hpcnb.pilot.worker.call.Call`.
     **options
         What the scheduler is told beside the call: see `NotebookClient.send`.
     """

@@ -19,7 +19,7 @@ from hpcnb.future.revealed import revealed
 from hpcnb.future.why import node_of
 from hpcnb.handle import run
 from hpcnb.model import State
-from hpcnb.pilot.work import RETRY
+from hpcnb.pilot.scheduler.work import RETRY
 from hpcnb.views.why import why
 
 if TYPE_CHECKING:
@@ -100,7 +100,7 @@ class Ledger:
             return
         if batch.early is None:
             batch.finish()
-        else:  # Python's own values, and of ours no more than the outcomes of a batch: see `hpcnb.pilot.early`
+        else:  # Python's own values, and of ours no more than the outcomes of a batch: see `hpcnb.pilot.scheduler.early`
             batch.settle(pickle.loads(batch.early))  # noqa: S301
 
     def retried(self, key: Any) -> None:

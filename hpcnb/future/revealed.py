@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import Any, cast
 
 import hpcnb
-from hpcnb.pilot.raised import HEAD, Line, RemoteTraceback, Trace, between
+from hpcnb.pilot.worker.raised import HEAD, Line, RemoteTraceback, Trace, between
 
 __all__ = ["revealed"]
 

@@ -34,7 +34,7 @@ def why(name: str, known: Mapping[str, Any], *, job: str = "") -> str:
     name : str
         The function's.
     known : mapping
-        As `hpcnb.pilot.known.Known.tell` tells it.
+        As `hpcnb.pilot.scheduler.known.Known.tell` tells it.
     job : str, optional
         The batch job of its worker.
 

@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from hpcnb.notebook_name import shell
-from hpcnb.pilot.counts import Summary, from_message
-from hpcnb.pilot.work import LOOK, LOOK_AWAY
+from hpcnb.pilot.scheduler.counts import Summary, from_message
+from hpcnb.pilot.scheduler.work import LOOK, LOOK_AWAY
 
 if TYPE_CHECKING:
     from hpcnb.kept import NotebookClient

@@ -16,7 +16,7 @@ from hpcnb.views.work import short
 if TYPE_CHECKING:
     from hpcnb.future.work import Look
     from hpcnb.notebook.output import View as Output
-    from hpcnb.pilot.counts import Summary
+    from hpcnb.pilot.scheduler.counts import Summary
 
 __all__ = ["Controls", "answer_meanwhile"]
 

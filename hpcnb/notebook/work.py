@@ -17,7 +17,7 @@ from hpcnb.views.work import work_html, work_line, work_text
 
 if TYPE_CHECKING:
     from hpcnb.future.work import Look, View
-    from hpcnb.pilot.counts import Summary
+    from hpcnb.pilot.scheduler.counts import Summary
 
 __all__ = ["show"]
 

@@ -17,10 +17,10 @@ from pathlib import Path
 import dask
 from distributed.cli import dask_scheduler, dask_worker
 
-from hpcnb.pilot import call
 from hpcnb.pilot.layout import WorkerLayout
 from hpcnb.pilot.run import Run
-from hpcnb.pilot.suspects import tell_of_death
+from hpcnb.pilot.scheduler.suspects import tell_of_death
+from hpcnb.pilot.worker import call
 
 PATIENCE = 60
 """Seconds that a worker looks for its scheduler."""
@@ -80,9 +80,9 @@ def sessions_child(run: Run) -> Child:
     """The session host; it ends its kernels itself, so it is asked to end, not killed."""
 
     def main() -> None:
-        from hpcnb.pilot import sessions
+        from hpcnb.pilot.session import host
 
-        sessions.main(["--run-dir", run.path])
+        host.main(["--run-dir", run.path])
 
     return Child(
         name="sessions",

@@ -79,7 +79,7 @@ class Pilot:
 
     @contextlib.asynccontextmanager
     async def _gateway(self) -> AsyncIterator[None]:
-        from hpcnb.pilot.gateway import Gateway
+        from hpcnb.pilot.route.gateway import Gateway
 
         host = await asyncio.to_thread(own_address, self._run.launcher)
         gateway = Gateway(self._run, host, control=self._talk)

@@ -13,27 +13,27 @@ from distributed.scheduler import Scheduler
 from distributed.worker import Worker
 from tornado.ioloop import PeriodicCallback
 
-from hpcnb.pilot.call import Stopper
-from hpcnb.pilot.cores import Cores
-from hpcnb.pilot.dashboard import serve_pages
-from hpcnb.pilot.early import Early, pass_on
-from hpcnb.pilot.elsewhere import Elsewhere
 from hpcnb.pilot.events import emit
-from hpcnb.pilot.groups import INTERVAL as GROUPS_INTERVAL
-from hpcnb.pilot.groups import Groups
-from hpcnb.pilot.history import History
-from hpcnb.pilot.keeper import Keeper
-from hpcnb.pilot.known import Known
-from hpcnb.pilot.nodes import INTERVAL as NODES_INTERVAL
-from hpcnb.pilot.nodes import Nodes
 from hpcnb.pilot.output.feed import Feed
 from hpcnb.pilot.output.worker import catch
-from hpcnb.pilot.refusals import Refusals
 from hpcnb.pilot.run import Run
-from hpcnb.pilot.suspects import Suspects
-from hpcnb.pilot.turns import hear_as_scheduler
-from hpcnb.pilot.versions import Chooser
-from hpcnb.pilot.work import Work
+from hpcnb.pilot.scheduler.dashboard import serve_pages
+from hpcnb.pilot.scheduler.early import Early, pass_on
+from hpcnb.pilot.scheduler.elsewhere import Elsewhere
+from hpcnb.pilot.scheduler.groups import INTERVAL as GROUPS_INTERVAL
+from hpcnb.pilot.scheduler.groups import Groups
+from hpcnb.pilot.scheduler.history import History
+from hpcnb.pilot.scheduler.keeper import Keeper
+from hpcnb.pilot.scheduler.known import Known
+from hpcnb.pilot.scheduler.nodes import INTERVAL as NODES_INTERVAL
+from hpcnb.pilot.scheduler.nodes import Nodes
+from hpcnb.pilot.scheduler.refusals import Refusals
+from hpcnb.pilot.scheduler.suspects import Suspects
+from hpcnb.pilot.scheduler.versions import Chooser
+from hpcnb.pilot.scheduler.work import Work
+from hpcnb.pilot.worker.call import Stopper
+from hpcnb.pilot.worker.cores import Cores
+from hpcnb.pilot.worker.turns import hear_as_scheduler
 
 PROMPT = 0.0005
 """Seconds that a message waits for others to travel with (Dask: 2 to 10 ms a hop, most of a small task's time)."""

@@ -18,7 +18,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from hpcnb.errors import SiteError
-from hpcnb.pilot.rendezvous import FOLDER
+from hpcnb.pilot.route.rendezvous import FOLDER
 from hpcnb.pilot.run import Run
 from hpcnb.site.authority import Authority, Identity, Role
 from hpcnb.site.environment import Environment

@@ -24,11 +24,11 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from hpcnb.errors import ConnectionFailed
-from hpcnb.pilot import mailbox, relay, rendezvous
+from hpcnb.pilot.route import mailbox, relay, rendezvous
 from hpcnb.site.environment import Environment
 from hpcnb.site.shell import Pipe, Shell
 
-_ENTER = "import sys; sys.path.insert(0, sys.argv[1]); from hpcnb.pilot.relay import main; sys.exit(main(sys.argv[2:]))"
+_ENTER = "import sys; sys.path.insert(0, sys.argv[1]); from hpcnb.pilot.route.relay import main; sys.exit(main(sys.argv[2:]))"
 _CHATTER = 64 << 10
 """Bytes that a login shell, or srun, may say before the relay says anything."""
 

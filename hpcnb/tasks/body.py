@@ -12,7 +12,7 @@ from typing import Any
 
 import distributed
 
-from hpcnb.pilot.fingerprint import fingerprint
+from hpcnb.pilot.worker.fingerprint import fingerprint
 from hpcnb.tasks.directions import Direction
 from hpcnb.tasks.nesting import inner, on_worker
 from hpcnb.tasks.staging import Content, Place

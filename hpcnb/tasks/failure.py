@@ -11,8 +11,8 @@ from distributed import Reschedule
 from hpcnb import serializing
 from hpcnb.future.constraints import Constraints
 from hpcnb.future.gpus import Pinned
-from hpcnb.pilot.cache import Cached
-from hpcnb.pilot.packed import unpacked
+from hpcnb.pilot.worker.cache import Cached
+from hpcnb.pilot.worker.packed import unpacked
 from hpcnb.tasks.body import Argument, Body, leaves, only
 from hpcnb.tasks.staging import Content
 

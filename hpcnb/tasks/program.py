@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hpcnb.pilot.batch import are_plain
-from hpcnb.pilot.versions import Versions
+from hpcnb.pilot.scheduler.versions import Versions
+from hpcnb.pilot.worker.batch import are_plain
 from hpcnb.tasks.body import Argument, Body, leaves, shaped
 from hpcnb.tasks.data import Datum, Ledger, Version, absolute, refreshed
 from hpcnb.tasks.directions import Access, Direction, In

@@ -12,7 +12,7 @@ import distributed
 from dask.utils import funcname
 
 from hpcnb.future.constraints import refusal
-from hpcnb.pilot.elsewhere import SAME_FIRST
+from hpcnb.pilot.scheduler.elsewhere import SAME_FIRST
 
 __all__ = ["Inside", "Main", "Where"]
 

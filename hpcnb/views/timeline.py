@@ -89,7 +89,7 @@ class Timeline:
     now : float
         POSIX time of all that is in it.
     history : mapping
-        What the scheduler remembers (`hpcnb.pilot.history.History.tell`); empty: it could not be asked.
+        What the scheduler remembers (`hpcnb.pilot.scheduler.history.History.tell`); empty: it could not be asked.
     waits : sequence of Wait
         In the queue of the same site, of late; the youngest is the last.
     """

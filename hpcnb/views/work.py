@@ -6,7 +6,7 @@ import math
 import re
 from collections.abc import Iterable, Iterator
 
-from hpcnb.pilot.counts import Summary
+from hpcnb.pilot.scheduler.counts import Summary
 from hpcnb.views.cluster import clock
 from hpcnb.views.visible import escaped, visible
 

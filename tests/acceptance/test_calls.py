@@ -18,7 +18,7 @@ import pytest
 from distributed import Lock, get_worker, rejoin, secede, worker_client
 
 import hpcnb as hpc
-from hpcnb.pilot.call import Call
+from hpcnb.pilot.worker.call import Call
 from tests.figures import patient
 from tests.isolation import isolation
 from tests.unit.pilot.tiny import wait_for

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import hpcnb as hpc
-from hpcnb.pilot.cache import Cached
+from hpcnb.pilot.worker.cache import Cached
 from tests.isolation import Isolation
 from tests.unit.pilot.host import wait_for
 
@@ -78,7 +78,7 @@ def worker_of(_: object) -> str:
 NOTEBOOK = """
 import sys
 import hpcnb as hpc
-from hpcnb.pilot.cache import Cached
+from hpcnb.pilot.worker.cache import Cached
 def slow(x, folder):
     import os, time
     with open(folder + "/ran", "a") as ran:

@@ -10,7 +10,7 @@ import time
 import pytest
 
 import hpcnb as hpc
-from hpcnb.pilot.call import Call
+from hpcnb.pilot.worker.call import Call
 from tests.isolation import isolation
 from tests.unit.pilot.tiny import wait_for
 

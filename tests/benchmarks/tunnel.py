@@ -72,7 +72,7 @@ def receive(sock: socket.socket, size: int) -> None:
 
 def gateway(folder: str, port: str) -> None:
     """The allocation's end: a real gateway before that service."""
-    from hpcnb.pilot.gateway import Gateway
+    from hpcnb.pilot.route.gateway import Gateway
     from hpcnb.pilot.run import Run
 
     async def serve() -> None:

@@ -98,7 +98,7 @@ class Login:
 
     def relays(self):
         """The relays that run on it."""
-        return [process for process in below(self.sshd.pid) if "hpcnb.pilot.relay" in " ".join(words(process))]
+        return [process for process in below(self.sshd.pid) if "hpcnb.pilot.route.relay" in " ".join(words(process))]
 
     def children(self):
         """The processes that serve its connections."""

@@ -113,7 +113,9 @@ def test_no_port_serves_another_user(clusters, account, shown):
     ours = {address for cluster in clusters for address in addresses(cluster, account)}
     assert ours <= ports
     assert any(one.process.startswith("srun ") for one in listeners)
-    assert [one for one in listeners if "hpcnb.agent" in one.process or "hpcnb.pilot.kernel" in one.process] == []
+    assert [
+        one for one in listeners if "hpcnb.agent" in one.process or "hpcnb.pilot.session.kernel" in one.process
+    ] == []
     foreign = shown("foreign", Authority.create("foreign").issue(Role.CLIENT, lifetime=3600))
     assert attack(ports=sorted(ports), identities=[foreign], foreign=[foreign]) == []
     # The attack does find what it looks for: the same, with a certificate of the cluster's own.

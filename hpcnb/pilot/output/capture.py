@@ -21,7 +21,7 @@ from hpcnb.pilot.output.index import Index, Tape, appending, write
 from hpcnb.pilot.output.outbox import Outbox
 from hpcnb.pilot.output.speaker import Speaker, mine, of_coroutine
 from hpcnb.pilot.output.tape import INDEX, RAW
-from hpcnb.pilot.running import Job
+from hpcnb.pilot.worker.running import Job
 
 __all__ = ["ATTEMPT", "Capture"]
 

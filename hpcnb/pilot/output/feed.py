@@ -11,8 +11,8 @@ from typing import Any
 from distributed.diagnostics.plugin import SchedulerPlugin
 from distributed.scheduler import Scheduler
 
-from hpcnb.pilot.keeper import holder, notebook_of
 from hpcnb.pilot.output.outbox import LINES, TAKEN
+from hpcnb.pilot.scheduler.keeper import holder, notebook_of
 
 __all__ = ["Feed"]
 

@@ -45,7 +45,7 @@ def answer(folder: str, what: str, **question: Any) -> dict[str, Any]:
     ----------
     folder : str
     what : str
-        ``task``, ``lines``, or ``history``: what the nodes have done (see `hpcnb.pilot.history`), nothing if none has been there.
+        ``task``, ``lines``, or ``history``: what the nodes have done (see `hpcnb.pilot.scheduler.history`), nothing if none has been there.
     **question
         The arguments of `task`, or of `Query`.
     """

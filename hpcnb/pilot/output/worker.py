@@ -9,10 +9,10 @@ from typing import Any
 import dask
 from distributed.worker import Worker
 
-from hpcnb.pilot import call
 from hpcnb.pilot.output import children, streams
 from hpcnb.pilot.output.capture import ATTEMPT, Capture
 from hpcnb.pilot.output.outbox import TAKEN
+from hpcnb.pilot.worker import call
 
 __all__ = ["catch"]
 

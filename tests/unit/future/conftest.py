@@ -11,10 +11,10 @@ from distributed import Client, LocalCluster
 from hpcnb import serializing
 from hpcnb.future import batches
 from hpcnb.kept import NotebookClient
-from hpcnb.pilot.history import History
-from hpcnb.pilot.keeper import Keeper
-from hpcnb.pilot.known import Known
-from hpcnb.pilot.work import Work
+from hpcnb.pilot.scheduler.history import History
+from hpcnb.pilot.scheduler.keeper import Keeper
+from hpcnb.pilot.scheduler.known import Known
+from hpcnb.pilot.scheduler.work import Work
 from tests.site.account import until
 from tests.unit.future.tasks import DEADLINE, gate
 

@@ -16,7 +16,7 @@ from hpcnb.future import batches, verbs
 from hpcnb.future.batches import size_for
 from hpcnb.future.future import Future
 from hpcnb.kept import NotebookClient
-from hpcnb.pilot.batch import Outcomes
+from hpcnb.pilot.worker.batch import Outcomes
 from tests.unit.future.tasks import DEADLINE, CannotBeRead, fails, gate, waits
 
 

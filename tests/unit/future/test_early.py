@@ -6,7 +6,7 @@ import pytest
 
 import hpcnb as hpc
 from hpcnb.future import batches
-from hpcnb.pilot.early import Early, pass_on
+from hpcnb.pilot.scheduler.early import Early, pass_on
 from tests.unit.future.tasks import DEADLINE, CannotBeRead, fails
 
 

@@ -11,8 +11,8 @@ import pytest
 from hpcnb.future import batches, work
 from hpcnb.future.again import retry
 from hpcnb.future.work import together, uncounted, work_now
-from hpcnb.pilot.counts import Counts, to_message
-from hpcnb.pilot.work import LOOK, SUMMARY
+from hpcnb.pilot.scheduler.counts import Counts, to_message
+from hpcnb.pilot.scheduler.work import LOOK, SUMMARY
 from tests.unit.future.tasks import fails, gate, waits
 from tests.unit.pilot.tiny import wait_for
 

@@ -62,11 +62,11 @@ def environment() -> dict[str, str]:
 
 
 class HostProcess:
-    """``python -m hpcnb.pilot.sessions``, listening."""
+    """``python -m hpcnb.pilot.session.host``, listening."""
 
     def __init__(self, run_dir: Path) -> None:
         self.run_dir = run_dir
-        command = [sys.executable, "-m", "hpcnb.pilot.sessions", "--run-dir", str(run_dir)]
+        command = [sys.executable, "-m", "hpcnb.pilot.session.host", "--run-dir", str(run_dir)]
         with (run_dir / "host.log").open("ab") as log:
             self.process = subprocess.Popen(command, stderr=log, cwd=run_dir, env=environment())
         wait_for(lambda: (run_dir / "sessions.json").exists() or self.process.poll() is not None)

@@ -16,7 +16,8 @@ import pytest
 from hpcnb.errors import HPCError
 from hpcnb.link import StreamError
 from hpcnb.model import Ending, Reason
-from hpcnb.pilot import gateway, lead
+from hpcnb.pilot import lead
+from hpcnb.pilot.route import gateway
 from hpcnb.pilot.run import Run
 from hpcnb.site.authority import Authority, Role
 from tests.isolation import DEADLINE, until

@@ -384,7 +384,7 @@ def test_the_same_code_is_the_same_bytes():
 
 def shipped(path, folder):
     """Where a program that has nothing but the zip finds our code."""
-    code = "import hpcnb, hpcnb.pilot.lead, hpcnb.pilot.node, hpcnb.pilot.sessions; print(hpcnb.__file__)"
+    code = "import hpcnb, hpcnb.pilot.lead, hpcnb.pilot.node, hpcnb.pilot.session.host; print(hpcnb.__file__)"
     environ = {**os.environ, "PYTHONPATH": path}
     return subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=folder, env=environ

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 
 from hpcnb.model import ClusterSpec, ClusterStatus, JobState, JobStatus, Resources, State
-from hpcnb.pilot.history import COLUMNS, TASKS, History
+from hpcnb.pilot.scheduler.history import COLUMNS, TASKS, History
 from hpcnb.views.timeline import Timeline, Wait
 from tests.unit.views.test_cluster import HOSTILE
 

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hpcnb.pilot.counts import Summary
-from hpcnb.pilot.tally import BINS, Times
+from hpcnb.pilot.scheduler.counts import Summary
+from hpcnb.pilot.worker.tally import BINS, Times
 from hpcnb.views import work as views
 from tests.unit.views.test_cluster import HOSTILE, read
 

@@ -1,0 +1,1 @@
+"""The ways on which the agent reaches the allocation, seen from there."""
