@@ -121,6 +121,13 @@ class Counts:
         if again:
             self._retried += size
 
+    def shift(self, before: str, state: str, size: int) -> None:
+        """A task that was not begun is in another state, or in its first one."""
+        count = self.count
+        if before:
+            count[before] -= size
+        count[state] += size
+
     def begin(self, key: Any, size: int, worker: str, since: float, *, again: bool) -> None:
         """A task has gone to a worker."""
         self.enter("running", size, again=again)
@@ -172,7 +179,10 @@ class Counts:
         return more
 
     def finish(self, key: Any, state: str, size: int, seconds: float, worker: str) -> None:
-        """A task has left its worker with a value; the state in which it is known here, empty: in none yet."""
+        """A task has left its worker with a value; the state in which it is known here, empty: in none yet.
+
+        `pass_time` is called when all have been told that have ended in the same moment.
+        """
         count = self.count
         if state == "running":
             self._running.pop(key, None)
@@ -181,14 +191,14 @@ class Counts:
         tally = self._told.get(key) if self._told else None
         if tally is None:
             count["done"] += size
-            self._passed(size)
+            self._lately += size
             self._times.add(seconds)
             if len(self._slowest) < FEW or seconds > self._slowest[0][0]:
                 self._slow(seconds, key, None, worker)
             return
         count["done"] += size - tally["failed"]
         count["failed"] += tally["failed"]
-        self._passed(size + self._put(key, None))
+        self._lately += size + self._put(key, None)
         self._take(key, tally, worker)
         if tally["failed"]:
             self._bad[key] = tally["failed"]
@@ -218,8 +228,12 @@ class Counts:
 
     def _passed(self, number: int) -> None:
         """So many calls have ended just now."""
-        self._changed = now = time.monotonic()
         self._lately += number
+        self.pass_time()
+
+    def pass_time(self) -> None:
+        """What was told last has happened now."""
+        self._changed = now = time.monotonic()
         if now > self._recent_at + PIECE:
             self._fade(now)
 

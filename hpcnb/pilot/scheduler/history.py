@@ -80,7 +80,7 @@ class History(SchedulerPlugin):
             node.cores = left.get(name, 0)
             node.until = 0.0 if node.cores else node.until or time.time()
 
-    def took(self, task: TaskState, address: Any, times: Iterable[Mapping[str, Any]], *, failed: bool) -> float:
+    def took(self, task: TaskState, address: Any, times: Iterable[Mapping[str, Any]], *, failed: bool = False) -> float:
         """A task has run, as its worker tells; how many seconds."""
         for one in times:
             if one["action"] == "compute":

@@ -7,6 +7,7 @@ import itertools
 import pickle
 import time
 from collections import OrderedDict
+from collections.abc import Mapping
 from typing import Any
 
 from distributed.diagnostics.plugin import SchedulerPlugin
@@ -44,10 +45,15 @@ AT_ONCE = 256
 FURTHER = frozenset({"memory", "erred", "processing"})
 """States in which a task has been begun."""
 WAITING = frozenset({"waiting", "queued", "no-worker"})
+PLACED = WAITING | {""}
+"""States of ours from which a task that waits has come without having been begun; empty: none."""
 AHEAD = WAITING | {"processing"}
 """States in which a task is to end yet."""
 OVER = frozenset({"memory", "erred", "released", ""})
 """States from which it is forgotten without being missed; empty: it never was in any."""
+
+
+NONE: Mapping[str, Any] = {}
 
 
 class Work(SchedulerPlugin):
@@ -90,7 +96,7 @@ class Work(SchedulerPlugin):
             self._ended.append((self._scheduler.tasks[key], self._moving.pop(key, None), more))
             if self._timer is None or len(self._ended) >= AT_ONCE:
                 self._enter_soon(len(self._ended))
-        elif finish in AHEAD and (start in WAITING or (start == "released" and self._left.get(key, "") not in FURTHER)):
+        elif finish in AHEAD and (start in WAITING or (start == "released" and self._left.get(key) not in FURTHER)):
             if key not in self._moving:
                 self._put_down(key, self._left.pop(key, "") if start == "released" else start)
         elif finish == "released":
@@ -113,8 +119,8 @@ class Work(SchedulerPlugin):
         self._enter(key, start)
         task: TaskState = self._scheduler.tasks[key]
         if start == "processing":
-            self._took(task, more, failed=finish == "erred")
-        if start != finish and (counts := self._counts(task, new=not start)):
+            self._history.took(task, more.get("worker"), more.get("startstops") or (), failed=finish == "erred")
+        if start != finish and (counts := self._counts(task.annotations or NONE, new=not start)):
             self._entered(counts, task, start, finish)
             self._show_soon(counts.id)
 
@@ -131,32 +137,33 @@ class Work(SchedulerPlugin):
             self._timer = None
         ended, self._ended = self._ended, []
         moving, self._moving = self._moving, {}
-        touched = set()
+        touched: set[Counts] = set()
         for task, moved, more in ended:
-            seconds = self._took(task, more)
+            seconds = self._history.took(task, more["worker"], more.get("startstops") or ())
             start, since = moved or ("processing", 0.0)
-            if counts := self._counts(task, new=not start, since=since):
-                counts.finish(task.key, STATES.get(start, ""), _size(task), seconds, more["worker"])
-                touched.add(counts.id)
+            known: Any = task.annotations or NONE
+            if counts := self._counts(known, new=not start, since=since):
+                counts.finish(task.key, STATES.get(start, ""), known.get(SIZE) or 1, seconds, more["worker"])
+                touched.add(counts)
         for key, (start, since) in moving.items():
             task = self._scheduler.tasks[key]
-            if counts := self._counts(task, new=not start, since=since):
-                self._entered(counts, task, start, state if key == other else task.state, since)
-                touched.add(counts.id)
-        for group in touched:
-            self._show_soon(group)
+            known = task.annotations or NONE
+            if counts := self._counts(known, new=not start, since=since):
+                finish = state if key == other else task.state
+                if finish in WAITING and start in PLACED:
+                    counts.shift(STATES.get(start, ""), STATES[finish], known.get(SIZE) or 1)
+                else:
+                    self._entered(counts, task, start, finish, since)
+                touched.add(counts)
+        for counts in touched:
+            counts.pass_time()
+            self._show_soon(counts.id)
 
-    def _counts(self, task: TaskState, *, new: bool, since: float = 0.0) -> Counts | None:
-        """Those of its group; of one that was given up, none."""
-        named = task.annotations and task.annotations.get(WORK)
-        if not named:
+    def _counts(self, known: Mapping[str, Any], *, new: bool, since: float = 0.0) -> Counts | None:
+        """Those of the group of a task with such annotations; of one that was given up, none."""
+        if not (named := known.get(WORK)):
             return None
-        counts = self._groups.get(named[0])
-        return self._new(named[0], named[1], since) if counts is None and new else counts
-
-    def _took(self, task: TaskState, more: dict[str, Any], *, failed: bool = False) -> float:
-        times = more.get("startstops")
-        return self._history.took(task, more.get("worker"), times, failed=failed) if times else 0.0
+        return self._groups.get(named[0]) or (self._new(named[0], named[1], since) if new else None)
 
     def _entered(self, counts: Counts, task: TaskState, start: str, finish: str, since: float = 0.0) -> None:
         key, size = task.key, _size(task)
