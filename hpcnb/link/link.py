@@ -237,8 +237,9 @@ class Link:
         if self._pipe is not None:
             self._pipe.wake()
 
-    def _flush(self) -> bool:
-        return self._pipe is not None and self._pipe.push()
+    def _flush(self) -> None:
+        if self._pipe is not None:
+            self._pipe.push()
 
     def _pong(self, stamp: int) -> None:
         self.rtt = asyncio.get_running_loop().time() - stamp / 1e6

@@ -83,7 +83,8 @@ class Pipe(asyncio.BufferedProtocol):
         self._full = False  # the connection takes no more at the moment
         self._woken = self._pushing = False
         self._ended = asyncio.Event()
-        writer.transport.set_protocol(self)
+        self._transport = writer.transport
+        self._transport.set_protocol(self)
         _shorten_queue(writer)
         self._tasks = [self._start(self._begin(reader)), self._start(self._feel())]
         self.wake()
@@ -103,7 +104,7 @@ class Pipe(asyncio.BufferedProtocol):
     def close(self) -> None:
         """Stop, and break the pipe off."""
         self.stop()
-        self._writer.transport.abort()
+        self._transport.abort()
 
     async def part(self, last: bytes) -> None:
         """After `stop`, send `last` and wait until the other end has closed the pipe in turn, or for a second."""
@@ -112,7 +113,7 @@ class Pipe(asyncio.BufferedProtocol):
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_FAREWELL):
                 await self._ended.wait()
-        self._writer.transport.abort()
+        self._transport.abort()
 
     # What the connection reports.
 
@@ -142,19 +143,17 @@ class Pipe(asyncio.BufferedProtocol):
 
     # What goes on meanwhile.
 
-    def push(self) -> bool:
-        """Send what the core has, as far as the connection takes it; return whether that was anything."""
-        self._woken, sent = False, False
+    def push(self) -> None:
+        """Send what the core has, as far as the connection takes it."""
+        self._woken = False
         if self._pushing:  # the core says more while it is asked
-            return False
+            return
         self._pushing = True
         try:
             while not (self._full or self._stopped) and (frames := self._core.take()):
-                self._writer.write(b"".join(frames))
-                sent = True
+                self._transport.writelines(frames)
         finally:
             self._pushing = False
-        return sent
 
     async def _begin(self, reader: asyncio.StreamReader) -> None:
         held, ended = await left_over(reader)

@@ -40,6 +40,9 @@ def _ignore(*_: Any) -> None:
     """Stand in for a callback that nobody gave."""
 
 
+_NOTHING = memoryview(b"")
+
+
 @dataclass(slots=True, eq=False)
 class Flow:
     """The state of one stream at one end; only `Core` changes it.
@@ -54,6 +57,8 @@ class Flow:
     granted: int  # how much the other end may send in all
     changed: Callable[[], None] = _ignore
     pending: bytearray = field(default_factory=bytearray)  # written, not yet framed
+    lent: memoryview = _NOTHING  # as `pending`, of who is writing just now
+    waiting: bool = False  # who writes had more than there was room for
     sent: int = 0
     closing: bool = False  # nothing more will be written
     closed: bool = False  # ... and the other end has been told
@@ -90,13 +95,13 @@ class Core:
         *,
         initiator: bool,
         wake: Callable[[], None] = _ignore,
-        flush: Callable[[], bool] = bool,
+        flush: Callable[[], None] = _ignore,
         opened: Callable[[Flow], None] = _ignore,
         pong: Callable[[int], None] = _ignore,
         bye: Callable[[str], None] = _ignore,
     ) -> None:
         self._initiator = initiator
-        self._wake, self.flush, self._opened, self._pong, self._bye = wake, flush, opened, pong, bye
+        self._wake, self._flush, self._opened, self._pong, self._bye = wake, flush, opened, pong, bye
         self._flows: dict[int, Flow] = {}
         self._last_id = 0
         self._over: str | None = None
@@ -132,13 +137,19 @@ class Core:
         return flow
 
     def write(self, flow: Flow, data: memoryview) -> int:
-        """Take as much of `data` as there is room for; return how much that was."""
+        """Take as much of `data` as there is room for, and send at once what can be; return how much was taken."""
         if flow.error is not None or flow.closing:
             raise StreamError(flow.error or "the stream is closed for writing")
         size = min(len(data), QUEUE - len(flow.pending))
-        if size:
+        if flow.pending:
             flow.pending += data[:size]
-            self._ready(flow)
+        elif size:
+            flow.lent = data[:size]
+            self._ring[flow] = None
+            self._flush()
+            flow.pending += flow.lent
+            flow.lent = _NOTHING
+        flow.waiting = size < len(data)
         return size
 
     def read(self, flow: Flow, size: int) -> bytes | None:
@@ -278,17 +289,27 @@ class Core:
         if credit := self._credit(flow):
             flow.granted += credit
             frames.append(self._keep(flow, Kind.WINDOW, flow.granted.to_bytes(8, "big")))
-        if size := min(len(flow.pending), flow.limit - flow.sent, PIECE):
-            flow.sent += size
-            with memoryview(flow.pending) as pending:
-                frames.append(self._keep(flow, Kind.DATA, pending[:size]))
-            del flow.pending[:size]
-            flow.changed()
-        if flow.pending:
+        if size := min(len(flow.lent) or len(flow.pending), flow.limit - flow.sent, PIECE):
+            frames.append(self._piece(flow, size))
+        if flow.lent or flow.pending:
             if size:
                 self._ring[flow] = None
             return frames
         return frames + self._last_words(flow)
+
+    def _piece(self, flow: Flow, size: int) -> bytes:
+        flow.sent += size
+        if flow.lent:
+            frame = self._keep(flow, Kind.DATA, flow.lent[:size])
+            flow.lent = flow.lent[size:]
+            return frame
+        with memoryview(flow.pending) as pending:
+            frame = self._keep(flow, Kind.DATA, pending[:size])
+        del flow.pending[:size]
+        if flow.waiting:
+            flow.waiting = False
+            flow.changed()
+        return frame
 
     def _last_words(self, flow: Flow) -> list[bytes]:
         frames = []

@@ -11,6 +11,10 @@ from hpcnb.link.protocol import Core, Flow
 
 __all__ = ["Stream", "splice"]
 
+_NOTHING = memoryview(b"")
+_ROOM = memoryview(bytearray(2 * PIECE))
+"""Where all connections' bytes arrive: by the time that the next do, they are sent or stored elsewhere."""
+
 
 class Stream:
     """One two-way byte stream of a link; it outlives the pipes that carry it.
@@ -42,8 +46,11 @@ class Stream:
     async def write(self, data: bytes | bytearray | memoryview) -> None:
         """Send `data`; wait while the other end does not read, or there is no pipe."""
         rest = memoryview(data).cast("B")
-        while rest := rest[self._core.write(self._flow, rest) :]:
-            await self._change()
+        while rest:
+            if size := self._core.write(self._flow, rest):
+                rest = rest[size:]
+            else:
+                await self._change()
 
     def write_eof(self) -> None:
         """End this direction; the other end reads ``b""`` after all that was written, and may go on writing."""
@@ -72,7 +79,7 @@ async def splice(stream: Stream, reader: asyncio.StreamReader, writer: asyncio.S
     joint = _Joint(stream._core, stream._flow, writer)  # noqa: SLF001 (the other half of this module)
     try:
         held, ended = await left_over(reader)
-        joint.data_received(held)
+        joint.came(memoryview(held))
         if ended:
             joint.eof_received()
         await joint.over
@@ -89,7 +96,7 @@ async def splice(stream: Stream, reader: asyncio.StreamReader, writer: asyncio.S
             writer.close()
 
 
-class _Joint(asyncio.Protocol):
+class _Joint(asyncio.BufferedProtocol):
     """The protocol of a connection that is joined with a stream: what comes from one goes to the other at once.
 
     `over` is done when both directions have ended, or with the `OSError` of the side that broke.
@@ -99,7 +106,7 @@ class _Joint(asyncio.Protocol):
         self.over = asyncio.get_running_loop().create_future()
         self._core, self._flow = core, flow
         self._connection = cast("asyncio.Transport", writer.transport)
-        self._rest = memoryview(b"")  # came from the connection and has no room in the stream yet
+        self._rest = _NOTHING  # came from the connection and has no room in the stream yet
         self._ending = self._ended = False  # the connection said its last; and the stream was told
         self._full = False  # the connection takes no more at the moment
         self._moving = False  # `_move` is at it
@@ -107,9 +114,19 @@ class _Joint(asyncio.Protocol):
         flow.changed = self._move
         self._connection.set_protocol(self)
 
-    def data_received(self, data: bytes) -> None:
-        self._rest = memoryview(bytes(self._rest) + data) if self._rest else memoryview(data)
+    def get_buffer(self, sizehint: int) -> memoryview:
+        return _ROOM
+
+    def buffer_updated(self, nbytes: int) -> None:
+        self.came(_ROOM[:nbytes])
+
+    def came(self, data: memoryview) -> None:
+        """Take what has come from the connection."""
+        self._rest = data
         self._move()
+        if self._rest:
+            self._rest = memoryview(bytes(self._rest))
+            self._connection.pause_reading()
 
     def eof_received(self) -> bool:
         self._ending = True
@@ -151,13 +168,9 @@ class _Joint(asyncio.Protocol):
                 self._connection.write_eof()
 
     def _send(self) -> None:
-        while self._rest:
-            size = self._core.write(self._flow, self._rest)
+        while self._rest and (size := self._core.write(self._flow, self._rest)):
             self._rest = self._rest[size:]
-            if not size and not self._core.flush():
-                break
         if self._rest:
-            self._connection.pause_reading()
             return
         self._connection.resume_reading()
         if self._ending and not self._ended:
