@@ -38,6 +38,7 @@ class Caller:
         self.writer = writer
         self.number = 0
         self.outcomes: list[list[Any]] = []
+        self.back: list[list[int]] = []
         self.wants: int | None = None
         self.holds: set[tuple[int, int]] = set()
 
@@ -119,8 +120,9 @@ class Draining:
             self._away.pop(caller.number, None)
             self._owner.present.add(caller.number)
         self._store.finish(caller.number, told(caller.outcomes))
-        caller.holds -= {(row[0], row[1]) for row in caller.outcomes}
-        caller.outcomes = []
+        self._store.give_back(caller.number, caller.back)
+        caller.holds.difference_update((row[0], row[1]) for row in (*caller.outcomes, *caller.back))
+        caller.outcomes, caller.back = [], []
 
     def _lost(self) -> list[int]:
         """Those who are away and have died, or have not come back in time."""
@@ -290,7 +292,7 @@ class Candidate:
             caller = Caller(await received(reader), writer)
             while True:
                 message = await received(reader)
-                caller.outcomes, caller.wants = message["outcomes"], message["want"]
+                caller.outcomes, caller.back, caller.wants = (message[word] for word in ("outcomes", "back", "want"))
                 self._waiting.append(caller)
                 self._news.set()
         except (OSError, EOFError):

@@ -153,8 +153,8 @@ class Commands:
     script : str
         A template (``analyze -a {a}``) for tasks that are values; empty: they are command lines.
     taken_away : pair of callables
-        The number of the file to be waited for while a command runs (negative: none), and, when that is readable, whether a task
-        and attempt are no longer ours.
+        The numbers of the files to be waited for while a command runs, and, when one is readable, whether a task and attempt are no
+        longer ours.
     """
 
     def __init__(
@@ -163,7 +163,7 @@ class Commands:
         notes: Notes,
         environ: Mapping[str, str],
         script: str,
-        taken_away: tuple[Callable[[], int], Callable[[int, int], bool]],
+        taken_away: tuple[Callable[[], list[int]], Callable[[int, int], bool]],
     ) -> None:
         self._notes = notes
         self._environ = dict(environ)
@@ -239,7 +239,7 @@ class Commands:
         ended = os.pidfd_open(pid)
         try:
             while True:
-                ready = select.select([ended, *filter(lambda n: n >= 0, [news()])], [], [])[0]
+                ready = select.select([ended, *news()], [], [])[0]
                 if ended in ready:
                     return True
                 if taken_away(id, attempt):

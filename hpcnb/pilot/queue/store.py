@@ -22,12 +22,8 @@ _IN = "id IN (SELECT id FROM chosen)"
 
 ROOM = 4_000_000
 """Characters of tasks that are given out at once, unless a single one is larger."""
-
-
 REMEMBERED = 1000
 """Requests at least; many more than are carried out at once."""
-
-
 LONGEST_DELAY = 3600.0
 MOST_LOST = 5
 """Workers that a task may cost, before it is taken to be the cause."""
@@ -191,6 +187,12 @@ class Store:
         self._db.executemany(mark, ((attempt, worker, id) for id, attempt, _ in rows))
         self._moved(TaskState.PENDING, TaskState.RUNNING, len(rows))
         return self.growth.with_passed(rows)
+
+    def give_back(self, worker: int, tasks: Iterable[Sequence[int]]) -> None:
+        """Have pending again what a worker was given and has not begun, each with its attempt, which is none."""
+        sql = "UPDATE task SET state = 1, attempt = attempt - 1, worker = NULL WHERE id = ? AND attempt = ? AND state = 2 AND worker = ?"
+        back = self._db.executemany(sql, ((*one, worker) for one in tasks)).rowcount
+        self._moved(TaskState.RUNNING, TaskState.PENDING, max(0, back))
 
     def finish(self, worker: int, outcomes: Iterable[Outcome]) -> list[int]:
         """Record how attempts ended; returns the tasks of those that were still theirs. An attempt counts once."""

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
+import select
 import socket
 import ssl
 from typing import Any
@@ -90,6 +92,15 @@ class Connection:
 
     def fileno(self) -> int:
         return self._socket.fileno()
+
+    def readable(self) -> bool:
+        """Whether the owner has said something, or is gone."""
+        return bool(select.select([self._socket], [], [], 0)[0])
+
+    def cut(self) -> None:
+        """Have whoever reads or writes in another thread fail."""
+        with contextlib.suppress(OSError):  # it is cut already
+            socket.socket.shutdown(self._socket, socket.SHUT_RDWR)  # the method of TLS would go on in the clear
 
     def close(self) -> None:
         self._socket.close()

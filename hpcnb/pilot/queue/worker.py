@@ -6,8 +6,10 @@ import contextlib
 import os
 import secrets
 import socket
+import threading
 import time
-from collections.abc import Callable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from hpcnb.errors import QueueError
@@ -24,8 +26,8 @@ BATCH = 0.25
 MOST = 5000
 TOLD = 500_000
 """Characters of results after which they are told before the batch is done."""
-TELL = 1.0
-"""Seconds after which, too."""
+TELL = 0.5
+"""Seconds after which, too; and after which a task that still runs keeps nobody waiting: neither for those before it nor for those after."""
 RETRY = 0.2
 OVER, STOPPED = 0, os.EX_TEMPFAIL
 """Exit statuses of a worker that has nothing left to do, and of one that was told to end."""
@@ -72,11 +74,17 @@ class Worker:
         self._job = job
         self._alone = alone
         self._begun, self._heard = begun, heard
+        self._lock = threading.Lock()  # for the connection, and for what has been, or is still to be, told over it
         self._connection: Connection | None = None
         self._taken: set[tuple[int, int]] = set()
+        self._tasks: deque[list[Any]] = deque()
         self._told: list[Outcome] = []
         self._each = BATCH  # seconds a task, as far as is known
-        self._size, self._told_at = 0, time.monotonic()
+        self._size = 0
+        self._told_at = self._since = time.monotonic()
+        self._beside: threading.Thread | None = None
+        self._several, self._ended = threading.Event(), threading.Event()
+        self._heard_beside = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._stopping = self._interruptible = False
         environ = os.environ | {"HPCNB_QUEUE": place.name}
         self._notes = Notes(place / "logs" / f"{self.name}.notes")
@@ -89,7 +97,8 @@ class Worker:
         try:
             while not (over or self._stopping or self._alone()):
                 try:
-                    over = self._drain(self._connect())
+                    self._connect()
+                    over = self._drain()
                 except OSError:
                     self._disconnect()
                     with contextlib.suppress(QueueError):  # a full disk; it is tried again
@@ -99,6 +108,11 @@ class Worker:
             pass
         finally:
             self._disconnect()
+            if self._beside:
+                self._ended.set()
+                self._several.set()
+                self._beside.join()
+            os.close(self._heard_beside)
             self._tell_by_file(leaves=not over)
             self.logs.close()
             self._notes.close()
@@ -124,62 +138,95 @@ class Worker:
         with self._may_be_stopped():
             time.sleep(RETRY)  # until somebody owns the queue: there is nothing to wait for but a file
 
-    def _connect(self) -> Connection:
+    def _connect(self) -> None:
         address = (Watch(self._place).owner() or {}).get("address")
         if address is None:
             raise ConnectionRefusedError("nobody owns the queue")
         self._connection = Connection(self._place, tuple(address))
         self._connection.send({"name": self.name, "host": socket.gethostname(), "pid": os.getpid(), "job": self._job})
-        return self._connection
 
     def _disconnect(self) -> None:
+        """What we were given is the owner's again, and given out by him."""
         if self._connection:
-            self._connection.close()
-        self._connection = None
-        self._taken.clear()
+            self._connection.cut()  # the other thread may be waiting for an answer
+        with self._lock:
+            if self._connection:
+                self._connection.close()
+            self._connection = None
+            self._taken.clear()
+            self._tasks.clear()
 
-    def _drain(self, connection: Connection) -> bool:
+    def _drain(self) -> bool:
         """Carry out tasks; whether there is nothing left to do. Raises `OSError` when the owner is gone."""
         while not self._stopping:
             want = max(1, min(MOST, int(BATCH / self._each)))
-            with self._may_be_stopped():
-                answer = self._exchange(connection, want)
-            if "over" in answer:
-                return True
+            with self._may_be_stopped(), self._lock:
+                answer = self._exchange(want)
+                if "over" in answer:
+                    return True
+                self._tasks.extend(answer["tasks"])
+                if len(self._tasks) > 1:
+                    self._look_beside()
             self._begun()
             self._begun = _nothing  # once is enough
-            began = time.monotonic()
-            for task in answer["tasks"]:
-                self._carry_out(connection, *task)
-            spent = (time.monotonic() - began) / max(1, len(answer["tasks"]))
-            self._each = max(spent, self._each / 8, 1e-6)
+            began, tasks = time.monotonic(), 0
+            while task := self._next():
+                self._carry_out(*task)
+                tasks += 1
+            self._each = max((time.monotonic() - began) / max(1, tasks), self._each / 8, 1e-6)
         raise Stopped
 
-    def _carry_out(self, connection: Connection, id: int, attempt: int, payload: str, *values: dict[str, Any]) -> None:
+    def _next(self) -> list[Any] | None:
+        with self._lock:
+            self._since = time.monotonic()
+            return self._tasks.popleft() if self._tasks else None
+
+    def _carry_out(self, id: int, attempt: int, payload: str, *values: dict[str, Any]) -> None:
         with self._may_be_stopped():
             outcome = self._attempt(id, attempt, payload, *values)
         if (id, attempt) in self._taken:
             return
-        self._told.append(outcome)
-        self._size += len(outcome.result or "") + len(outcome.error)
-        if self._stopping:
-            raise Stopped
-        # What it adds is work for others, who should not have to wait until our batch is done.
-        if outcome.action or self._size > TOLD or time.monotonic() - self._told_at > TELL:
-            if self._connection is None:  # it was lost while the task ran
-                raise ConnectionResetError
-            self._exchange(connection, 0)
+        with self._lock:
+            self._told.append(outcome)
+            self._size += len(outcome.result or "") + len(outcome.error)
+            if self._stopping:
+                raise Stopped
+            # What it adds is work for others, who should not have to wait until our batch is done.
+            if outcome.action or self._size > TOLD or time.monotonic() - self._told_at > TELL:
+                self._exchange(0)
 
-    def _exchange(self, connection: Connection, want: int) -> dict[str, Any]:
-        """Tell what has ended, and get as many tasks."""
-        connection.send({"outcomes": self._told, "want": want})
-        while "stop" in (answer := connection.receive()):
+    def _exchange(self, want: int, back: Sequence[tuple[int, int]] = ()) -> dict[str, Any]:
+        """Tell what has ended, and what is not begun, and get as many tasks."""
+        if self._connection is None:  # it was lost while a task ran
+            raise ConnectionResetError
+        self._connection.send({"outcomes": self._told, "back": back, "want": want})
+        while "stop" in (answer := self._connection.receive()):
             self._taken.update(map(tuple, answer["stop"]))
         if self._told:
             self._heard()
             self._heard = _nothing
         self._told, self._size, self._told_at = [], 0, time.monotonic()
         return dict(answer)
+
+    def _look_beside(self) -> None:
+        """Have a second thread look after the tasks that we have, while this one carries them out."""
+        if self._beside is None:
+            self._beside = threading.Thread(target=self._tell_meanwhile, name=f"worker {self.name}", daemon=True)
+            self._beside.start()
+        self._several.set()
+
+    def _tell_meanwhile(self) -> None:
+        """Whenever a task takes long: tell of those before it, and give back those after it."""
+        while self._several.wait() and not self._ended.wait(TELL):
+            with self._lock:
+                if self._connection is None or not (self._tasks or self._told):
+                    self._several.clear()
+                elif time.monotonic() - self._since > TELL:
+                    back = [(id, attempt) for id, attempt, *_ in self._tasks]
+                    self._tasks.clear()
+                    with contextlib.suppress(OSError):  # of which the other thread hears, too
+                        self._exchange(0, back)
+                    os.eventfd_write(self._heard_beside, 1)
 
     def _tell_by_file(self, *, leaves: bool = False) -> None:
         """Leave what has ended in the inbox: whoever owns the queue next finds it there."""
@@ -188,15 +235,18 @@ class Worker:
             Inbox(self._place).put("finish", {"worker": self.name, "outcomes": outcomes, "leaves": leaves}, quiet=True)
         self._told, self._size = [], 0
 
-    def _news(self) -> int:
-        """The number of the file on which the owner would say that a task is no longer ours; negative: none."""
-        return self._connection.fileno() if self._connection else -1
+    def _news(self) -> list[int]:
+        """The files on one of which there would be something to read if a task is no longer ours."""
+        return [self._heard_beside, self._connection.fileno()] if self._connection else [self._heard_beside]
 
     def _is_taken(self, id: int, attempt: int) -> bool:
         """Hear what the owner says while a task runs; whether that one is no longer ours."""
-        if self._connection:
-            try:
-                self._taken.update(map(tuple, self._connection.receive()["stop"]))
-            except OSError:
-                self._disconnect()
+        with contextlib.suppress(BlockingIOError):
+            os.eventfd_read(self._heard_beside)
+        try:
+            with self._lock:
+                if self._connection and self._connection.readable():  # the other thread may have read it
+                    self._taken.update(map(tuple, self._connection.receive()["stop"]))
+        except OSError:
+            self._disconnect()
         return (id, attempt) in self._taken

@@ -161,6 +161,35 @@ def test_a_task_is_taken_away_while_it_runs(q):
         os.kill(int(pid.read_text()), 0)
 
 
+@pytest.mark.parametrize("kind", ["commands", "functions"])
+def test_a_long_task_keeps_nobody_waiting(q, kind):
+    """While a worker carries out a long task, another one does what waits for those before it, and what was taken along with it."""
+    begun, done = place(q).path / "begun", place(q).path / "done"
+
+    def call(task):
+        if task == long:
+            begun.touch()
+            wait_for(done.exists, 60)
+        if task == last:
+            done.touch()
+
+    wait = f"touch {begun}; for i in $(seq 600); do test -e {done} && exit; sleep 0.1; done; exit 1"
+    long, last = ("long", "last") if kind == "functions" else (wait, f"touch {done}")
+    q.add_multiple(["true"] * 5)
+    ids = q.add_multiple(["true", long, *["true"] * 40])
+    q.add(last, requires=[ids[0], *ids[2:]])
+    drain = (lambda: q.do(call)) if kind == "functions" else q.do
+    first, errors = beside(drain)
+    wait_for(begun.exists, 60)
+    second, more = beside(drain)
+    for thread in (first, second):
+        thread.join(90)
+    assert errors + more == []
+    assert {(task.state, task.attempts) for task in q.tasks()} == {("Succeeded", 1)}
+    workers = {id: q.task(id)["attempts"][0]["worker"] for id in (*ids, ids[-1] + 1)}
+    assert workers[ids[1]] != workers[ids[-1] + 1]
+
+
 def test_an_owner_that_fails(q, monkeypatch):
     """An owner that cannot write ends what drains here with its error, and not in silence."""
 

@@ -115,6 +115,18 @@ class Model(RuleBasedStateMachine):
         if delay:
             self.due.setdefault(id, delay * 2 ** (task.fails - 1))
 
+    @precondition(running)
+    @rule(data=st.data(), name=st.sampled_from(NAMES), behind=st.integers(0, 1))
+    def give_back(self, data, name, behind):
+        """What was not begun counts as no attempt; what is somebody else's, or of an attempt before, stays."""
+        ids = data.draw(st.lists(st.sampled_from(self.running()), unique=True))
+        with self.store.transaction():
+            self.store.give_back(self.workers[name], [(id, self.tasks[id].attempt - behind) for id in ids])
+        for id in ids:
+            if self.tasks[id].worker == name and not behind:
+                self.tasks[id].worker, self.tasks[id].state = None, PENDING
+                self.tasks[id].attempt -= 1
+
     @rule(later=st.sampled_from([0, 4, 100]))
     def wake(self, later):
         self.now += later
