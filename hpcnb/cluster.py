@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import threading
-import time
 from collections.abc import Coroutine, Generator
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -17,9 +16,10 @@ from hpcnb.agent.connection import client_context
 from hpcnb.agent.loop import background
 from hpcnb.comm import SCHEME, ClusterSecurity
 from hpcnb.errors import NotReady
+from hpcnb.facts import Facts
 from hpcnb.handle import Handle
 from hpcnb.kept import NotebookClient
-from hpcnb.model import ClusterStatus, Ending, JobStatus, State
+from hpcnb.model import ClusterStatus, State
 from hpcnb.past import Timeline, timeline
 from hpcnb.scaling import Nodewise, leaving, nodes_for, workers_per_node
 from hpcnb.sessions import Sessions
@@ -36,7 +36,7 @@ ANSWER = 30.0
 """Seconds that the agent has for a question that needs no site."""
 
 
-class Cluster(DaskCluster):
+class Cluster(Facts, DaskCluster):
     """A Dask cluster inside an allocation of a site.
 
     The constructor returns when the job is submitted, not when it runs: a wrong request is an error at once, and a
@@ -104,6 +104,9 @@ class Cluster(DaskCluster):
         self.security: ClusterSecurity | None = None
         self._requested = False
         self._starting: asyncio.Task[None] | None = None
+        self._link = ""  # of the dashboard: on the loop of an asynchronous cluster nobody can wait for it
+        self._keeps_link = asynchronous
+        self._state = State.REQUESTED
         self._client: NotebookClient | None = None
         self._sessions = Sessions(self)
         self._client_lock = threading.Lock()
@@ -130,6 +133,8 @@ class Cluster(DaskCluster):
             shown = self.security.get_connection_args("client")
             self.scheduler_comm = rpc(self.scheduler_address, connection_args=shown)
             await super()._start()
+        if self._keeps_link:
+            await self._on_agent(self._learn_link())
 
     async def become_ready(self) -> None:
         """Wait until it is, without anybody who could be asked for a password."""
@@ -197,6 +202,12 @@ class Cluster(DaskCluster):
         return await asyncio.wrap_future(loop.start(work))
 
     def _hear(self, status: ClusterStatus) -> None:
+        before, self._state = self._state, status.state
+        if status.state is State.READY and self.scheduler_comm is not None:
+            if self.loop and status.counts.workers != len(self.scheduler_info["workers"]):
+                self.loop.add_callback(self._see_workers)
+            if self._keeps_link and before is not State.READY:
+                background().start(self._learn_link())
         if status.state is State.ENDED:
             # Cells that wait end with the cause, not with silence.
             for session in self._sessions.all():
@@ -205,6 +216,21 @@ class Cluster(DaskCluster):
                 self._client.ledger.close(self._handle.error())
                 # Or it would try for half a minute to reach what is gone.
                 background().start(self._client._close(fast=True))
+
+    async def _see_workers(self) -> None:
+        # Of its workers the scheduler tells one client of a cluster alone: the one that came last.
+        try:
+            there = await self.scheduler_comm.identity(n_workers=-1)
+        except OSError:
+            return  # it is away, and there will be news when it is back
+        self.scheduler_info["workers"] = there["workers"]
+
+    def _update_worker_status(self, op: str, msg: Any) -> None:
+        if op != "remove" or msg in self.scheduler_info["workers"]:
+            super()._update_worker_status(op, msg)
+
+    async def _learn_link(self) -> None:
+        self._link = await self._handle.dashboard()
 
     # -- what Dask's Cluster is asked ----------------------------------------------------------------------------
 
@@ -218,8 +244,10 @@ class Cluster(DaskCluster):
 
         Empty before the cluster is submitted, after its end, and where it would be waited for on the loop that brings it.
         """
-        if not self._requested or self.state is State.ENDED or background().is_here:
+        if not self._requested or self.state is State.ENDED:
             return ""
+        if self.asynchronous or background().is_here:
+            return self._link
         return background().run(self._handle.dashboard(), timeout=ANSWER)
 
     def scale(self, n: int | None = None, *, nodes: int | None = None) -> Any:
@@ -271,69 +299,10 @@ class Cluster(DaskCluster):
 
     plan = requested = DaskCluster.observed
 
-    # -- what there is to know ---------------------------------------------------------------------------------
+    def __repr__(self) -> str:
+        return f"<Cluster {self.name!r} on {self.site}: {self.state}>"
 
-    @property
-    def handle(self) -> Handle:
-        return self._handle
-
-    @property
-    def site(self) -> str:
-        return self._handle.status.spec.site
-
-    @property
-    def state(self) -> State:
-        """Where the cluster is in its life."""
-        return self._handle.status.state
-
-    @property
-    def reason(self) -> str:
-        """Why its job is pending, in the batch system's own word; or why it ended."""
-        if self.ending:
-            return str(self.ending.reason)
-        return self.jobs[0].reason if self.jobs else ""
-
-    @property
-    def queue_position(self) -> int | None:
-        """Place of its job among the pending ones of the partition, from 1."""
-        return self.jobs[0].position if self.jobs else None
-
-    @property
-    def estimated_start(self) -> float | None:
-        """POSIX time, where the batch system has an estimate."""
-        return self.jobs[0].estimated_start if self.jobs else None
-
-    @property
-    def walltime_left(self) -> int | None:
-        """Seconds."""
-        left = self._handle.status.left(time.time())
-        return None if left is None else int(left)
-
-    @property
-    def jobs(self) -> tuple[JobStatus, ...]:
-        """Its batch jobs; the first runs the scheduler."""
-        return self._handle.status.jobs
-
-    @property
-    def ending(self) -> Ending | None:
-        return self._handle.status.ending
-
-    @property
-    def snapshot(self) -> ClusterStatus:
-        """All of the above at one moment."""
-        return self._handle.status
-
-    @property
-    def nodes(self) -> int:
-        """How many it has, or will have when all of its jobs run."""
-        seen = self._handle.status
-        return seen.spec.resources.nodes + max(0, len(seen.jobs) - 1)  # each further job is one node
-
-    def why(self) -> str:
-        """Why it is not ready, or how it ended, in one sentence."""
-        from hpcnb.views.why import why
-
-        return why(self._handle.status, time.time())
+    # -- what there is to know (see also `Facts`) ---------------------------------------------------------------------
 
     def timeline(self) -> Timeline:
         """What its nodes have done when: allocation, tasks and waits in the queue, as plots in a notebook, else as text."""
@@ -376,18 +345,6 @@ class Cluster(DaskCluster):
     def session_named(self, name: str) -> Session:
         """One of several sessions beside each other, made when first asked for."""
         return self._sessions.named(name)
-
-    _ipython_display_: Any = None
-    """Not Dask's widget, which knows neither the queue nor the link: `_repr_html_` shows our own view."""
-
-    def _repr_html_(self, cluster_status: Any = None) -> str:
-        from hpcnb.views.ending import deaths_html
-        from hpcnb.views.overview import overview_html
-
-        return overview_html(self._handle.status, time.time()) + deaths_html(self._handle.status)
-
-    def __repr__(self) -> str:
-        return f"<Cluster {self.name!r} on {self.site}: {self.state}>"
 
 
 _known: dict[str, Cluster] = {}

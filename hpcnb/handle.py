@@ -188,7 +188,7 @@ class Handle:
         In a hub's pod, whose loopback no browser reaches, it is a path of the pod's Jupyter server (`hpcnb.server`).
         """
         if prefix := os.environ.get("JUPYTERHUB_SERVICE_PREFIX"):
-            return f"{prefix}hpcnb/dashboard/{self.id}/status"
+            return f"{prefix}proxy/hpcnb/{self.id}/status"
         return str(await self._call("dashboard"))
 
     async def credentials(self) -> Credentials:

@@ -217,7 +217,8 @@ class Dashboards:
         """The address of a cluster's dashboard: who knows it may see it, and nobody else of this machine."""
         if self._server is None:
             self._listen()
-        token = self._tokens.setdefault(status.id, secrets.token_urlsafe(32))
+        # dask-labextension takes a link for one of itself when "/proxy" is in it, and drops the path of others.
+        token = self._tokens.setdefault(status.id, f"proxy-{secrets.token_urlsafe(32)}")
         return f"http://127.0.0.1:{self._port}/{token}/status"
 
     def _listen(self) -> None:

@@ -53,7 +53,7 @@ class HPCApp(ExtensionApp):
 
     def initialize_handlers(self) -> None:
         self.handlers.extend((url_path_join("hpcnb", "api", route), handler) for route, handler in ROUTES)
-        self.handlers.append((r"hpcnb/dashboard/(?P<id>[0-9a-f]{16})/(?P<path>.*)", Dashboard))
+        self.handlers.append((r"proxy/hpcnb/(?P<id>[0-9a-f]{16})/(?P<path>.*)", Dashboard))
 
     async def stop_extension(self) -> None:
         await self.settings["hpcnb_panels"].close()

@@ -25,7 +25,7 @@ class Dashboard(WebSocketMixin, Forward, JupyterHandler):
     async def get(self, id: str, path: str) -> None:  # type: ignore[override]  # of what decorates it
         """Pass it on through the link."""
         base = self.settings["base_url"].rstrip("/")
-        self.inner, self.outer = f"/{path}", f"{base}/hpcnb/dashboard/{id}"
+        self.inner, self.outer = f"/{path}", f"{base}/proxy/hpcnb/{id}"
         self.where = places.stream_socket(id, "dashboard")
         if not self.where.exists():
             raise web.HTTPError(503, "this cluster has no dashboard now: it is not ready yet, or it has ended")

@@ -47,7 +47,7 @@ class Lab(Jupyter):
     """
 
     def __init__(self, folder: Path, *options: str, port: int = 0) -> None:
-        super().__init__(folder, "jupyterlab", [*OPTIONS, *options], port)
+        super().__init__(folder, "jupyterlab", [*OPTIONS, *options], port=port)
 
     def write(self, name: str, cells: tuple[str, ...]) -> Path:
         """Make a notebook with these cells."""

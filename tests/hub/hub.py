@@ -20,6 +20,7 @@ import psutil
 import pytest
 
 from hpcnb.sandbox.ground import free_ports
+from tests.server.jupyter import leave_out
 from tests.site.account import until
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "jupyterhub.md"
@@ -86,6 +87,7 @@ class Hub:
         settings = home / ".jupyter/lab/user-settings/@jupyterlab/apputils-extension"
         settings.mkdir(parents=True)
         (settings / "notification.jupyterlab-settings").write_text('{"fetchNews": "false"}')
+        leave_out(home / ".jupyter")
         for path in (home, *home.rglob("*")):
             os.chown(path, uid, uid)
         return home

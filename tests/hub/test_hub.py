@@ -84,7 +84,7 @@ def from_the_form(hub, browser, folder):
     expect(mine).to_have_attribute("data-state", "ready")
     with page.context.expect_page() as opened:
         mine.get_by_role("button", name="Dashboard", exact=True).click()
-    assert opened.value.url.startswith(f"{hub.url}/user/ada/hpcnb/dashboard/")
+    assert opened.value.url.startswith(f"{hub.url}/user/ada/proxy/hpcnb/")
     expect(opened.value.locator("body")).to_contain_text("Task Stream")
     page.screenshot(path=folder / "panel.png")
     opened.value.close()
@@ -111,11 +111,11 @@ def test_the_hub_lets_nobody_into_anothers_server(hub, clients, ids, me, other):
     assert mine.delete(api(other, f"clusters/{there}")).status_code == 403
     with httpx.Client(base_url=mine.base_url, headers=mine.headers) as once:  # a connection that is no more after it
         assert once.get(api(other, "news"), headers=UPGRADE).status_code == 403
-    assert mine.get(f"/user/{other}/hpcnb/dashboard/{there}/status").status_code in (302, 403)
+    assert mine.get(f"/user/{other}/proxy/hpcnb/{there}/status").status_code in (302, 403)
     for path in (f"clusters/{there}", f"clusters/{there}/logs"):
         assert mine.get(api(me, path)).status_code == 404
     assert mine.delete(api(me, f"clusters/{there}")).status_code == 404
-    assert mine.get(f"/user/{me}/hpcnb/dashboard/{there}/status").status_code == 503
+    assert mine.get(f"/user/{me}/proxy/hpcnb/{there}/status").status_code == 503
 
 
 @PAIRS

@@ -14,8 +14,24 @@ from typing import Self
 from tests.isolation import Isolation
 from tests.site.account import until
 
+OTHERS = {
+    "dask-labextension": ("dask_labextension", "dask-labextension"),
+    "jupyter-server-proxy": ("jupyter_server_proxy", "@jupyterhub/jupyter-server-proxy"),
+    "notebook": ("notebook", "@jupyter-notebook/lab-extension"),
+    "voila": ("voila.server_extension", "@voila-dashboards/jupyterlab-preview"),
+}
+"""Extensions of servers and of JupyterLab that tests have beside ours, and most of them not."""
 START = 60.0
 """Seconds that a server, a page or a kernel may take to come up on a busy machine."""
+
+
+def leave_out(config: Path, beside: str = "") -> None:
+    """Turn off the extensions of others in a directory of Jupyter's configuration, but for one of them."""
+    servers = {server: False for name, (server, _) in OTHERS.items() if name != beside}
+    labs = {lab: True for name, (_, lab) in OTHERS.items() if name != beside}
+    (config / "labconfig").mkdir()
+    (config / "labconfig" / "page_config.json").write_text(json.dumps({"disabledExtensions": labs}))
+    (config / "jupyter_server_config.json").write_text(json.dumps({"ServerApp": {"jpserver_extensions": servers}}))
 
 
 class Jupyter(Isolation):
@@ -31,10 +47,18 @@ class Jupyter(Isolation):
         Further options of it.
     port : int
         Where it can be found again after a restart; 0: wherever the kernel chooses.
+    beside : str
+        The extension of others that is on, of those that are installed for tests (`OTHERS`).
     """
 
     def __init__(
-        self, folder: Path, module: str = "jupyter_server", options: Sequence[str] = (), port: int = 0
+        self,
+        folder: Path,
+        module: str = "jupyter_server",
+        options: Sequence[str] = (),
+        *,
+        port: int = 0,
+        beside: str = "",
     ) -> None:
         super().__init__(folder)
         self.notebooks = folder / "notebooks"
@@ -44,6 +68,7 @@ class Jupyter(Isolation):
         for path in (self.notebooks, self._runtime_dir, settings):
             path.mkdir(parents=True)
         (settings / "notification.jupyterlab-settings").write_text('{"fetchNews": "false"}')
+        leave_out(places["JUPYTER_CONFIG_DIR"], beside)
         self.token = secrets.token_hex(16)
         self._environ = (
             os.environ | self.environ | {k: str(v) for k, v in places.items()} | {"JUPYTER_TOKEN": self.token}

@@ -25,7 +25,7 @@ def page(jupyter, api):
     wishes = {"workers_per_node": 1, "cores_per_worker": 1}
     id = api.post("clusters", json={"site": "local", "wishes": wishes}).json()["id"]
     until(lambda: api.get(f"clusters/{id}").json()["state"] == "ready")
-    yield f"{jupyter.url}hpcnb/dashboard/{id}/status"
+    yield f"{jupyter.url}proxy/hpcnb/{id}/status"
     api.delete(f"clusters/{id}").raise_for_status()
 
 
@@ -69,8 +69,8 @@ async def test_its_websocket(jupyter, page):
 
 def test_no_such_dashboard(jupyter, api):
     """A cluster that is not there has none, and no other path leads anywhere."""
-    assert api.get(f"{jupyter.url}hpcnb/dashboard/{'0' * 16}/status").status_code == 503
-    assert api.get(f"{jupyter.url}hpcnb/dashboard/..%2f..%2fagent/status").status_code == 404
+    assert api.get(f"{jupyter.url}proxy/hpcnb/{'0' * 16}/status").status_code == 503
+    assert api.get(f"{jupyter.url}proxy/hpcnb/..%2f..%2fagent/status").status_code == 404
 
 
 async def test_the_link_in_a_hub(monkeypatch):
@@ -78,4 +78,4 @@ async def test_the_link_in_a_hub(monkeypatch):
     monkeypatch.setenv("JUPYTERHUB_SERVICE_PREFIX", BASE)
     spec = ClusterSpec(site="local", name="x", resources=Resources())
     handle = Handle(ClusterStatus(id="0" * 16, spec=spec, state=State.READY))
-    assert await handle.dashboard() == f"{BASE}hpcnb/dashboard/{'0' * 16}/status"
+    assert await handle.dashboard() == f"{BASE}proxy/hpcnb/{'0' * 16}/status"

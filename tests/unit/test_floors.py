@@ -28,6 +28,7 @@ FLOORS = [
         "farewell",
         "kept",
         "queue",
+        "facts",
         "scaling",
         "notebook_name",
         "objects",
