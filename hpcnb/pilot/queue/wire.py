@@ -95,7 +95,7 @@ class Connection:
 
     def readable(self) -> bool:
         """Whether the owner has said something, or is gone."""
-        return bool(select.select([self._socket], [], [], 0)[0])
+        return bool(self._socket.pending() or select.select([self._socket], [], [], 0)[0])
 
     def cut(self) -> None:
         """Have whoever reads or writes in another thread fail."""

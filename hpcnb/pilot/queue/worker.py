@@ -182,6 +182,8 @@ class Worker:
             return self._tasks.popleft() if self._tasks else None
 
     def _carry_out(self, id: int, attempt: int, payload: str, *values: dict[str, Any]) -> None:
+        if (id, attempt) in self._taken:  # while one before it in the batch ran
+            return
         with self._may_be_stopped():
             outcome = self._attempt(id, attempt, payload, *values)
         if (id, attempt) in self._taken:
@@ -245,7 +247,7 @@ class Worker:
             os.eventfd_read(self._heard_beside)
         try:
             with self._lock:
-                if self._connection and self._connection.readable():  # the other thread may have read it
+                while self._connection and self._connection.readable():  # the other thread may have read it
                     self._taken.update(map(tuple, self._connection.receive()["stop"]))
         except OSError:
             self._disconnect()

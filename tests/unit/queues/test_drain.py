@@ -17,6 +17,7 @@ import hpcnb as hpc
 from hpcnb.pilot.queue import desk, draining
 from hpcnb.pilot.queue.lease import Watch
 from hpcnb.queue import launch
+from tests.site.account import words
 from tests.unit.pilot.tiny import wait_for
 from tests.unit.queues.place import place
 
@@ -190,6 +191,20 @@ def test_a_long_task_keeps_nobody_waiting(q, kind):
     assert workers[ids[1]] != workers[ids[-1] + 1]
 
 
+def test_tasks_that_are_taken_away_are_not_begun(q):
+    """Tasks that a worker has by the batch and that are taken away together end, also those that it has not begun."""
+    log = place(q).path / "begun"
+    q.add_multiple(["true"] * 20)
+    long = q.add_multiple([f"echo $HPCNB_TASK >> {log}; sleep 600; true"] * 20)
+    thread, errors = beside(q.do)
+    wait_for(log.exists)
+    assert q.set_state(long, "Killed") == len(long)
+    thread.join(60)
+    assert not thread.is_alive()
+    assert errors == []
+    assert log.read_text() == f"{long[0]}\n"
+
+
 def test_an_owner_that_fails(q, monkeypatch):
     """An owner that cannot write ends what drains here with its error, and not in silence."""
 
@@ -215,15 +230,17 @@ def ended(q):
 @pytest.mark.slow
 def test_an_owner_is_killed(q):
     """The one that owns the queue is killed while two drain it: the other goes on, nothing is lost, each result is recorded once."""
-    q.add_multiple(["sleep 0.05; echo x"] * 60)
+    go = place(q).path / "go"  # the last ones wait for it: all of them cannot have ended before there is a victim
+    q.add_multiple(["sleep 0.05; echo x"] * 40 + [f"until test -e {go}; do sleep 0.05; done; echo x"] * 20)
     with (
         subprocess.Popen([sys.executable, "-c", DO], stdout=subprocess.PIPE) as owner,
         subprocess.Popen([sys.executable, "-c", DO], stdout=subprocess.PIPE) as other,
     ):
-        wait_for(lambda: 10 <= ended(q) < 60, 60)
+        wait_for(lambda: ended(q) >= 10)
         victim = Watch(place(q)).owner()["pid"]
         assert victim in (owner.pid, other.pid)
         os.kill(victim, signal.SIGKILL)
+        go.touch()
         left = other if victim == owner.pid else owner
         assert left.wait(90) == 0
     q.do()  # what the victim's own worker had is free by now, if the other had ended before
@@ -252,7 +269,7 @@ def test_a_queue_in_use_is_not_deleted(q, monkeypatch):
 
 def test_only_who_has_a_certificate_is_served(q):
     """Another user who finds the owner's port gets nothing from it."""
-    q.add("sleep 2")
+    q.add("sleep 600; true")
     thread, errors = beside(q.do)
     watch = Watch(place(q))
     owner = wait_for(watch.owner, 30)
@@ -265,8 +282,10 @@ def test_only_who_has_a_certificate_is_served(q):
             if not stranger.recv(1):
                 raise ConnectionResetError
 
-    with pytest.raises((ssl.SSLError, ConnectionResetError)):
+    with pytest.raises((ssl.SSLError, ConnectionResetError, BrokenPipeError)):
         answered()
+    wait_for(lambda: q.status()["ntasks"]["Running"])
+    q.set_state(1, "Killed")
     thread.join(60)
     assert errors == []
     assert (place(q).path / "tls").stat().st_mode & 0o777 == 0o700
@@ -282,7 +301,7 @@ def test_certificates_are_made_once(q):
 
 
 @pytest.mark.slow
-def test_launched_on_this_machine(q, monkeypatch):
+def test_launched_on_this_machine(q, isolated):
     """`launch` starts jobs that need nobody; a function of the notebook goes along; they end when nothing is left."""
     cloudpickle.register_pickle_by_value(sys.modules[__name__])
     offset = 10
@@ -295,6 +314,8 @@ def test_launched_on_this_machine(q, monkeypatch):
     assert [task.result for task in q.tasks()] == list(range(10, 30))
     log = next(place(q).path.glob("runs/*/job.log"))
     wait_for(lambda: "nothing is left to do" in log.read_text(), 30)
+    # Who ends takes files along; what stays is the agent, which sees to jobs.
+    wait_for(lambda: not [one for one in isolated.processes() if "hpcnb.agent" not in words(one)])
     assert {path.stat().st_mode & 0o077 for path in place(q).path.rglob("*")} == {0}
     with pytest.raises(hpc.QueueError, match="nodes= of 2 and more are for pack=True"):
         q.launch(2, nodes=2)
