@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import os
 import shutil
 import signal
@@ -92,6 +93,11 @@ async def until(condition: Callable[[], object], deadline: float = DEADLINE) -> 
     async with asyncio.timeout(deadline):
         while not condition():  # noqa: ASYNC110 - see above
             await asyncio.sleep(0.01)
+
+
+def below(folder: Path) -> list[Path]:
+    """A directory and all that is in it, which may change meanwhile: `Path.rglob` fails when a directory has gone."""
+    return [Path(where, name) for where, *names in os.walk(folder) for name in ("", *itertools.chain(*names))]
 
 
 @contextlib.contextmanager

@@ -15,6 +15,7 @@ from playwright.sync_api import expect
 
 from tests.browser.conftest import browser
 from tests.hub.hub import USERS, running_hub
+from tests.isolation import below
 from tests.site import attacker
 from tests.site.account import LISTENS, connections, socket_inodes, until, words
 
@@ -141,7 +142,7 @@ def test_nobody_reaches_anothers_agent(hub, clients, ids, me, other):
             str(runtime / ids[other] / "scheduler.sock"),
             str(runtime / ids[other] / "dashboard.sock"),
         ],
-        "files": [str(path) for path in (runtime, home, *home.rglob("*"))],
+        "files": [str(path) for path in (runtime, *below(home))],
         "processes": [process.pid for process in found],
     }
     assert len(targets["files"]) > 50

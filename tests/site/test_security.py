@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import itertools
 import json
 import os
 import pwd
@@ -22,6 +21,7 @@ import hpcnb as hpc
 from hpcnb import handle
 from hpcnb.agent import places
 from hpcnb.site.authority import Authority, Role
+from tests.isolation import below
 from tests.site import attacker
 from tests.site.account import until, words
 
@@ -54,7 +54,8 @@ def clusters(account, sandbox):
 def secrets(account, clusters):
     """Everything that must be nowhere else: the link's secret, the lines of every private key, the keys of kernels."""
     found = set()
-    for path in [*(account.folder / "data").rglob("clusters/*.json"), *account.home.rglob("tls/*")]:
+    records = (account.folder / "data").rglob("clusters/*.json")
+    for path in [*records, *(path for path in below(account.home) if path.parent.name == "tls" and path.is_file())]:
         text = path.read_text().replace("\\n", "\n")
         for body in re.findall(r"BEGIN [A-Z ]*PRIVATE KEY-----\n(.*?)-----END", text, re.DOTALL):
             found.update(body.split())
@@ -173,11 +174,6 @@ def test_no_file_can_be_read(clusters, account):
     assert [path for path in open_ones if not path.is_relative_to(account.folder / "config")] == []
 
 
-def below(folder):
-    """A directory and all that is in it, which may change meanwhile."""
-    return [Path(where, name) for where, *names in os.walk(folder) for name in ("", *itertools.chain(*names))]
-
-
 def mode_of(path):
     """The mode of a file; of one that has gone, nothing is allowed."""
     with contextlib.suppress(FileNotFoundError):
@@ -203,7 +199,7 @@ def test_what_everybody_sees_holds_no_secret(clusters, account, sandbox, secrets
     commands = "scontrol show job", "scontrol show step", "squeue --json", "squeue --format=%all"
     seen |= {command: slurm(sandbox, command) for command in commands}
     seen["script"] = slurm(sandbox, f"scontrol write batch_script {clusters[0].jobs[0].job_id} -")
-    logs = [*account.folder.rglob("*.log"), *(sandbox.directory / "log").iterdir()]
+    logs = [*(path for path in below(account.folder) if path.suffix == ".log"), *(sandbox.directory / "log").iterdir()]
     seen |= {str(path): path.read_text(errors="replace") for path in logs}
     seen["credentials"] = repr(handle.run(clusters[0].handle.credentials()))
     assert "exec " in seen["script"]

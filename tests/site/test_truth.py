@@ -128,7 +128,7 @@ def refused(account, sandbox):
 
 def left(account):
     """Run directories, and secrets in the agent's own records: neither outlives a cluster that never was."""
-    secrets = [path for path in (account.folder / "data").rglob("clusters/*") if "PRIVATE KEY" in path.read_text()]
+    secrets = [path for path in (account.folder / "data").rglob("clusters/*.json") if "PRIVATE KEY" in path.read_text()]
     return [*account.home.glob("runs/*"), *secrets]
 
 

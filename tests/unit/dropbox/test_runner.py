@@ -269,7 +269,7 @@ def test_what_makes_no_sense(yard):
 def test_what_is_still_being_written(yard, monkeypatch):
     """A job that another program writes in its place is not touched before that is done; a folder or a pipe is no job."""
     monkeypatch.setattr(boxes, "UNFIT", 60)
-    monkeypatch.setattr(boxes, "SETTLED", 0.3)
+    monkeypatch.setattr(boxes, "SETTLED", 60)
     (yard.box / "folder.job").mkdir()
     os.mkfifo(yard.box / "pipe.job")
     path = yard.box / "a.job"
@@ -278,6 +278,7 @@ def test_what_is_still_being_written(yard, monkeypatch):
         for _ in range(3):
             yard.submitter.round()
         assert path.exists()
+    monkeypatch.setattr(boxes, "SETTLED", 0.02)
     yard.job("a")
     until(lambda: yard.submitter.round() and not path.exists(), every=0.05)
     yard.rounds()

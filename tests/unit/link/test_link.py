@@ -282,8 +282,8 @@ async def test_acceptor_restarted(pair, link, wire, join):
 async def test_silence(link, join):
     """A pipe that falls silent is suspect, is trusted again when it is heard, and is given up when it stays silent."""
     states = asyncio.Queue()
-    here = link(initiator=True, on_state=states.put_nowait, interval=0.04)
-    wire = await join(here, link(initiator=False, on_stream=echo, interval=0.04))
+    here = link(initiator=True, on_state=states.put_nowait, interval=0.1)
+    wire = await join(here, link(initiator=False, on_stream=echo, interval=0.1))
     assert await states.get() is LinkState.UP
     wire.flowing.clear()
     assert await states.get() is LinkState.SUSPECT
@@ -315,9 +315,11 @@ async def test_slept(link, join, monkeypatch):
 
 async def test_quiet(link, join, monkeypatch):
     """A pipe on which nothing but pings goes stays trusted, and its round trip is known."""
+    monkeypatch.setattr(pipe, "DEAD", 6.0)
     states, pongs = [], asyncio.Queue()
-    here = link(initiator=True, on_state=states.append, interval=0.06)
-    there = link(initiator=False, interval=0.06)
+    # Both ends are in this process: while that is held up, neither hears the other.
+    here = link(initiator=True, on_state=states.append, interval=0.3)
+    there = link(initiator=False, interval=0.3)
     monkeypatch.setattr(here._core, "_pong", lambda stamp: (here._pong(stamp), pongs.put_nowait(here.rtt)))
     await join(here, there)
     async with asyncio.timeout(DEADLINE):

@@ -29,16 +29,18 @@ def view(queue, monkeypatch):
     start = loop.start
     monkeypatch.setattr(loop, "start", lambda work: started.append(start(work)) or started[-1])
     made = Tasks(queue, queue.status())
+    made.rest = lambda: wait_for(lambda: all(one.done() for one in started))
     made.bundle()
-    wait_for(lambda: made.list.options)
+    made.rest()
     yield made
-    wait_for(lambda: all(one.done() for one in started))
+    made.rest()
     if made._timer:
         loop.asyncio_loop.call_soon_threadsafe(made._timer.cancel)
 
 
 def press(view, name, *places):
     """Select tasks by their places in the list, press a button, and give what is said then."""
+    view.rest()  # who looks at the queue selects anew what is selected
     view.list.index = places
     asked = view._asked
     view.buttons[name].click()

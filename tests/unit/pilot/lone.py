@@ -20,7 +20,7 @@ from hpcnb.site import bootstrap
 from hpcnb.site.authority import Authority, Role
 from hpcnb.site.environment import HERE
 from hpcnb.site.local import LocalShell
-from tests.isolation import until
+from tests.isolation import DEADLINE, until
 
 SECRET = "5ec7e7" * 10
 SAY = """
@@ -120,7 +120,7 @@ class Control:
 
     async def hear(self, event: str = "") -> dict[str, object]:
         """The next event, of that name if one is given."""
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(DEADLINE):
             async for said in self._lines:
                 if event in ("", said["event"]):
                     return said
