@@ -252,4 +252,4 @@ def test_shutdown_ends_the_job(kernel, account, octopus):
     kernel.client.stop_channels()
     kernel.manager.shutdown_kernel()
     until(lambda: jobs(octopus) == [])
-    assert account.clusters() == []
+    until(lambda: account.clusters() == [])  # Slurm knows of the end before the agent does
