@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import re
 import shutil
@@ -12,7 +11,6 @@ import sys
 import tempfile
 from pathlib import Path
 
-import psutil
 import pytest
 from jupyter_client.manager import start_new_kernel
 
@@ -114,12 +112,8 @@ def begun(place, notebook, tmp_path):
 
 
 def agent_pid(place):
-    found = []
-    for process in place.processes():
-        with contextlib.suppress(psutil.NoSuchProcess):  # one that has just ended
-            found += [process.pid] * ("hpcnb.agent" in process.cmdline())
-    [agent] = found
-    return agent
+    [agent] = place.agents()
+    return agent.pid
 
 
 COUNT = """%%hpc

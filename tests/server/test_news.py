@@ -37,6 +37,13 @@ class Page:
         await self._connection.write_message(json.dumps(message))
 
 
+async def closed(connection):
+    """Close a connection, and wait until it is: one that is closing when its loop ends is found by a later test."""
+    connection.close()
+    while await connection.read_message() is not None:
+        pass
+
+
 @pytest.fixture
 def address(jupyter):
     return jupyter.url.replace("http", "ws", 1) + "hpcnb/api/news"
@@ -54,7 +61,7 @@ async def page(jupyter, address):
 
     yield open_
     for connection in opened:
-        connection.close()
+        await closed(connection)
 
 
 @contextlib.asynccontextmanager
@@ -79,7 +86,7 @@ async def test_without_a_token_403(jupyter, address):
     async with httpx.AsyncClient() as browser:
         said = await browser.get(f"{jupyter.url}api/status", params={"token": jupyter.token})
     cookies = {"Cookie": "; ".join(f"{name}={value}" for name, value in said.cookies.items())}
-    (await websocket_connect(HTTPRequest(address, headers=cookies))).close()
+    await closed(await websocket_connect(HTTPRequest(address, headers=cookies)))
     assert await refused(HTTPRequest(address, headers=cookies | {"Origin": "http://elsewhere.example"})) == 403
 
 

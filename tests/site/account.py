@@ -132,9 +132,6 @@ class Account(Isolation):
         here = str(self.folder)
         return [p for p in psutil.process_iter() if p.pid != os.getpid() and _mentions(p, here)]
 
-    def agents(self) -> list[psutil.Process]:
-        return [p for p in self.processes() if "hpcnb.agent" in words(p)]
-
     def listeners(self) -> list[Listener]:
         """Every TCP port on which one of its processes waits."""
         waiting = {inode: address for address, _, state, inode in connections() if state == LISTENS}

@@ -13,7 +13,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import psutil
 import pytest
 from tornado import websocket
 
@@ -61,11 +60,7 @@ async def gone(pid):
 
 def agents(isolated):
     """The agents of this test that run."""
-    found = []
-    for process in isolated.processes():
-        with contextlib.suppress(psutil.NoSuchProcess):
-            found += [process.pid] * ("hpcnb.agent" in process.cmdline())
-    return found
+    return [process.pid for process in isolated.agents()]
 
 
 # -- one at a time --------------------------------------------------------------------------------------------------
@@ -331,7 +326,9 @@ async def test_malformed_messages_do_no_harm(connect, client, isolated):
         async with asyncio.timeout(DEADLINE):
             while (answer := await other.read_message()) is not None and json.loads(answer).get("id") != 2:
                 assert "error" in json.loads(answer), message
-        other.close()
+            other.close()
+            while answer is not None:  # it is closed only then
+                answer = await other.read_message()
     assert (await hello(client))["pid"] == pid
     assert await client.call("list") == []
 
