@@ -17,6 +17,7 @@ from nbclient import NotebookClient
 from nbconvert import HTMLExporter
 
 import hpcnb as hpc
+from hpcnb.future.work import PATIENCE
 from tests.unit.pilot.host import environment
 
 pytestmark = pytest.mark.slow
@@ -36,7 +37,7 @@ CELLS = [
     UP,
     "futures = hpc.map(odd, range(60))",
     "hpc.wait(futures);",
-    "hpc.gather(hpc.map(abs, range(1000)))[-1]",
+    "began = time.monotonic()\nhpc.gather(hpc.map(abs, range(1000)))\ntime.monotonic() - began",
     "waits = [hpc.submit(time.sleep, 2.5), hpc.submit(abs, -1)]\nhpc.wait(waits);",
     "@hpc.task\ndef nap():\n    time.sleep(2.5)\nwith hpc.group('naps'):\n    nap(), nap()",
     "hpc.current().timeline()",
@@ -74,19 +75,21 @@ def shown(notebook, cell):
 def test_the_final_state_stays(notebook):
     """Under the cell that submitted a map stands how it ended, though that cell had ended long before; once."""
     (text,) = shown(notebook, 1)
-    assert re.match(r"odd: 59 of 60 done, 1 failed, in 0:0\d\n  odd-\w+\S* failed on 0-\S+: .*<b>no</b> 7", text)
+    assert re.match(r"odd: 59 of 60 done, 1 failed, in 0:\d\d\n  odd-\w+\S* failed on 0-\S+: .*<b>no</b> 7", text)
     assert shown(notebook, 2) == []
 
 
 def test_quick_work_shows_nothing(notebook):
     """A map of a moment leaves nothing but the cell's own value."""
-    assert [output.output_type for output in notebook.cells[3].outputs] == ["execute_result"]
+    *more, took = notebook.cells[3].outputs
+    assert took.output_type == "execute_result"
+    assert more == [] or float(took.data["text/plain"]) > PATIENCE  # on a machine that was held up it was not quick
 
 
 def test_submits_of_a_cell_and_a_group_are_shown_together(notebook):
     """What a cell submits one by one has one view, and so have the tasks of a group, under its name."""
-    assert re.match(r"cell \[5\]: 2 done, in 0:0\d\n", *shown(notebook, 4))
-    assert re.match(r"naps: 2 done, in 0:0\d\n", *shown(notebook, 5))
+    assert re.match(r"cell \[5\]: 2 done, in 0:\d\d\n", *shown(notebook, 4))
+    assert re.match(r"naps: 2 done, in 0:\d\d\n", *shown(notebook, 5))
 
 
 def test_an_exported_page_has_it(notebook):
@@ -137,7 +140,7 @@ def test_a_terminal_has_a_line(tmp_path, isolated):
     assert process.wait(60) == 0
     lines = re.split(r"[\r\n]+", text.decode().strip())
     assert [line for line in lines if not line.startswith("\x1b[Ksleep [")] == []
-    assert re.search(r"\]: 10 done, in 0:0\d$", lines[-1])
+    assert re.search(r"\]: 10 done, in 0:\d\d$", lines[-1])
     assert sum("]: 10 done" in line for line in lines) == 1
     assert len(lines) > 1
 
@@ -169,5 +172,5 @@ def test_a_killed_worker_counts_nothing_twice(isolated, tmp_path, monkeypatch):
         assert hpc.gather(futures) == list(range(30))
         cluster.client.looks.settle(30)
     assert all(summary.total == 30 for summary in seen)
-    assert max(summary.done for summary in seen if not summary.retried) < 30
+    assert all(summary.done < 30 for summary in seen if not summary.retried)
     assert (seen[-1].done, seen[-1].left, seen[-1].retried) == (30, 0, 30)
