@@ -281,13 +281,16 @@ class Asker:
         try:
             while owner.serve():
                 pass
+            with contextlib.suppress(
+                OSError, sqlite3.Error
+            ):  # what was asked for is done; in time our silence says the same
+                owner.close()
         except Fenced:
-            owner.abandon()
+            pass
         except (OSError, sqlite3.Error) as exc:
-            owner.abandon()
             raise self._unwritable(exc) from exc
-        else:
-            owner.close()
+        finally:
+            owner.abandon()  # also on Ctrl-C: a heart that beats on would keep the queue from all others
         return True
 
     def _unwritable(self, exc: Exception) -> QueueError:

@@ -250,6 +250,23 @@ def test_a_full_disk(place, monkeypatch):
         _stale(place)
 
 
+@pytest.mark.parametrize("where", ["serve", "publish"])
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), OSError(28, "No space left on device")])
+def test_who_asks_and_is_interrupted_lets_go(place, impatient, where, error):
+    """Ctrl-C, or a full disk, while a question is answered here: the queue is free for the next one, though this process lives on."""
+
+    def fails(*_):
+        raise error
+
+    asker = Asker(place)
+    with pytest.MonkeyPatch.context() as patched, contextlib.suppress(KeyboardInterrupt, QueueError):
+        patched.setattr(Owner, where, fails)
+        asker.ask("add", ('"x"\n',), **ADD)
+    owner = taken(place)
+    assert len(payloads(owner)) == (where == "publish")
+    owner.close()
+
+
 def _stale(place):
     first = Lease.claim(place, newest(place / "owner")[0])
     second = Lease.claim(place, first.fence)
