@@ -136,7 +136,7 @@ export class Api {
     this.call('POST', of(site, queue, 'launch'), { jobs });
 
   /** Where Dask's dashboard of a cluster is, behind this server's own authentication. */
-  dashboard = (id: string): string => URLExt.join(this.settings.baseUrl, 'hpcnb', 'dashboard', id, 'status');
+  dashboard = (id: string): string => URLExt.join(this.settings.baseUrl, 'proxy', 'hpcnb', id, 'status');
 
   /** The websocket's address. */
   get news(): string {
