@@ -28,7 +28,8 @@ lab-shell: packages $(VENV)/.with-test ## as root: a shell on a laptop with a co
 
 lab-long: packages $(VENV)/.with-test ## as root: the lab's tests with long cuts, and many of them; many kills, and walltimes (two hours)
 	@HPCNB_LAB_LONG=1 $(BIN)/python -m pytest --timeout 3600 tests/lab tests/acceptance/test_kills.py \
-	    tests/site/test_queue_kills.py tests/site/test_queue.py::test_a_chain_of_walltimes tests/unit/pilot/queue/test_owner.py
+	    tests/site/test_queue_kills.py tests/site/test_queue.py::test_a_chain_of_walltimes tests/unit/pilot/queue/test_owner.py \
+	    tests/server/test_rest.py::test_generated_requests_no_5xx
 
 packages:
 	@.ci/packages
