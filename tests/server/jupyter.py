@@ -25,10 +25,10 @@ START = 60.0
 """Seconds that a server, a page or a kernel may take to come up on a busy machine."""
 
 
-def leave_out(config: Path, beside: str = "") -> None:
-    """Turn off the extensions of others in a directory of Jupyter's configuration, but for one of them."""
-    servers = {server: False for name, (server, _) in OTHERS.items() if name != beside}
-    labs = {lab: True for name, (_, lab) in OTHERS.items() if name != beside}
+def leave_out(config: Path, beside: Sequence[str] = ()) -> None:
+    """Turn off the extensions of others in a directory of Jupyter's configuration, but for some of them."""
+    servers = {server: False for name, (server, _) in OTHERS.items() if name not in beside}
+    labs = {lab: True for name, (_, lab) in OTHERS.items() if name not in beside}
     (config / "labconfig").mkdir()
     (config / "labconfig" / "page_config.json").write_text(json.dumps({"disabledExtensions": labs}))
     (config / "jupyter_server_config.json").write_text(json.dumps({"ServerApp": {"jpserver_extensions": servers}}))
@@ -47,8 +47,8 @@ class Jupyter(Isolation):
         Further options of it.
     port : int
         Where it can be found again after a restart; 0: wherever the kernel chooses.
-    beside : str
-        The extension of others that is on, of those that are installed for tests (`OTHERS`).
+    beside : sequence of str
+        The extensions of others that are on, of those that are installed for tests (`OTHERS`).
     """
 
     def __init__(
@@ -58,7 +58,7 @@ class Jupyter(Isolation):
         options: Sequence[str] = (),
         *,
         port: int = 0,
-        beside: str = "",
+        beside: Sequence[str] = (),
     ) -> None:
         super().__init__(folder)
         self.notebooks = folder / "notebooks"

@@ -45,7 +45,7 @@ def jupyter():
     """A server on which dask-labextension makes clusters of ours."""
     folder = Path(tempfile.mkdtemp(prefix="hpcnb-", dir="/tmp"))
     try:
-        with Configured(folder, beside="dask-labextension") as running:
+        with Configured(folder, beside=["dask-labextension"]) as running:
             yield running
     finally:
         shutil.rmtree(folder)
