@@ -188,10 +188,19 @@ c.Spawner.args = ["--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpda
             assert asked.status_code in (201, 202), (asked.text, self.log())
         until(lambda: all(self._server(name, server).get("ready") for name, server in wanted), within=START, every=0.3)
 
-    def stop(self, name: str, server: str = "") -> None:
-        """Stop one of a user's servers, as its user or a culler does."""
-        assert self._admin.delete(f"/users/{name}/servers/{server}").status_code in (202, 204)
-        until(lambda: not self._server(name, server).get("ready"), within=START, every=0.3)
+    def cull(self) -> None:
+        """Run the idle culler, for which everybody has been away for long, until it has stopped all servers."""
+        command = [sys.executable, "-m", "jupyterhub_idle_culler", f"--url={self.url}/hub/api"]
+        environ = {"PATH": self._path, "JUPYTERHUB_API_TOKEN": self.token}
+        with (self.folder / "hub.log").open("ab") as log:
+            culler = subprocess.Popen([*command, "--timeout=1", "--cull-every=2"], env=environ, stdout=log, stderr=log)
+        try:
+            until(
+                lambda: not any(user["servers"] for user in self._admin.get("/users").json()), within=START, every=0.3
+            )
+        finally:
+            culler.terminate()
+            culler.wait(START)
 
     def _server(self, name: str, server: str) -> dict[str, object]:
         return self._admin.get(f"/users/{name}").json()["servers"].get(server, {})

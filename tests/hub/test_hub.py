@@ -157,14 +157,13 @@ def test_nobody_reaches_anothers_agent(hub, clients, ids, me, other):
     assert (done.returncode, json.loads(done.stdout or "0")) == (0, []), done.stderr
 
 
-def test_a_server_that_is_stopped_ends_no_cluster(hub, clients, ids, figure):
-    """A named server shows the same clusters; when all of a user's servers were stopped they go on, and the next one shows them."""
+def test_the_idle_culler_ends_no_cluster(hub, clients, ids, figure):
+    """A named server shows the same clusters; when all of the servers were culled they go on, and the next one shows them."""
     ada = clients["ada"]
     assert state(ada, api("ada", "clusters", "second")) == {"hers": "ready"}
-    hub.stop("ada", "second")
-    hub.stop("ada")
+    hub.cull()
     assert any("hpcnb.agent" in words(process) for process in hub.processes("ada"))
-    hub.start(("ada", ""))
+    hub.start(("ada", ""), ("bob", ""))
     begun = time.monotonic()
     assert state(ada, api("ada", "clusters")) == {"hers": "ready"}
     figure(
