@@ -191,5 +191,6 @@ def _info() -> dict[str, Any]:
         "language_info": language,
         "banner": f"Python {platform.python_version()} in an allocation",
         "help_links": [],
-        "supported_features": [],
+        # A front end asks once. What it requests of these meanwhile is held, and answered by the kernel.
+        "supported_features": ["kernel subshells", "debugger"],
     }

@@ -33,6 +33,14 @@ class Driven:
         """Send a cell."""
         return self.client.execute(code, **options)
 
+    def control(self, kind, content):
+        """Send a request on the control channel."""
+        self.client.control_channel.send(self.client.session.msg(kind, content))
+
+    def features(self):
+        """What it says that it can do."""
+        return self.client.kernel_info(reply=True, timeout=WAIT)["content"]["supported_features"]
+
     def hear(self, cell, condition):
         """Take what a cell says until something of it satisfies a condition; all that it said."""
         heard = []
@@ -111,7 +119,13 @@ def test_the_command_lists_and_removes_kernels(account, octopus):
 
 
 def test_a_kernel_whose_job_waits(kernel, octopus):
-    """It is alive, says under the cell what it waits for, gives the cell up when interrupted, and runs it when the job begins."""
+    """It is alive, says under the cell what it waits for, gives the cell up when interrupted, and runs it when the job begins.
+
+    What it says of itself it can do then, and what was asked of that in the meantime is answered.
+    """
+    claimed = kernel.features()
+    kernel.control("create_subshell_request", {})
+    kernel.control("debug_request", {"type": "request", "seq": 1, "command": "debugInfo", "arguments": {}})
     first = kernel.begin("print('never')")
     shown = kernel.hear(first, lambda m: "BeginTime" in str(m["content"].get("data", "")))[-1]
     assert "octopus: queued" in shown["content"]["data"]["text/plain"]
@@ -130,6 +144,9 @@ def test_a_kernel_whose_job_waits(kernel, octopus):
     let_begin(octopus)
     text, _, reply = kernel.end(third)
     assert (text, reply["status"]) == ("42\n", "ok")
+    made, told = (kernel.client.get_control_msg(timeout=WAIT)["content"] for _ in range(2))
+    assert (made["status"], told["success"]) == ("ok", True)
+    assert kernel.features() == claimed == ["kernel subshells", "debugger"]
 
 
 class TestJupyter(jupyter_kernel_test.KernelTests):
