@@ -11,7 +11,7 @@ from collections.abc import Mapping
 
 from hpcnb.agent import places
 from hpcnb.errors import ConnectionFailed, HPCError
-from hpcnb.link import Link, LinkRefused
+from hpcnb.link import Link, LinkRefused, secure
 from hpcnb.site.authority import Role
 from hpcnb.site.routes import ROUTES, Goal, Route
 from hpcnb.site.shell import Pipe
@@ -103,13 +103,7 @@ class Dialler:
         return {name: ROUTES[name] for name in sorted(ROUTES, key=lambda name: name != first)}
 
     async def _attach(self, link: Link, pipe: Pipe) -> None:
-        reader, writer = pipe
-        try:
-            await writer.start_tls(self._tls, server_hostname=Role.GATEWAY.server_name)
-        except BaseException:
-            writer.transport.abort()
-            raise
-        await link.attach(reader, writer)
+        await link.attach(*await secure(*pipe, self._tls, server_hostname=Role.GATEWAY.server_name))
 
     def _succeeded(self, name: str) -> None:
         self._proven, self._failures = name, 0

@@ -7,5 +7,6 @@ from hpcnb.link.link import Link, LinkState
 from hpcnb.link.pipe import lost_once
 from hpcnb.link.protocol import StreamError
 from hpcnb.link.stream import Stream, splice
+from hpcnb.link.tls import secure
 
-__all__ = ["Link", "LinkRefused", "LinkState", "Stream", "StreamError", "lost_once", "splice"]
+__all__ = ["Link", "LinkRefused", "LinkState", "Stream", "StreamError", "lost_once", "secure", "splice"]

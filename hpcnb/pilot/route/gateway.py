@@ -5,13 +5,12 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-import socket
 import ssl
 from collections.abc import Awaitable, Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
-from hpcnb.link import Link, LinkRefused, LinkState, Stream, lost_once, splice
+from hpcnb.link import Link, LinkRefused, LinkState, Stream, lost_once, secure, splice
 from hpcnb.pilot.route import rendezvous
 from hpcnb.pilot.run import Run
 
@@ -57,7 +56,7 @@ class Gateway:
     async def start(self) -> tuple[str, int]:
         """Listen; return the address."""
         asyncio.get_running_loop().set_exception_handler(lost_once)
-        self._server = await asyncio.start_server(self._join, self._host, 0, ssl=self._tls)
+        self._server = await asyncio.start_server(self._join, self._host, 0)
         folder = self._run.file(rendezvous.FOLDER)
         folder.mkdir(mode=0o700, exist_ok=True)
         self._begin(self._look(folder))
@@ -94,26 +93,14 @@ class Gateway:
     async def _meet(self, word: Path) -> None:
         """Let the agent join over a connection that we have made, as if it had come to us."""
         try:
-            pipe = await rendezvous.meet(word)
-            await self._join(*await self._serve_tls(pipe))
+            await self._join(*await asyncio.open_connection(sock=await rendezvous.meet(word)))
         except (OSError, ValueError, KeyError) as exc:
             log.warning("nobody met at %s: %r", word.name, exc)
 
-    async def _serve_tls(self, pipe: socket.socket) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        loop = asyncio.get_running_loop()
-        reader = asyncio.StreamReader()
-        protocol = asyncio.StreamReaderProtocol(reader)
-        try:
-            transport, _ = await loop.connect_accepted_socket(
-                lambda: protocol, pipe, ssl=self._tls, ssl_handshake_timeout=HANDSHAKE
-            )
-        except BaseException:
-            pipe.close()
-            raise
-        return reader, asyncio.StreamWriter(transport, protocol, reader, loop)
-
     async def _join(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
+            async with asyncio.timeout(HANDSHAKE):
+                reader, writer = await secure(reader, writer, self._tls, server_side=True)
             await self._link.attach(reader, writer)
         except (LinkRefused, OSError) as exc:
             log.warning("a joiner was refused: %s", exc)
