@@ -22,7 +22,7 @@ from hpcnb.agent.dialling import Dialler, Silent
 from hpcnb.agent.record import ClusterRecord
 from hpcnb.agent.sites import Site
 from hpcnb.errors import HPCError, SiteError
-from hpcnb.link import Link, LinkRefused, LinkState, Stream, StreamError, splice
+from hpcnb.link import Joint, Link, LinkRefused, LinkState, Stream, StreamError
 from hpcnb.link.peer import peer_uid
 from hpcnb.pilot.lead import lines
 from hpcnb.site.authority import Identity
@@ -210,24 +210,19 @@ class Connection:
         return True
 
     async def _open_sockets(self) -> None:
-        folder = places.private_directory(places.runtime() / self._cluster)
+        loop, folder = asyncio.get_running_loop(), places.private_directory(places.runtime() / self._cluster)
         for name in STREAMS:
             path = places.stream_socket(self._cluster, name)
             path.unlink(missing_ok=True)
-            server = await asyncio.start_unix_server(partial(self._serve, name), path)
+            server = await loop.create_unix_server(partial(Joint, partial(self._admit, name)), path)
             path.chmod(0o600)
             self._servers.append(server)
         log.info("cluster %s: streams at %s", self._cluster, folder)
 
-    async def _serve(self, name: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
-            if peer_uid(writer.get_extra_info("socket")) != os.getuid():
-                return
-            await splice(self._link.open(name), reader, writer)
-        except OSError as exc:
-            log.info("cluster %s: stream %s ended: %s", self._cluster, name, exc)
-        finally:
-            writer.close()
+    def _admit(self, name: str, connection: asyncio.Transport) -> Stream:
+        if peer_uid(connection.get_extra_info("socket")) != os.getuid():
+            raise PermissionError("another user's program")
+        return self._link.open(name)
 
     async def close(self) -> None:
         """End every stream and remove the sockets."""

@@ -6,7 +6,7 @@ from hpcnb.link.handshake import LinkRefused
 from hpcnb.link.link import Link, LinkState
 from hpcnb.link.pipe import lost_once
 from hpcnb.link.protocol import StreamError
-from hpcnb.link.stream import Stream, splice
+from hpcnb.link.stream import Joint, Stream, splice
 from hpcnb.link.tls import secure
 
-__all__ = ["Link", "LinkRefused", "LinkState", "Stream", "StreamError", "lost_once", "secure", "splice"]
+__all__ = ["Joint", "Link", "LinkRefused", "LinkState", "Stream", "StreamError", "lost_once", "secure", "splice"]

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from typing import cast
 
 from hpcnb.link.frames import PIECE
-from hpcnb.link.pipe import left_over
 from hpcnb.link.protocol import Core, Flow
 
-__all__ = ["Stream", "splice"]
+__all__ = ["Joint", "Stream", "splice"]
 
 _NOTHING = memoryview(b"")
 _ROOM = memoryview(bytearray(2 * PIECE))
@@ -69,62 +69,73 @@ class Stream:
         await self._event.wait()
 
 
-async def splice(stream: Stream, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """Join a stream with a connection until both directions have ended.
+async def splice(stream: Stream, connect: Callable[[Callable[[], Joint]], Awaitable[object]]) -> None:
+    """Join a stream with a connection that `connect` makes, as `loop.create_connection` does, until both directions have ended.
 
-    The end of one direction is passed on and leaves the other open; when either side breaks, or the task is
-    cancelled, the other side is broken off too.
+    If the task is cancelled, both are broken off.
     """
-    broken = "the connection behind the stream was given up"
-    joint = _Joint(stream._core, stream._flow, writer)  # noqa: SLF001 (the other half of this module)
+    joint = Joint(lambda _: stream)
     try:
-        held, ended = await left_over(reader)
-        joint.came(memoryview(held))
-        if ended:
-            joint.eof_received()
-        await joint.over
-        broken = ""
-    except OSError as error:
-        broken = str(error)
+        await connect(lambda: joint)
+        await joint.over.wait()
     finally:
-        joint.over.cancel()
-        if broken:
-            stream.reset(broken)
-            writer.transport.abort()
-        else:
-            stream.close()
-            writer.close()
+        joint.give_up()
 
 
-class _Joint(asyncio.BufferedProtocol):
+class Joint(asyncio.BufferedProtocol):
     """The protocol of a connection that is joined with a stream: what comes from one goes to the other at once.
 
-    `over` is done when both directions have ended, or with the `OSError` of the side that broke.
+    The end of one direction is passed on and leaves the other open; when either side breaks, the other is broken off too.
+
+    Parameters
+    ----------
+    admit : callable
+        Called with the connection when it is made, returns the stream; an `OSError` that it raises ends the connection.
+
+    Attributes
+    ----------
+    over : asyncio.Event
+        Set when there is nothing more to carry.
     """
 
-    def __init__(self, core: Core, flow: Flow, writer: asyncio.StreamWriter) -> None:
-        self.over = asyncio.get_running_loop().create_future()
-        self._core, self._flow = core, flow
-        self._connection = cast("asyncio.Transport", writer.transport)
+    def __init__(self, admit: Callable[[asyncio.Transport], Stream]) -> None:
+        self.over = asyncio.Event()
+        self._admit = admit
+        self._core: Core
+        self._flow: Flow
+        self._connection: asyncio.Transport
         self._rest = _NOTHING  # came from the connection and has no room in the stream yet
         self._ending = self._ended = False  # the connection said its last; and the stream was told
         self._full = False  # the connection takes no more at the moment
+        self._joined = False
         self._moving = False  # `_move` is at it
         self._finished = False  # the stream has ended, and the connection was told
-        flow.changed = self._move
-        self._connection.set_protocol(self)
+
+    def give_up(self) -> None:
+        """Break both sides off, unless they have ended."""
+        self._break("the connection behind the stream was given up")
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._connection = cast("asyncio.Transport", transport)
+        try:
+            stream = self._admit(self._connection)
+        except OSError:
+            self.over.set()
+        if self.over.is_set():  # or it was given up meanwhile
+            self._connection.abort()
+            return
+        self._core, self._flow = stream._core, stream._flow  # noqa: SLF001 (the other half of this module)
+        self._joined = True
+        self._flow.changed = self._move
+        self._move()
 
     def get_buffer(self, sizehint: int) -> memoryview:
         return _ROOM
 
     def buffer_updated(self, nbytes: int) -> None:
-        self.came(_ROOM[:nbytes])
-
-    def came(self, data: memoryview) -> None:
-        """Take what has come from the connection."""
-        self._rest = data
+        self._rest = _ROOM[:nbytes]
         self._move()
-        if self._rest:
+        if self._rest and not self.over.is_set():
             self._rest = memoryview(bytes(self._rest))
             self._connection.pause_reading()
 
@@ -134,8 +145,7 @@ class _Joint(asyncio.BufferedProtocol):
         return True  # the other direction stays open
 
     def connection_lost(self, exc: Exception | None) -> None:
-        if not self.over.done():
-            self.over.set_exception(exc or ConnectionResetError("the connection behind the stream was closed"))
+        self._break(str(exc or "the connection behind the stream was closed"))
 
     def pause_writing(self) -> None:
         self._full = True
@@ -145,19 +155,29 @@ class _Joint(asyncio.BufferedProtocol):
         self._move()
 
     def _move(self) -> None:
-        if self.over.done() or self._moving:
+        if self.over.is_set() or self._moving:
             return
         self._moving = True
         try:
             self._receive()
             self._send()
         except OSError as error:
-            self.over.set_exception(error)
+            self._break(str(error))
             return
         finally:
             self._moving = False
         if self._ended and self._finished:
-            self.over.set_result(None)
+            self.over.set()
+            self._core.close(self._flow)
+            self._connection.close()
+
+    def _break(self, reason: str) -> None:
+        if self.over.is_set():
+            return
+        self.over.set()
+        if self._joined:
+            self._core.reset(self._flow, reason)
+            self._connection.abort()
 
     def _receive(self) -> None:
         while not (self._full or self._finished) and (data := self._core.read(self._flow, PIECE)) is not None:

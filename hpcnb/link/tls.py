@@ -142,7 +142,7 @@ class _Layer(asyncio.BufferedProtocol, asyncio.Transport):
         incoming, tls = self._incoming, self._tls
         try:
             while size < whole and (incoming.pending or tls.pending()):
-                got = tls.read(whole - size, cast("bytearray", room[size:]))
+                got = cast("int", tls.read(whole - size, cast("bytearray", room[size:])))
                 if not got:
                     self.close()  # as the other end says that it does
                     break

@@ -7,10 +7,11 @@ import json
 import logging
 import ssl
 from collections.abc import Awaitable, Callable, Coroutine
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from hpcnb.link import Link, LinkRefused, LinkState, Stream, lost_once, secure, splice
+from hpcnb.link import Joint, Link, LinkRefused, LinkState, Stream, lost_once, secure, splice
 from hpcnb.pilot.route import rendezvous
 from hpcnb.pilot.run import Run
 
@@ -51,6 +52,7 @@ class Gateway:
         self._server: asyncio.Server | None = None
         self._tls = self._context()
         self._met: set[Path] = set()
+        self._known: dict[Path, tuple[tuple[int, ...], str]] = {}  # addresses, and which version of its file said so
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def start(self) -> tuple[str, int]:
@@ -109,26 +111,32 @@ class Gateway:
         if name == "control":
             await self._control(stream)
             return
-        await splice(stream, *await self._connect(name))
+        await splice(stream, partial(self._connect, name))
 
-    async def _connect(self, name: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    async def _connect(self, name: str, protocol: Callable[[], Joint]) -> None:
         files = {"scheduler": "scheduler.json", "session": "sessions.json", "dashboard": "dashboard.json"}
         if name not in files:
             raise LinkRefused(f"there is no stream {name!r}")
         try:
             async with asyncio.timeout(PATIENCE):
-                address = await self._published(files[name])
+                address = await self._published(self._run.file(files[name]))
         except TimeoutError as exc:
             raise LinkRefused(f"the {name} service did not start within {PATIENCE:.0f} s") from exc
+        loop = asyncio.get_running_loop()
         if address.startswith("/"):
-            return await asyncio.open_unix_connection(address)
-        host, port = address.removeprefix("tls://").rsplit(":", 1)
-        return await asyncio.open_connection(host.strip("[]"), int(port))
+            await loop.create_unix_connection(protocol, address)
+        else:
+            host, port = address.removeprefix("tls://").rsplit(":", 1)
+            await loop.create_connection(protocol, host.strip("[]"), int(port))
 
-    async def _published(self, file: str) -> str:
+    async def _published(self, file: Path) -> str:
         while True:
             try:
-                return str(json.loads(self._run.file(file).read_text())["address"])
+                stat = file.stat()
+                version = stat.st_mtime_ns, stat.st_ino, stat.st_size
+                if self._known.get(file, ((), ""))[0] != version:
+                    self._known[file] = version, str(json.loads(file.read_text())["address"])
+                return self._known[file][1]
             except (FileNotFoundError, json.JSONDecodeError):
                 await asyncio.sleep(0.02)
 
