@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Awaitable, Callable
 from typing import cast
 
@@ -12,8 +13,16 @@ from hpcnb.link.protocol import Core, Flow
 __all__ = ["Joint", "Stream", "splice"]
 
 _NOTHING = memoryview(b"")
-_ROOM = memoryview(bytearray(2 * PIECE))
-"""Where all connections' bytes arrive: by the time that the next do, they are sent or stored elsewhere."""
+
+
+class _Room(threading.local):
+    """Where the bytes of all connections of a loop arrive: by the time that the next do, they are sent or stored elsewhere."""
+
+    def __init__(self) -> None:
+        self.view = memoryview(bytearray(2 * PIECE))
+
+
+_room = _Room()
 
 
 class Stream:
@@ -130,10 +139,10 @@ class Joint(asyncio.BufferedProtocol):
         self._move()
 
     def get_buffer(self, sizehint: int) -> memoryview:
-        return _ROOM
+        return _room.view
 
     def buffer_updated(self, nbytes: int) -> None:
-        self._rest = _ROOM[:nbytes]
+        self._rest = _room.view[:nbytes]
         self._move()
         if self._rest and not self.over.is_set():
             self._rest = memoryview(bytes(self._rest))

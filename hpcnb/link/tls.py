@@ -13,8 +13,8 @@ from hpcnb.link.pipe import left_over
 __all__ = ["secure"]
 
 _RECORD = 16 << 10
-_ROOM = memoryview(bytearray(256 << 10))
-"""Where all connections' bytes arrive, to be taken from there at once."""
+_ARRIVING = 256 << 10
+"""Bytes that are taken at once from the connection."""
 
 
 async def secure(
@@ -41,7 +41,7 @@ async def secure(
     try:
         await layer.begin(reader)
     except BaseException:
-        layer.abort()
+        layer.abandon()
         raise
     return inner, asyncio.StreamWriter(layer, protocol, inner, asyncio.get_running_loop())
 
@@ -62,6 +62,7 @@ class _Layer(asyncio.BufferedProtocol, asyncio.Transport):
         self._writer = writer  # one that nobody holds closes its connection
         self._below = cast("asyncio.Transport", writer.transport)
         self._protocol = protocol
+        self._room = memoryview(bytearray(_ARRIVING))
         self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
         self._tls = context.wrap_bio(
             self._incoming, self._outgoing, server_side=server_side, server_hostname=server_hostname
@@ -81,13 +82,18 @@ class _Layer(asyncio.BufferedProtocol, asyncio.Transport):
             raise ConnectionResetError("the other end closed the connection before the TLS handshake")
         await self._shaken
 
+    def abandon(self) -> None:
+        """Break it off before anybody uses it."""
+        self._shaken.cancel()  # or its error, which nobody awaits, would be complained of
+        self._below.abort()
+
     # What the connection reports.
 
     def get_buffer(self, sizehint: int) -> memoryview:
-        return _ROOM
+        return self._room
 
     def buffer_updated(self, nbytes: int) -> None:
-        self._came(_ROOM[:nbytes])
+        self._came(self._room[:nbytes])
 
     def eof_received(self) -> None:
         """Let the connection close itself."""
