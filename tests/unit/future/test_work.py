@@ -65,8 +65,8 @@ def test_calls_of_batches_are_counted_as_calls(client, views):
         batches.send_all(client, odd, [(x,) for x in range(100)], batch_size=10)
         batches.send_all(client, slow, [(0.2,), (0.0,)], batch_size=2)
         batches.send(client, fails, (), {})
-    seen = views["map"].wait(lambda summary: summary.ended)
-    assert (seen.done, seen.failed, seen.total) == (52, 51, 103)
+    seen = views["map"].wait(lambda summary: summary.ended and summary.total == 103)
+    assert (seen.done, seen.failed) == (52, 51)
     assert sum(seen.bins) == 102  # what fails as a whole has no time
     (name, seconds, worker), *_ = seen.slowest
     assert name.startswith("slow-")
@@ -88,8 +88,8 @@ def test_each_state_is_counted(client, submit, views):
         first = [submit(waits, x) for x in range(2)]
         gone = submit(waits)
         after = submit(waits, first[0])
-    seen = views["states"].wait(lambda summary: summary.running and summary.waiting)
-    assert (seen.running, seen.queued, seen.waiting, seen.done) == (2, 1, 1, 0)
+    seen = views["states"].wait(lambda summary: (summary.running, summary.queued, summary.waiting) == (2, 1, 1))
+    assert seen.done == 0
     assert len(seen.running_longest) >= 2
     gone.cancel()
     views["states"].wait(lambda summary: summary.cancelled == 1)
@@ -104,7 +104,7 @@ def test_what_is_tried_again_is_counted(client, submit, views):
     with together("again"):
         submit(fails, retries=2)
         batches.send_all(client, odd, [(1,), (2,)], batch_size=2, retries=3)
-    seen = views["again"].wait(lambda summary: summary.ended)
+    seen = views["again"].wait(lambda summary: summary.ended and summary.total == 3)
     assert (seen.done, seen.failed, seen.retried) == (1, 2, 5)
 
 
@@ -183,7 +183,7 @@ def test_quick_work_is_not_shown(client, submit, monkeypatch):
     """Nothing is drawn for what has ended when somebody would look; later work of the same group is looked at again."""
     seen = Recorder()
     monkeypatch.setattr(work, "_show", lambda look: seen)
-    monkeypatch.setattr(work, "PATIENCE", 0.3)
+    monkeypatch.setattr(work, "PATIENCE", 1.5)
     monkeypatch.setattr(work, "SETTLED", 0.01)
     with together("quick"):
         submit(pow, 2, 3).result(LONG)
@@ -205,7 +205,7 @@ def test_only_who_looks_is_told_and_not_often(client, monkeypatch):
     with together("seen"):
         client.tell({"op": LOOK, "group": work_now().id})
         batches.send_all(client, slow, [(0.01,)] * 300, batch_size=1)[-1].result(LONG)
-    wait_for(lambda: told[-1][1]["done"] == 300)
+    wait_for(lambda: told and told[-1][1]["done"] == 300)
     times = [at for at, _ in told]
     assert len(times) <= 4 * (times[-1] - times[0]) + 3
     number = len(told)
