@@ -88,6 +88,7 @@ def test_a_black_hole_keeps_what_is_in_flight(lab):
         assert ssh.communicate(timeout=20)[0] == "2\n3\n4\n5\n6\n7\n8\n"
 
 
+@pytest.mark.alone
 def test_a_narrow_path(lab):
     """The bandwidth is what was said, and no more."""
     with faults.narrow(lab, kbit=4000):
@@ -101,6 +102,7 @@ def test_a_narrow_path(lab):
         assert time.monotonic() - began < 1.5
 
 
+@pytest.mark.alone
 def test_a_slow_and_a_lossy_path(lab):
     """A delay is paid each way; with a tenth of the packets lost everything still comes through, later."""
     if not Path("/dev/net/tun").exists():

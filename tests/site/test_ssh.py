@@ -67,6 +67,7 @@ async def test_many_streams_at_once(sshd, connect, echo):
     assert await asyncio.gather(*(exchange(shell, echo, data) for data in sent)) == sent
 
 
+@pytest.mark.alone
 async def test_small_answers_are_not_held_back(sshd, connect, service):
     """An answer written in two pieces comes without the 40 ms that a kernel waits to join them."""
 

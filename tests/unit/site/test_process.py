@@ -180,7 +180,7 @@ async def test_the_walltime_ends_a_job(machine):
     child = int(await machine.written("child"))
     status = await machine.until_ended(job_id)
     assert status.ending.reason is Reason.TIMEOUT
-    assert not alive(child)
+    await gone(child)
 
 
 async def test_cancel_is_polite_first(machine):
