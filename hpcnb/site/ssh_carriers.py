@@ -61,10 +61,10 @@ class Carriers:
     def diverts(self, kind: int, rest: memoryview) -> bool:
         return kind in _KINDS and int.from_bytes(rest[:4], "big") in self._carriers
 
-    def divert(self, kind: int, rest: memoryview) -> None:
-        carrier = self._carriers.get(int.from_bytes(rest[:4], "big"))
-        if carrier is None:  # given up meanwhile
-            return
+    def divert(self, kind: int, rest: memoryview) -> bool:
+        carrier = self._carriers.get(int.from_bytes(rest[:4], "big")) if kind in _KINDS else None
+        if carrier is None:
+            return False
         if kind == MSG_CHANNEL_DATA:
             carrier.came(rest[8 : 8 + int.from_bytes(rest[4:8], "big")])
             self._fed.add(carrier)
@@ -74,6 +74,7 @@ class Carriers:
             carrier.came_eof()
         else:
             carrier.lose()
+        return True
 
     def settle(self) -> None:
         while self._fed:

@@ -33,8 +33,8 @@ class Router(Protocol):
     def diverts(self, kind: int, rest: memoryview) -> bool:
         """Whether a message, of which `rest` follows its kind, is for the loop; in any thread."""
 
-    def divert(self, kind: int, rest: memoryview) -> None:
-        """Take such a message, in the loop; `rest` is valid until this returns."""
+    def divert(self, kind: int, rest: memoryview) -> bool:
+        """Take a message if it is such a one, in the loop; `rest` is valid until this returns."""
 
     def settle(self) -> None:
         """All that came together was taken."""
@@ -177,7 +177,7 @@ class Listener(Packetizer):
     def _take_apart(self) -> None:
         while self._looping and (message := self._next()) is not None:
             kind, rest = message[0], message[1:]
-            if self._divert(kind, rest) and kind not in _FOR_BOTH:
+            if self.router.divert(kind, rest) and kind not in _FOR_BOTH:
                 continue
             if kind == MSG_NEWKEYS:
                 self._looping = False
@@ -193,12 +193,6 @@ class Listener(Packetizer):
     def _hand_over(self, kind: int, rest: memoryview) -> None:
         self.router.divert(kind, rest)
         self.router.settle()
-
-    def _divert(self, kind: int, rest: memoryview) -> bool:
-        if not self.router.diverts(kind, rest):
-            return False
-        self.router.divert(kind, rest)
-        return True
 
     def _for_thread(self, rest: memoryview) -> paramiko.Message:
         message = paramiko.Message(bytes(rest))

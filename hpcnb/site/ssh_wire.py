@@ -69,9 +69,10 @@ class Wire:
 
     def fill(self) -> None:
         """Read what the kernel has, without waiting; raises `EOFError` at the end."""
-        rest = self.held()
-        self._buffer[: len(rest)] = bytes(rest)
-        self._start, self._end = 0, len(rest)
+        if self._start:
+            rest = bytes(self.held())
+            self._buffer[: len(rest)] = rest
+            self._start, self._end = 0, len(rest)
         with contextlib.suppress(BlockingIOError):
             size = self._own.recv_into(self._buffer[self._end :])
             if not size:

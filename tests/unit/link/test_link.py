@@ -14,7 +14,7 @@ import pytest
 import trustme
 
 import hpcnb.link
-from hpcnb.link import LinkRefused, LinkState, StreamError, handshake, lost_once, pipe
+from hpcnb.link import LinkRefused, LinkState, StreamError, handshake, lost_once, pipe, secure
 from hpcnb.link import link as link_module
 from hpcnb.link.protocol import FIRST, QUEUE, WINDOW
 
@@ -414,12 +414,17 @@ async def test_over_tls(link):
     authority.issue_cert("localhost").configure_cert(server_side)
     authority.configure_trust(client_side)
     here, there = link(initiator=True), link(initiator=False, on_stream=echo)
-    server = await asyncio.start_server(there.attach, "127.0.0.1", 0, ssl=server_side)
+
+    async def join(reader, writer):
+        await there.attach(*await secure(reader, writer, server_side, server_side=True))
+
+    server = await asyncio.start_server(join, "127.0.0.1", 0)
     host, port = server.sockets[0].getsockname()
     data = random.Random(1).randbytes(3_000_000)
     stream = here.open("digest")
     for part in (data[:1_000_000], data[1_000_000:]):
-        await here.attach(*await asyncio.open_connection(host, port, ssl=client_side, server_hostname="localhost"))
+        pipe = await asyncio.open_connection(host, port)
+        await here.attach(*await secure(*pipe, client_side, server_hostname="localhost"))
         await stream.write(part)
     stream.write_eof()
     assert await read_all(stream) == hashlib.sha256(data).hexdigest().encode()

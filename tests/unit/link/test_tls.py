@@ -1,10 +1,11 @@
-"""TLS under a link: what is said arrives whole, and whoever has not the right certificate says nothing."""
+"""The link's own TLS: against OpenSSL as asyncio uses it, and against those who speak something else."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import random
+import socket
 import ssl
 
 import pytest
@@ -12,115 +13,121 @@ import trustme
 
 from hpcnb.link import secure
 
-NAME = "gateway.hpcnb"
-
-
-def context(side, authority, identity=None, *, trusts=None):
-    """One end: whom it trusts, and what it shows."""
-    made = ssl.SSLContext(side)
-    made.verify_mode = ssl.CERT_REQUIRED
-    (trusts or authority).configure_trust(made)
-    if identity:
-        identity.configure_cert(made)
-    return made
+DEADLINE = 60
 
 
 @pytest.fixture(scope="module")
-def authority():
-    return trustme.CA()
+def contexts():
+    """What a server and a client show and believe; the server is called localhost."""
+    authority = trustme.CA()
+    server, client = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    authority.issue_cert("localhost").configure_cert(server)
+    authority.configure_trust(client)
+    return server, client
 
 
-@pytest.fixture
-async def meet(authority):
-    """Has two ends meet, each with its own context; gives what each of them got: a connection, or an error."""
-    server_side = context(ssl.PROTOCOL_TLS_SERVER, authority, authority.issue_cert(NAME))
-    servers, writers = [], []
-
-    async def meet(client):
-        accepted = asyncio.get_running_loop().create_future()
-
-        async def accept(reader, writer):
-            writers.append(writer)
-            try:
-                pair = await secure(reader, writer, server_side, server_side=True)
-                writers.append(pair[1])
-                # By TLS 1.3 the one who came is done before the other has seen its certificate.
-                accepted.set_result((pair, await pair[0].read(5)))
-            except OSError as error:
-                accepted.set_result(error)
-
-        servers.append(await asyncio.start_server(accept, "127.0.0.1"))
-        reader, writer = await asyncio.open_connection(*servers[-1].sockets[0].getsockname())
-        writers.append(writer)
-        pair = await client(reader, writer)
-        return pair, accepted
-
-    yield meet
-    for one in (*writers, *servers):
-        one.close()
+@contextlib.asynccontextmanager
+async def pipes():
+    """Both ends of a connection."""
+    async with contextlib.AsyncExitStack() as stack:
+        ends = [await asyncio.open_connection(sock=sock) for sock in socket.socketpair()]
+        for _, writer in ends:
+            stack.callback(writer.transport.abort)
+        async with asyncio.timeout(DEADLINE):
+            yield ends
 
 
-def client_of(ours):
-    """Shakes hands as an agent does, and greets."""
-
-    async def client(reader, writer):
-        pair = await secure(reader, writer, ours, server_hostname=NAME)
-        pair[1].write(b"hello")
-        return pair
-
-    return client
-
-
-async def test_all_that_is_said_arrives(authority, meet):
-    """Megabytes both ways at once, in pieces of any size, beside each other."""
-    ours = context(ssl.PROTOCOL_TLS_CLIENT, authority, authority.issue_cert("agent.hpcnb"))
-    here, accepted = await meet(client_of(ours))
-    there, greeting = await accepted
-    assert greeting == b"hello"
+async def test_against_asyncio(contexts):
+    """It is TLS as others speak it: megabytes each way, in pieces of any size, and the end of the other side is an end here."""
+    server, client = contexts
     data = random.Random(1).randbytes(3_000_000)
-
-    async def say(writer):
-        at = 0
-        while at < len(data):
-            size = random.Random(at).choice((1, 100, 16_384, 200_000))
-            writer.write(data[at : at + size])
-            await writer.drain()
-            at += size
-
-    _, _, *heard = await asyncio.gather(
-        say(here[1]), say(there[1]), here[0].readexactly(len(data)), there[0].readexactly(len(data))
-    )
-    assert heard == [data, data]
-    here[1].close()
-    assert await there[0].read() == b""
+    async with pipes() as (near, far):
+        handshake = asyncio.create_task(far[1].start_tls(client, server_hostname="localhost"))
+        reader, writer = await secure(*near, server, server_side=True)
+        await handshake
+        far[1].write(data)
+        assert await reader.readexactly(len(data)) == data
+        writer.writelines([data[:17], data[17:70_000], data[70_000:]])
+        assert await far[0].readexactly(len(data)) == data
+        far[1].close()
+        assert await reader.read() == b""
+        await writer.wait_closed()
 
 
-@pytest.mark.parametrize("wrong", ["no certificate", "another's", "another name"])
-async def test_who_is_not_trusted_says_nothing(authority, meet, wrong):
-    """Without a certificate, with one of another authority, and for a server of another name there is no connection."""
-    stranger = trustme.CA()
-    shown = {"no certificate": None, "another's": stranger.issue_cert("agent.hpcnb")}
-    shown["another name"] = authority.issue_cert("agent.hpcnb")
-    ours = context(ssl.PROTOCOL_TLS_CLIENT, authority, shown[wrong])
-
-    async def client(reader, writer):
-        name = "other.hpcnb" if wrong == "another name" else NAME
-        with contextlib.suppress(OSError):
-            pair = await secure(reader, writer, ours, server_hostname=name)
-            pair[1].write(b"hello")
-            assert await pair[0].read() == b""
-
-    _, accepted = await meet(client)
-    assert isinstance(await accepted, OSError)
+async def test_first_words_that_came_early(contexts):
+    """What the other end said before anybody listened is not lost."""
+    server, client = contexts
+    async with pipes() as (near, far):
+        handshake = asyncio.create_task(secure(*far, client, server_hostname="localhost"))
+        while not near[0]._buffer:  # noqa: ASYNC110 - nobody tells
+            await asyncio.sleep(0)
+        here = await secure(*near, server, server_side=True)  # a writer that nobody holds closes its connection
+        there = await handshake
+        there[1].write(b"hello")
+        assert await here[0].readexactly(5) == b"hello"
 
 
-@pytest.mark.parametrize("first", [b"", b"GET / HTTP/1.1\r\n\r\n", b"\x16\x03\x01\xff\xff" + b"x" * 100_000])
-async def test_who_speaks_no_tls_is_refused(meet, first):
-    """The end of the connection, another protocol, and what only begins like TLS end in an error at once."""
+async def test_another_name(contexts):
+    """A server that is not the one that was asked for is refused."""
+    server, client = contexts
+    async with pipes() as (near, far):
+        serving = asyncio.create_task(secure(*near, server, server_side=True))
+        with pytest.raises(ssl.SSLCertVerificationError):
+            await secure(*far, client, server_hostname="elsewhere")
+        with pytest.raises(OSError):
+            await (await serving)[0].readexactly(1)
 
-    async def client(reader, writer):
-        writer.write(first)
-        writer.close()
 
-    _, accepted = await meet(client)
-    assert isinstance(await accepted, OSError)
+async def test_nonsense(contexts):
+    """Who does not speak TLS is let go."""
+    async with pipes() as (near, far):
+        far[1].write(b"GET / HTTP/1.0\r\n\r\n" * 100)
+        with pytest.raises(ssl.SSLError):
+            await secure(*near, contexts[0], server_side=True)
+        with contextlib.suppress(ConnectionResetError):
+            await far[0].read()
+        assert near[1].transport.is_closing()
+
+
+async def test_an_early_end(contexts):
+    """A connection that ends during the handshake is reported as lost."""
+    async with pipes() as (near, far):
+        far[1].close()
+        with pytest.raises(ConnectionResetError):
+            await secure(*near, contexts[0], server_side=True)
+
+
+async def test_a_broken_record(contexts):
+    """What was altered on its way breaks the connection, and none of it is passed on."""
+    server, client = contexts
+    async with pipes() as (near, far):
+        handshake = asyncio.create_task(secure(*far, client, server_hostname="localhost"))
+        here = await secure(*near, server, server_side=True)  # a writer that nobody holds closes its connection
+        there = await handshake
+        there[1].transport._below.write(b"\x17\x03\x03\x00\x20" + bytes(32))
+        with pytest.raises(ssl.SSLError):
+            await here[0].read()
+
+
+@pytest.mark.parametrize("shown", ["nothing", "of another authority"])
+async def test_who_is_not_trusted(shown):
+    """Who has no certificate, or one of somebody else's authority, is told nothing and heard of nothing."""
+    authority = trustme.CA()
+    strict = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    strict.verify_mode = ssl.CERT_REQUIRED
+    known = trustme.CA()
+    known.configure_trust(strict)
+    known.issue_cert("localhost").configure_cert(strict)
+    ours = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    known.configure_trust(ours)
+    if shown != "nothing":
+        authority.issue_cert("agent").configure_cert(ours)
+    async with pipes() as (near, far):
+        serving = asyncio.create_task(secure(*near, strict, server_side=True))
+        # By TLS 1.3 who comes is done before the other one has seen its certificate.
+        there = await secure(*far, ours, server_hostname="localhost")
+        there[1].write(b"hello")
+        with pytest.raises(ssl.SSLError):
+            await serving
+        with pytest.raises(OSError):
+            await there[0].readexactly(1)
