@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from hpcnb.link.flow import StreamError
 from hpcnb.link.handshake import LinkRefused
 from hpcnb.link.link import Link, LinkState
 from hpcnb.link.pipe import lost_once
-from hpcnb.link.protocol import StreamError
 from hpcnb.link.stream import Joint, Stream, splice
 from hpcnb.link.tls import secure
 

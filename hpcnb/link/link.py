@@ -10,9 +10,10 @@ from typing import Any
 
 from hpcnb.errors import HPCError
 from hpcnb.link import handshake
+from hpcnb.link.flow import Flow
 from hpcnb.link.handshake import ACCEPTOR, HELLO_SIZE, INITIATOR, PROOF_SIZE, REFUSAL, LinkRefused, Proof
 from hpcnb.link.pipe import Pipe
-from hpcnb.link.protocol import Core, Flow
+from hpcnb.link.protocol import Core
 from hpcnb.link.stream import Stream
 
 __all__ = ["Link", "LinkState"]

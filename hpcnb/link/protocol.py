@@ -10,9 +10,8 @@ from __future__ import annotations
 
 from collections import OrderedDict, deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Any
 
+from hpcnb.link.flow import NOTHING, Flow, StreamError, ignore
 from hpcnb.link.frames import HEADER, PIECE, Decoder, Frame, FrameError, Kind, encode
 
 __all__ = ["Core", "Flow", "StreamError"]
@@ -30,45 +29,6 @@ BATCH = 128 << 10
 SMALL = 4 << 10
 """Unread pieces below this are joined, for each costs memory beyond its bytes."""
 _TEXT = 1000
-
-
-class StreamError(ConnectionError):
-    """A stream was refused, reset, or ended with its link; the message says why."""
-
-
-def _ignore(*_: Any) -> None:
-    """Stand in for a callback that nobody gave."""
-
-
-_NOTHING = memoryview(b"")
-
-
-@dataclass(slots=True, eq=False)
-class Flow:
-    """The state of one stream at one end; only `Core` changes it.
-
-    `changed` is called when a read or a write that could not go on may now do so.
-    """
-
-    id: int
-    name: str
-    opening: bool  # the OPEN is yet to be sent
-    limit: int  # how much may be sent in all
-    granted: int  # how much the other end may send in all
-    changed: Callable[[], None] = _ignore
-    pending: bytearray = field(default_factory=bytearray)  # written, not yet framed
-    lent: memoryview = _NOTHING  # as `pending`, of who is writing just now
-    waiting: bool = False  # who writes had more than there was room for
-    sent: int = 0
-    closing: bool = False  # nothing more will be written
-    closed: bool = False  # ... and the other end has been told
-    unread: deque[bytes] = field(default_factory=deque)
-    held: int = 0  # bytes unread
-    received: int = 0
-    ended: bool = False  # the other end will send nothing more
-    deaf: bool = False  # nobody will read any more
-    resetting: str | None = None  # the RESET is yet to be sent
-    error: str | None = None
 
 
 class Core:
@@ -94,11 +54,11 @@ class Core:
         self,
         *,
         initiator: bool,
-        wake: Callable[[], None] = _ignore,
-        flush: Callable[[], None] = _ignore,
-        opened: Callable[[Flow], None] = _ignore,
-        pong: Callable[[int], None] = _ignore,
-        bye: Callable[[str], None] = _ignore,
+        wake: Callable[[], None] = ignore,
+        flush: Callable[[], None] = ignore,
+        opened: Callable[[Flow], None] = ignore,
+        pong: Callable[[int], None] = ignore,
+        bye: Callable[[str], None] = ignore,
     ) -> None:
         self._initiator = initiator
         self._wake, self._flush, self._opened, self._pong, self._bye = wake, flush, opened, pong, bye
@@ -148,7 +108,7 @@ class Core:
             self._ring[flow] = None
             self._flush()
             flow.pending += flow.lent
-            flow.lent = _NOTHING
+            flow.lent = NOTHING
         flow.waiting = size < len(data)
         return size
 

@@ -7,12 +7,11 @@ import threading
 from collections.abc import Awaitable, Callable
 from typing import cast
 
+from hpcnb.link.flow import NOTHING, Flow
 from hpcnb.link.frames import PIECE
-from hpcnb.link.protocol import Core, Flow
+from hpcnb.link.protocol import Core
 
 __all__ = ["Joint", "Stream", "splice"]
-
-_NOTHING = memoryview(b"")
 
 
 class _Room(threading.local):
@@ -113,7 +112,7 @@ class Joint(asyncio.BufferedProtocol):
         self._core: Core
         self._flow: Flow
         self._connection: asyncio.Transport
-        self._rest = _NOTHING  # came from the connection and has no room in the stream yet
+        self._rest = NOTHING  # came from the connection and has no room in the stream yet
         self._ending = self._ended = False  # the connection said its last; and the stream was told
         self._full = False  # the connection takes no more at the moment
         self._joined = False

@@ -169,7 +169,10 @@ class _Layer(asyncio.BufferedProtocol, asyncio.Transport):
     def writelines(self, list_of_data: Iterable[bytes | bytearray | memoryview]) -> None:
         if self._below.is_closing():
             return
-        for data in list_of_data:
+        parts = list(list_of_data)
+        if sum(map(len, parts)) <= _RECORD:
+            parts = [b"".join(parts)]
+        for data in parts:
             self._tls.write(data)  # as a whole: what takes it has no limit
         self._below.write(self._outgoing.read())
 
