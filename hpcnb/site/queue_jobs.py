@@ -38,6 +38,16 @@ done
 """
 """A pilot that is killed alone begins again: what its job has left of its walltime is not given back for that."""
 
+_CANCELLED = """\
+for _ in $(seq 60); do
+    case $(scontrol --oneliner show job "$1") in
+        *" JobState=COMPLETING "*) sleep 1 ;;
+        *" JobState=CANCELLED "*) echo cancelled && exit ;;
+        *) exit ;;
+    esac
+done"""
+"""Slurm lets a successor begin while the job before it is still being cleaned up, and says only later how that has ended."""
+
 
 def queue_request(queue: str, token: str, spec: ClusterSpec) -> JobRequest:
     """What the batch system is asked for one job.
@@ -98,6 +108,7 @@ def _slurm(requests: Sequence[JobRequest]) -> dict[str, list[str]]:
         "next": [word for request in requests[1:] for word in (*_CLEAN, *sbatch_argv(request))],
         "successor": [*_CLEAN, *again],
         "cancel": [*_CLEAN, "scancel", "--state=PENDING"],
+        "cancelled": [*_CLEAN, "sh", "-c", _CANCELLED, "sh"],
     }
 
 

@@ -69,6 +69,19 @@ def test_a_chain_of_walltimes(q, figure):
         assert set(states) <= {"Succeeded", "Killed", "Lost"}
 
 
+def test_who_cancels_a_job_cancels_its_successor(q):
+    """A job that is cancelled by hand has the one that waits for its end do nothing; what is left stays in the queue."""
+    q.add_multiple(["true", "sleep 600; true", "true"])
+    (job,) = q.launch(walltime="5m")
+    until(lambda: any(line.endswith("PD") for line in jobs()))
+    until(lambda: count(q, "Running") == 1)
+    subprocess.run(["scancel", job], check=True)
+    until(lambda: not jobs())
+    assert "the job before this one was cancelled, and so was all that was to follow it" in logs(q)
+    assert (count(q), count(q, "Failed")) == (1, 0)
+    assert Watch(place(q)).owner() is None
+
+
 def test_a_task_that_takes_longer_than_the_walltime(q):
     """Jobs that finish nothing are not followed by further ones; the task is Killed, and can be gone on with."""
     q.add("sleep 600")

@@ -59,6 +59,8 @@ class QueueRun(Record):
         The command that submits this job once more, to begin when it has ended, and prints an id.
     cancel : list of str
         The command that cancels what was submitted by these, if it still waits, but for the id.
+    cancelled : list of str
+        The command that says ``cancelled`` if somebody has cancelled a job that has ended, but for its id; empty: none can tell.
     """
 
     queue: str
@@ -73,6 +75,7 @@ class QueueRun(Record):
     next: list[str] = dataclasses.field(default_factory=list)
     successor: list[str] = dataclasses.field(default_factory=list)
     cancel: list[str] = dataclasses.field(default_factory=list)
+    cancelled: list[str] = dataclasses.field(default_factory=list)
 
     @classmethod
     def load(cls, path: str) -> QueueRun:
@@ -159,6 +162,13 @@ class Heirs:
             self._id = found
             self._note.write_text(found)
 
+    async def disinherited(self) -> bool:
+        """Whether the job that we follow was cancelled: who did that wanted an end, and no successor."""
+        ours = job_id(self._run)
+        notes = [path for path in Path(self._run.path).glob("after-*") if path.read_text() == ours]
+        asked = [*self._run.cancelled, *(path.name.removeprefix("after-") for path in notes)]
+        return bool(notes and self._run.cancelled) and await _said(asked) == "cancelled"
+
     async def renounce(self) -> None:
         """Nothing is left to do."""
         if self._id:
@@ -209,6 +219,9 @@ def main(run: QueueRun) -> int:
     # An owner's rows come and go by the thousands, and are in no cycle: to look for some took a tenth of its time.
     gc.freeze()
     gc.set_threshold(100_000, 50, 100)
+    if asyncio.run(Heirs(run).disinherited()):
+        print("the job before this one was cancelled, and so was all that was to follow it", flush=True)  # noqa: T201
+        return 0
     drained = asyncio.run(lead())
     print("nothing is left to do" if drained else "ended before the queue was empty", flush=True)  # noqa: T201
     return 0 if drained else os.EX_TEMPFAIL
