@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -28,26 +29,27 @@ class Notes:
         if not self._made:
             self._folder.mkdir(mode=0o700, exist_ok=True)
             self._made = True
-        said = {FILE: str(self._path(id, attempt))}
+        said = {FILE: self._path(id, attempt)}
         if values is not None:
-            path = self._path(id, attempt).with_suffix(".values")
-            path.write_text(json.dumps(values), encoding="utf-8")
-            said[VALUES] = str(path)
+            said[VALUES] = self._path(id, attempt) + ".values"
+            Path(said[VALUES]).write_text(json.dumps(values), encoding="utf-8")
         return said
 
-    def _path(self, id: int, attempt: int) -> Path:
-        return self._folder / f"{id}-{attempt}"
+    def _path(self, id: int, attempt: int) -> str:
+        return f"{self._folder}/{id}-{attempt}"
 
     def taken(self, id: int, attempt: int, values: dict[str, Any] | None) -> str:
         """What a command has left that has ended; its notes are removed."""
         path = self._path(id, attempt)
         if values is not None:
-            path.with_suffix(".values").unlink(missing_ok=True)
+            Path(path + ".values").unlink(missing_ok=True)
         try:
-            text = path.read_text(encoding="utf-8", errors="replace")
-        except FileNotFoundError:
+            file = os.open(path, os.O_RDONLY)
+        except FileNotFoundError:  # as for nearly all: nothing more is done than this look
             return ""
-        path.unlink(missing_ok=True)
+        with open(file, encoding="utf-8", errors="replace") as left:
+            text = left.read()
+        Path(path).unlink(missing_ok=True)
         return text
 
     def close(self) -> None:

@@ -166,7 +166,10 @@ class Commands:
         taken_away: tuple[Callable[[], list[int]], Callable[[int, int], bool]],
     ) -> None:
         self._notes = notes
-        self._environ = dict(environ)
+        self._environ = {
+            os.fsencode(word): os.fsencode(value) for word, value in environ.items()
+        }  # once, not for each command
+        self._path = environ.get("PATH")
         self._script = script
         self._taken_away = taken_away
         self._programs: dict[str, str] = {}
@@ -200,8 +203,8 @@ class Commands:
         return {"state": TaskState.SUCCEEDED, "code": code, "action": lines, "result": results[-1] if results else None}
 
     def _start(self, line: str, id: int, attempt: int, values: dict[str, Any] | None) -> int:
-        environ = self._environ | {"HPCNB_TASK": str(id), "HPCNB_ATTEMPT": str(attempt)}
-        environ |= self._notes.environ(id, attempt, values)
+        own = {"HPCNB_TASK": str(id), "HPCNB_ATTEMPT": str(attempt), **self._notes.environ(id, attempt, values)}
+        environ = self._environ | {word.encode(): os.fsencode(value) for word, value in own.items()}
         for program, words in self._ways(line):
             try:
                 return os.posix_spawn(
@@ -217,7 +220,7 @@ class Commands:
         words = line.split()
         if words and _PLAIN.fullmatch(line) and "=" not in words[0] and words[0] not in _BUILT_IN:
             if words[0] not in self._programs:
-                self._programs[words[0]] = shutil.which(words[0], path=self._environ.get("PATH")) or _SHELL
+                self._programs[words[0]] = shutil.which(words[0], path=self._path) or _SHELL
             if (program := self._programs[words[0]]) != _SHELL:
                 yield program, [word.encode() for word in words]
         yield _SHELL, [b"sh", b"-c", os.fsencode(line)]
