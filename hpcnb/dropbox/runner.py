@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,8 @@ from hpcnb.errors import HPCError, QueueError
 from hpcnb.pilot.queue.lease import Fenced
 from hpcnb.views.visible import visible
 
+AT_ONCE = 4
+"""Jobs that are staged, or collected, at the same time: what that takes is mostly the way there and back, and a login node allows few."""
 LONGEST_PAUSE = 60.0
 """Seconds between two attempts while the site cannot be reached."""
 
@@ -50,16 +53,16 @@ class Submitter:
         self._box.confirm()
         for name, kind in self._box.interrupted():
             self._see_to(name, self._box.recover, kind, self._tidy)
-        for name in self._box.jobs():
-            if self._box.settled(name):
-                self._see_to(name, self._submit)
+        self._see_to_each((name, self._submit) for name in self._box.jobs() if self._box.settled(name))
         submitted = {name: job for name, job in self._box.submitted().items() if self._is_ours(job)}
         finished = self._workspaces.finished(job["hpc"]["workspace"] for job in submitted.values())
-        collected = 0
-        for name, job in submitted.items():
-            if job["hpc"]["workspace"] in finished:
-                collected += self._see_to(name, self._collect, job)
-        return len(submitted) - collected + len(self._box.jobs())
+        ended = ((name, self._collect, job) for name, job in submitted.items() if job["hpc"]["workspace"] in finished)
+        return len(submitted) - self._see_to_each(ended) + len(self._box.jobs())
+
+    def _see_to_each(self, calls: Iterable[tuple[Any, ...]]) -> int:
+        """Do something about several jobs, a few at a time; for how many that could be done."""
+        with ThreadPoolExecutor(AT_ONCE, "dropbox") as pool:
+            return sum(pool.map(lambda call: self._see_to(*call), calls))
 
     def _see_to(self, name: str, work: Callable[..., None], *arguments: Any) -> bool:
         """Do something about one job; whether that could be done. What is wrong with one is told, and holds up no other."""

@@ -22,7 +22,7 @@ from hpcnb.cli import commands
 from hpcnb.dropbox import box as boxes
 from hpcnb.dropbox import waiting, written
 from hpcnb.dropbox.box import Box
-from hpcnb.dropbox.runner import Runner, Submitter
+from hpcnb.dropbox.runner import AT_ONCE, Runner, Submitter
 from hpcnb.dropbox.site import Workspaces
 from hpcnb.pilot.queue import lease
 from tests.isolation import isolation
@@ -128,6 +128,33 @@ def test_a_workspace_is_kept_on_request(yard):
     (workspace,) = yard.workspaces.iterdir()
     assert (workspace / "finished.out").read_text().startswith("0\n")
     assert outcome(yard.box, "a")["status"] == "ok"
+
+
+def test_several_jobs_are_staged_at_once(yard, monkeypatch):
+    """A few jobs are staged, and later collected, at the same time, and no more than that; each is finished once."""
+    together = threading.Barrier(AT_ONCE)
+    now, most = set(), []
+
+    def meeting(real):
+        def work(self, workspace, *arguments):
+            now.add(workspace)
+            most.append(len(now))
+            together.wait(30)
+            now.discard(workspace)
+            return real(self, workspace, *arguments)
+
+        return work
+
+    for name in ("stage", "result"):
+        monkeypatch.setattr(Workspaces, name, meeting(getattr(Workspaces, name)))
+    names = [f"job{number}" for number in range(2 * AT_ONCE)]
+    for name in names:
+        yard.job(name, content=name)
+    until(lambda: all(yard.ours.settled(f"{name}.job") for name in names), every=0.02)
+    yard.rounds()
+    assert max(most) == AT_ONCE
+    assert yard.files() == [f"{name}.job.finished" for name in names]
+    assert [(yard.folder / f"{name}.out").read_text() for name in names] == names
 
 
 # -- the faults of the format's first implementation --------------------------------------------------------------------
