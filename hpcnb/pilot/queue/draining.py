@@ -40,6 +40,8 @@ class Caller:
         self.outcomes: list[list[Any]] = []
         self.back: list[list[int]] = []
         self.wants: int | None = None
+        self.waits = False
+        self.suspects = False
         self.holds: set[tuple[int, int]] = set()
 
 
@@ -157,9 +159,12 @@ class Draining:
                 continue
             # Towards the end each gets a little, so that all end together.
             share = -(-self._store.counts[TaskState.PENDING] // (2 * len(self._callers)))
-            tasks = self._store.take(caller.number, min(caller.wants, share)) if caller.wants and share else []
+            most = 0 if caller.suspects and not caller.waits else min(caller.wants, share)
+            tasks = self._store.take(caller.number, most, alone=caller.waits) if most else []
+            if tasks:  # one that costs workers is to be the only one that it has
+                caller.suspects = tasks[0][1] > 1
             caller.holds.update((id, attempt) for id, attempt, *_ in tasks)
-            if tasks or not caller.wants:
+            if tasks or not caller.waits:
                 said.append((caller, {"tasks": tasks}))
             elif self.over:
                 said.append((caller, {"over": True}))
@@ -292,7 +297,8 @@ class Candidate:
             caller = Caller(await received(reader), writer)
             while True:
                 message = await received(reader)
-                caller.outcomes, caller.back, caller.wants = (message[word] for word in ("outcomes", "back", "want"))
+                caller.outcomes, caller.back = message["outcomes"], message["back"]
+                caller.wants, caller.waits = message["want"], message["waits"]
                 self._waiting.append(caller)
                 self._news.set()
         except (OSError, EOFError):

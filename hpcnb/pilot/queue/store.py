@@ -18,8 +18,6 @@ from hpcnb.pilot.queue.states import BY_HAND, ENDED, LOST, TaskState, among, mee
 from hpcnb.pilot.queue.succeeded import ATTEMPT, parted, recorded, row
 
 _IN = "id IN (SELECT id FROM chosen)"
-
-
 ROOM = 4_000_000
 """Characters of tasks that are given out at once, unless a single one is larger."""
 REMEMBERED = 1000
@@ -167,10 +165,11 @@ class Store:
         self._db.execute(sql, (name, host, pid, job))
         return int(self._db.execute("SELECT id FROM worker WHERE name = ?", (name,)).fetchone()[0])
 
-    def take(self, worker: int, most: int) -> list[tuple[Any, ...]]:
+    def take(self, worker: int, most: int, *, alone: bool = True) -> list[tuple[Any, ...]]:
         """Give a worker pending tasks, the most urgent first, of at most `ROOM` characters.
 
-        Of each there are id, number of this attempt, payload and, if something was, what was passed to it.
+        Of each there are id, number of this attempt, payload and, if something was, what was passed to it. One that has lost
+        a worker is given alone, and only to a worker that has no others: that is `alone`.
         """
         if self.paused or not self.counts[TaskState.PENDING]:
             return []
@@ -178,7 +177,7 @@ class Store:
         room = ROOM
         for id, attempt, payload, lost in self._db.execute(_PENDING, (most,)):
             room -= len(payload)
-            if rows and (lost or room < 0):
+            if (rows and (lost or room < 0)) or (lost and not alone):
                 break
             rows.append((id, attempt, payload))
             if lost:  # alone: should the worker die again, it is known of what

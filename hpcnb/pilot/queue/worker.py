@@ -37,6 +37,10 @@ def _nothing() -> None:
     """What is called where nobody wants to hear."""
 
 
+def _size(outcome: Outcome) -> int:
+    return len(outcome.result or "") + len(outcome.error)
+
+
 class Worker:
     """One worker, from `run`, which blocks, to its end.
 
@@ -74,16 +78,21 @@ class Worker:
         self._job = job
         self._alone = alone
         self._begun, self._heard = begun, heard
-        self._lock = threading.Lock()  # for the connection, and for what has been, or is still to be, told over it
+        self._talking = (
+            threading.Lock()
+        )  # for the connection; who has it may ask for the other one, not the other way round
+        self._lock = threading.Lock()  # for what is to be done and to be told
         self._connection: Connection | None = None
         self._taken: set[tuple[int, int]] = set()
         self._tasks: deque[list[Any]] = deque()
         self._told: list[Outcome] = []
         self._each = BATCH  # seconds a task, as far as is known
-        self._size = 0
+        self._spent, self._ran = 0.0, 0
+        self._size = self._few = 0
         self._told_at = self._since = time.monotonic()
         self._beside: threading.Thread | None = None
-        self._several, self._ended = threading.Event(), threading.Event()
+        self._several, self._low = threading.Event(), threading.Event()
+        self._ended = False
         self._heard_beside = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._stopping = self._interruptible = False
         environ = os.environ | {"HPCNB_QUEUE": place.name}
@@ -109,8 +118,9 @@ class Worker:
         finally:
             self._disconnect()
             if self._beside:
-                self._ended.set()
+                self._ended = True
                 self._several.set()
+                self._low.set()
                 self._beside.join()
             os.close(self._heard_beside)
             self._tell_by_file(leaves=not over)
@@ -149,7 +159,7 @@ class Worker:
         """What we were given is the owner's again, and given out by him."""
         if self._connection:
             self._connection.cut()  # the other thread may be waiting for an answer
-        with self._lock:
+        with self._talking, self._lock:
             if self._connection:
                 self._connection.close()
             self._connection = None
@@ -159,26 +169,31 @@ class Worker:
     def _drain(self) -> bool:
         """Carry out tasks; whether there is nothing left to do. Raises `OSError` when the owner is gone."""
         while not self._stopping:
-            want = max(1, min(MOST, int(BATCH / self._each)))
-            with self._may_be_stopped(), self._lock:
-                answer = self._exchange(want)
-                if "over" in answer:
+            with self._may_be_stopped(), self._talking:
+                # The second thread may have got some just now.
+                if not self._tasks and "over" in self._exchange(self._want(), waits=True):
                     return True
-                self._tasks.extend(answer["tasks"])
                 if len(self._tasks) > 1:
                     self._look_beside()
-            self._begun()
-            self._begun = _nothing  # once is enough
-            began, tasks = time.monotonic(), 0
             while task := self._next():
                 self._carry_out(*task)
-                tasks += 1
-            self._each = max((time.monotonic() - began) / max(1, tasks), self._each / 8, 1e-6)
         raise Stopped
+
+    def _want(self) -> int:
+        """How many tasks are to be got at once, by what those have taken that were carried out since this was asked last."""
+        with self._lock:
+            if self._ran:
+                self._each = max(self._spent / self._ran, self._each / 8, 1e-6)
+            self._spent, self._ran = 0.0, 0
+        want = max(1, min(MOST, int(BATCH / self._each)))
+        self._few = want // 4
+        return want
 
     def _next(self) -> list[Any] | None:
         with self._lock:
             self._since = time.monotonic()
+            if self._few and len(self._tasks) == self._few:
+                self._low.set()
             return self._tasks.popleft() if self._tasks else None
 
     def _carry_out(self, id: int, attempt: int, payload: str, *values: dict[str, Any]) -> None:
@@ -186,56 +201,80 @@ class Worker:
             return
         with self._may_be_stopped():
             outcome = self._attempt(id, attempt, payload, *values)
-        if (id, attempt) in self._taken:
-            return
         with self._lock:
+            self._spent, self._ran = self._spent + time.monotonic() - self._since, self._ran + 1
+            if (id, attempt) in self._taken:
+                return
             self._told.append(outcome)
-            self._size += len(outcome.result or "") + len(outcome.error)
-            if self._stopping:
-                raise Stopped
-            # What it adds is work for others, who should not have to wait until our batch is done.
-            if outcome.action or self._size > TOLD or time.monotonic() - self._told_at > TELL:
+            self._size += _size(outcome)
+        if self._stopping:
+            raise Stopped
+        # What it adds is work for others, who should not have to wait until our batch is done.
+        if outcome.action or self._size > TOLD or time.monotonic() - self._told_at > TELL:
+            with self._talking:
                 self._exchange(0)
 
-    def _exchange(self, want: int, back: Sequence[tuple[int, int]] = ()) -> dict[str, Any]:
-        """Tell what has ended, and what is not begun, and get as many tasks."""
+    def _exchange(self, want: int, back: Sequence[tuple[int, int]] = (), *, waits: bool = False) -> dict[str, Any]:
+        """Tell what has ended, and what is not begun, and get as many tasks: those that are there, or, if one `waits`, any."""
         if self._connection is None:  # it was lost while a task ran
             raise ConnectionResetError
-        self._connection.send({"outcomes": self._told, "back": back, "want": want})
+        with self._lock:
+            told = self._told.copy()
+        self._connection.send({"outcomes": told, "back": back, "want": want, "waits": waits})
         while "stop" in (answer := self._connection.receive()):
             self._taken.update(map(tuple, answer["stop"]))
-        if self._told:
+        with self._lock:
+            del self._told[: len(told)]
+            self._size, self._told_at = sum(map(_size, self._told)), time.monotonic()
+            self._tasks.extend(answer.get("tasks", ()))
+        if told:
             self._heard()
             self._heard = _nothing
-        self._told, self._size, self._told_at = [], 0, time.monotonic()
+        if answer.get("tasks"):
+            self._begun()
+            self._begun = _nothing  # once is enough
         return dict(answer)
 
     def _look_beside(self) -> None:
-        """Have a second thread look after the tasks that we have, while this one carries them out."""
+        """Have a second thread talk to the owner while this one carries out the tasks that we have."""
         if self._beside is None:
-            self._beside = threading.Thread(target=self._tell_meanwhile, name=f"worker {self.name}", daemon=True)
+            self._beside = threading.Thread(target=self._talk, name=f"worker {self.name}", daemon=True)
             self._beside.start()
         self._several.set()
 
-    def _tell_meanwhile(self) -> None:
-        """Whenever a task takes long: tell of those before it, and give back those after it."""
-        while self._several.wait() and not self._ended.wait(TELL):
-            with self._lock:
-                if self._connection is None or not (self._tasks or self._told):
-                    self._several.clear()
-                elif time.monotonic() - self._since > TELL:
-                    back = [(id, attempt) for id, attempt, *_ in self._tasks]
-                    self._tasks.clear()
-                    with contextlib.suppress(OSError):  # of which the other thread hears, too
-                        self._exchange(0, back)
-                    os.eventfd_write(self._heard_beside, 1)
+    def _talk(self) -> None:
+        """Get tasks before the last one is done; whenever one takes long, tell of those before it, and give back those after it."""
+        while self._several.wait():
+            self._low.wait(TELL)
+            with self._talking:
+                if self._ended:
+                    return
+                self._talk_once()
+
+    def _talk_once(self) -> None:
+        low = self._low.is_set()
+        self._low.clear()
+        with self._lock:
+            if self._connection is None or not (self._tasks or self._told):
+                self._several.clear()
+                return
+            if long := time.monotonic() - self._since > TELL:
+                back = [(id, attempt) for id, attempt, *_ in self._tasks]
+                self._tasks.clear()
+        if long or low:
+            with contextlib.suppress(OSError):  # of which the other thread hears, too
+                self._exchange(0, back) if long else self._exchange(self._want())
+            os.eventfd_write(self._heard_beside, 1)
 
     def _tell_by_file(self, *, leaves: bool = False) -> None:
         """Leave what has ended in the inbox: whoever owns the queue next finds it there."""
-        if self._told or leaves:
+        with self._lock:
             outcomes = [[*one] for one in self._told]
+        if outcomes or leaves:
             Inbox(self._place).put("finish", {"worker": self.name, "outcomes": outcomes, "leaves": leaves}, quiet=True)
-        self._told, self._size = [], 0
+        with self._lock:
+            del self._told[: len(outcomes)]
+            self._size = 0
 
     def _news(self) -> list[int]:
         """The files on one of which there would be something to read if a task is no longer ours."""
@@ -246,7 +285,7 @@ class Worker:
         with contextlib.suppress(BlockingIOError):
             os.eventfd_read(self._heard_beside)
         try:
-            with self._lock:
+            with self._talking:
                 while self._connection and self._connection.readable():  # the other thread may have read it
                     self._taken.update(map(tuple, self._connection.receive()["stop"]))
         except OSError:

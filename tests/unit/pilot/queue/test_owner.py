@@ -372,7 +372,7 @@ def test_what_a_worker_leaves_counts_before_its_death(place):
     with subprocess.Popen(["sleep", "60"]) as process:
         hello = {"name": "w", "host": socket.gethostname(), "pid": process.pid, "job": "1"}
         caller = Caller(hello, writer=None)
-        caller.wants = 1
+        caller.wants, caller.waits = 1, True
         ((_, said),) = draining.turn([caller], [])
         ((task, attempt, _),) = said["tasks"]
         process.kill()

@@ -82,13 +82,13 @@ class Model(RuleBasedStateMachine):
         met |= {parent: self.tasks[parent].state is SUCCEEDED for parent in requires}
         self.tasks[first] = Task(priority, {parent: [parent in requires, met[parent]] for parent in met})
 
-    @rule(name=st.sampled_from(NAMES), most=st.integers(1, 3))
-    def take(self, name, most):
+    @rule(name=st.sampled_from(NAMES), most=st.integers(1, 3), others=st.booleans())
+    def take(self, name, most, others):
         with self.store.transaction():
-            taken = self.store.take(self.workers[name], most)
+            taken = self.store.take(self.workers[name], most, alone=not others)
         pending = [id for _, id in sorted((-t.priority, id) for id, t in self.tasks.items() if t.state is PENDING)]
         alone = next((index for index, id in enumerate(pending) if self.tasks[id].lost), most)
-        assert [row[0] for row in taken] == pending[: min(most, max(1, alone))]
+        assert [row[0] for row in taken] == pending[: min(most, max(not others, alone))]
         for id, attempt, _ in taken:
             task = self.tasks[id]
             task.state, task.worker, task.attempt = RUNNING, name, task.attempt + 1
