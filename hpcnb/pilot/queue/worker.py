@@ -78,10 +78,8 @@ class Worker:
         self._job = job
         self._alone = alone
         self._begun, self._heard = begun, heard
-        self._talking = (
-            threading.Lock()
-        )  # for the connection; who has it may ask for the other one, not the other way round
-        self._lock = threading.Lock()  # for what is to be done and to be told
+        # For the connection, and for what is to be done and to be told; who has the second one never asks for the first.
+        self._talking, self._lock = threading.Lock(), threading.Lock()
         self._connection: Connection | None = None
         self._taken: set[tuple[int, int]] = set()
         self._tasks: deque[list[Any]] = deque()
@@ -152,8 +150,14 @@ class Worker:
         address = (Watch(self._place).owner() or {}).get("address")
         if address is None:
             raise ConnectionRefusedError("nobody owns the queue")
-        self._connection = Connection(self._place, tuple(address))
-        self._connection.send({"name": self.name, "host": socket.gethostname(), "pid": os.getpid(), "job": self._job})
+        connection = Connection(self._place, tuple(address))
+        hello = {"name": self.name, "host": socket.gethostname(), "pid": os.getpid(), "job": self._job}
+        try:
+            connection.send(hello)
+        except BaseException:
+            connection.close()
+            raise
+        self._connection = connection  # only now, since the second thread talks to whom it finds here
 
     def _disconnect(self) -> None:
         """What we were given is the owner's again, and given out by him."""
