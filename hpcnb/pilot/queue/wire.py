@@ -74,8 +74,10 @@ class Connection:
             plain.close()
             raise
         self._socket.settimeout(None)
+        self._is_cut = False
 
     def send(self, value: Any) -> None:
+        self._check()
         self._socket.sendall(packed(value))
 
     def receive(self) -> Any:
@@ -85,20 +87,26 @@ class Connection:
     def _exactly(self, length: int) -> bytes:
         data = bytearray()
         while len(data) < length:
+            self._check()
             if not (piece := self._socket.recv(min(length - len(data), 2**20))):
                 raise ConnectionResetError("the owner has closed the connection")
             data += piece
         return bytes(data)
+
+    def _check(self) -> None:
+        if self._is_cut:
+            raise ConnectionResetError("the connection was cut")
 
     def fileno(self) -> int:
         return self._socket.fileno()
 
     def readable(self) -> bool:
         """Whether the owner has said something, or is gone."""
-        return bool(self._socket.pending() or select.select([self._socket], [], [], 0)[0])
+        return bool(self._is_cut or self._socket.pending() or select.select([self._socket], [], [], 0)[0])
 
     def cut(self) -> None:
-        """Have whoever reads or writes in another thread fail."""
+        """Have whoever reads or writes fail, now or later, in any thread."""
+        self._is_cut = True
         with contextlib.suppress(OSError):  # it is cut already
             socket.socket.shutdown(self._socket, socket.SHUT_RDWR)  # the method of TLS would go on in the clear
 

@@ -224,9 +224,13 @@ class Worker:
             raise ConnectionResetError
         with self._lock:
             told = self._told.copy()
-        self._connection.send({"outcomes": told, "back": back, "want": want, "waits": waits})
-        while "stop" in (answer := self._connection.receive()):
-            self._taken.update(map(tuple, answer["stop"]))
+        try:
+            self._connection.send({"outcomes": told, "back": back, "want": want, "waits": waits})
+            while "stop" in (answer := self._connection.receive()):
+                self._taken.update(map(tuple, answer["stop"]))
+        except BaseException:  # an interrupt, too: with half an answer the other thread could not go on
+            self._connection.cut()
+            raise
         with self._lock:
             del self._told[: len(told)]
             self._size, self._told_at = sum(map(_size, self._told)), time.monotonic()
