@@ -15,7 +15,7 @@ demo: $(VENV)/.with-demo ## run the quickstart notebook here, without a browser
 	@$(BIN)/python notebooks/run.py notebooks/quickstart.ipynb
 
 lab: $(VENV)/.with-demo ## open the quickstart notebook in JupyterLab
-	@$(BIN)/jupyter lab $(if $(filter 0,$(shell id -u)),--allow-root) notebooks/quickstart.ipynb
+	@$(BIN)/jupyter lab $(if $(filter 0,$(shell id -u)),--allow-root) --LabApp.default_url=/lab/tree/quickstart.ipynb notebooks
 
 test: packages $(VENV)/.with-test ## run all tests (as root: with a real Slurm, sshd and browser)
 	@status=0; $(PYTEST) -m "not alone" || status=1; $(PYTEST) -n 0 -m alone || status=1; exit $$status

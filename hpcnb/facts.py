@@ -8,6 +8,8 @@ from typing import Any
 from hpcnb.handle import Handle
 from hpcnb.model import ClusterStatus, Ending, JobStatus, State
 
+__all__ = ["Facts"]
+
 
 class Facts:
     """Of the cluster that the handle is of, as last heard."""

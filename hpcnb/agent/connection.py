@@ -221,6 +221,7 @@ class Connection:
 
     def _admit(self, name: str, connection: asyncio.Transport) -> Stream:
         if peer_uid(connection.get_extra_info("socket")) != os.getuid():
+            log.warning("cluster %s: another user's program was refused at stream %s", self._cluster, name)
             raise PermissionError("another user's program")
         return self._link.open(name)
 

@@ -281,9 +281,8 @@ class Asker:
         try:
             while owner.serve():
                 pass
-            with contextlib.suppress(
-                OSError, sqlite3.Error
-            ):  # what was asked for is done; in time our silence says the same
+            # What was asked for is done, and in time our silence says the same.
+            with contextlib.suppress(OSError, sqlite3.Error):
                 owner.close()
         except Fenced:
             pass

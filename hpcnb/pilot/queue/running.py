@@ -166,9 +166,8 @@ class Commands:
         taken_away: tuple[Callable[[], list[int]], Callable[[int, int], bool]],
     ) -> None:
         self._notes = notes
-        self._environ = {
-            os.fsencode(word): os.fsencode(value) for word, value in environ.items()
-        }  # once, not for each command
+        # Encoded once, not for each command.
+        self._environ = {os.fsencode(word): os.fsencode(value) for word, value in environ.items()}
         self._path = environ.get("PATH")
         self._script = script
         self._taken_away = taken_away
