@@ -18,7 +18,6 @@ TAG = "hpcnb_tag"
 """The annotation of a task that holds its tag."""
 SIZE = "hpcnb_size"
 """That of a batch of calls, with their number; 0: it is but a part of something else, and nobody's future."""
-
 ORPHANS = 100_000
 """Keys of one notebook that are kept while it is away; beyond it the oldest that have ended go."""
 
@@ -86,6 +85,7 @@ class Keeper(SchedulerPlugin):
             "hpcnb-kept": self._tell,
         }
         scheduler.stream_handlers.update(said)
+        scheduler.handlers["scatter"] = self._scatter
 
     # -- what the scheduler tells ------------------------------------------------------------------------------------
 
@@ -126,6 +126,16 @@ class Keeper(SchedulerPlugin):
         self._kept.clear()
 
     # -- what clients say --------------------------------------------------------------------------------------------
+
+    async def _scatter(self, *, client: str, **data: Any) -> Any:
+        """No graph tells of what a client sends to the workers; it is held before the client hears that it is there."""
+        keys = await self._scheduler.scatter(client=client, **data)
+        if notebook := notebook_of(client):
+            mine, now = self._kept.setdefault(notebook, {}), time.time()
+            for key in keys:
+                mine.setdefault(key, Kept(ordinal=next(self._ordinals), tag="", at=now, size=None))
+            self._scheduler.client_desires_keys(keys, holder(notebook))
+        return keys
 
     def _release(self, keys: Iterable[Any], client: str) -> None:
         self._let_go(keys, client)

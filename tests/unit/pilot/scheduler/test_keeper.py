@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from types import SimpleNamespace
+from typing import NamedTuple
 
 import dask
 import pytest
@@ -26,6 +27,13 @@ def double(x):
 def fail():
     """One that fails."""
     raise ValueError("as it should")
+
+
+class Pair(NamedTuple):
+    """Scattered item by item."""
+
+    a: int
+    b: int
 
 
 class Place:
@@ -161,6 +169,27 @@ async def test_what_came_back_stays_until_it_is_released(place):
     (await again._all_futures())[0].release()
     assert [f.key for f in await again._all_futures()] == keys[1:]
     assert place.held() == keys[1:]
+
+
+async def test_what_was_sent_to_the_workers_stays(place):
+    """Scattered data, of which no task tells, survives a cut and a killed kernel; dropped by a living one it goes."""
+    client = await place.client()
+    sent = [await client.scatter(data, hash=False) for data in (1, (2, Pair(3, 4)), {"five": 5})]
+    dropped = await client.scatter(6, hash=False)
+    sent.append(await client.scatter(Pair(7, 8), hash=False))
+    before, gone = client.id, dropped.key
+    client.scheduler_comm.comm.abort()
+    await until(lambda: client.status == "running" and client.id != before)
+    del dropped
+    await until(lambda: gone not in place.scheduler.tasks)
+    keys = [sent[0].key, *(f.key for f in sent[1]), "five", *(f.key for f in sent[3])]
+    assert place.held() == keys
+    await place.killed(client)
+    again = await place.client()
+    back = await again._all_futures()
+    assert [f.key for f in back] == keys
+    assert [await future for future in back] == [1, 2, (3, 4), 5, 7, 8]
+    assert await again.submit(double, back[0].dask) == 2
 
 
 async def test_two_kernels_of_one_notebook(place):
