@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
 
     from hpcnb.future.work import Look, View
+    from hpcnb.site.shell import Prompt
     from hpcnb.tasks.graph import Graph
 
 __version__ = "0.1.0"
@@ -106,8 +107,20 @@ def _show_graph(graph: Graph) -> bool:
     return show(graph)
 
 
-# What is shown while it changes: its module, and the face that does it.
-_SHOWN: dict[str, Any] = {"hpcnb.future.work": _show_work, "hpcnb.tasks.graph": _show_graph}
+async def _ask(prompt: Prompt) -> str:
+    from hpcnb.notebook_name import shell
+
+    if (running := shell()) is None:
+        from hpcnb.cli.face import ask_in_terminal
+
+        return await ask_in_terminal(prompt)
+    from hpcnb.notebook.line import NotebookFace
+
+    return await NotebookFace(running).ask(prompt)
+
+
+# What is shown while it changes, and what only the user knows: its module, and the face that does it.
+_SHOWN: dict[str, Any] = {"hpcnb.future.work": _show_work, "hpcnb.tasks.graph": _show_graph, "hpcnb.handle": _ask}
 
 
 def __dir__() -> list[str]:

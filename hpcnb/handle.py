@@ -25,7 +25,8 @@ from hpcnb.views.logs import LEVELS, Line, lines_text
 
 Heard = Callable[[ClusterStatus], None]
 
-_asker: Ask = nobody_to_ask
+_asker: Ask | None = None
+_otherwise: Ask = nobody_to_ask
 _agent: AgentClient | None = None
 _lock = threading.Lock()
 
@@ -36,8 +37,14 @@ def ask_with(asker: Ask) -> None:
     _asker = asker
 
 
+def shown_by(asker: Ask) -> None:
+    """Say who puts questions as long as nobody is named by `ask_with`."""
+    global _otherwise
+    _otherwise = asker
+
+
 async def _ask(prompt: Prompt) -> str:
-    return await _asker(prompt)
+    return await (_asker or _otherwise)(prompt)
 
 
 def agent() -> AgentClient:

@@ -53,7 +53,7 @@ class AgentClient:
         self._reader: asyncio.Task[None] | None = None
         self._returning: asyncio.Task[None] | None = None
         self._used: set[str] = set()
-        self._prompts: set[asyncio.Task[None]] = set()
+        self._prompts: dict[int, asyncio.Task[None]] = {}
 
     async def call(self, name: str, /, *, start: bool = True, **arguments: Any) -> Any:
         """Ask the agent something.
@@ -196,9 +196,12 @@ class AgentClient:
 
     def _hear(self, message: dict[str, Any]) -> None:
         if "prompt" in message:
-            task = asyncio.create_task(self._answer(message))
-            self._prompts.add(task)
-            task.add_done_callback(self._prompts.discard)
+            number = message["prompt"]
+            task = self._prompts[number] = asyncio.create_task(self._answer(message))
+            task.add_done_callback(lambda _: self._prompts.pop(number, None))
+        elif "withdrawn" in message:
+            if asking := self._prompts.get(message["withdrawn"]):
+                asking.cancel()
         elif "event" in message:
             self._tell(ClusterStatus.from_json(message["cluster"]))
         elif (answer := self._waiting.get(message["id"])) and not answer.done():

@@ -108,6 +108,9 @@ class Client(websocket.WebSocketHandler):
         try:
             text: str = await answer
             return text
+        except asyncio.CancelledError:
+            self.send({"withdrawn": number})
+            raise
         finally:
             del self._prompts[number]
 

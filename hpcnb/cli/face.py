@@ -157,6 +157,9 @@ class _Line:
 
 async def ask_in_terminal(prompt: Prompt) -> str:
     """Put a question to who sits at the terminal; without one, fail with what to do."""
+    if prompt.kind == "notice":
+        click.echo(f"{prompt.title}: {prompt.text}", err=True)
+        return ""
     if not sys.stdin.isatty():
         return await nobody_to_ask(prompt)
     answer: concurrent.futures.Future[str] = concurrent.futures.Future()

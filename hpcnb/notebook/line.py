@@ -114,6 +114,9 @@ class NotebookFace:
 
     async def ask(self, prompt: Prompt) -> str:
         """Put a question where the user is: an input box under the cell."""
+        if prompt.kind == "notice":
+            click.echo(f"{prompt.title}: {prompt.text}")
+            return ""
         kernel = getattr(self.shell, "kernel", None)
         if kernel is not None and not kernel._allow_stdin:  # noqa: SLF001 - ipykernel says it nowhere else
             return await nobody_to_ask(prompt)

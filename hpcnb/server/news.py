@@ -7,6 +7,7 @@ Messages, a JSON object each::
     ← {"type": "question", "number": 3, "kind": "secret", "title": …, "text": …}
     → {"type": "answer", "number": 3, "text": …}         text null: the user would not answer
     ← {"type": "answered", "number": 3}                  here or on another page
+    ← {"type": "notice", "title": …, "text": …}          what somebody waits for
     ← {"type": "error", "message": …}                    the agent cannot be asked
 """
 

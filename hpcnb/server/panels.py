@@ -46,6 +46,9 @@ class Panels:
         """Put a question to all pages; the first answer counts. A page that is loaded anew meanwhile has it again."""
         if not self._pages:
             return await nobody_to_ask(prompt)
+        if prompt.kind == "notice":
+            self._say(f"notice {prompt.title}", {"type": "notice", "title": prompt.title, "text": prompt.text})
+            return ""
         number = next(self._numbers)
         question = {
             "type": "question",

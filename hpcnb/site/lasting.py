@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 
 from hpcnb.errors import AuthenticationFailed, HostKeyMismatch, SiteError
 from hpcnb.site.shell import Ask, Completed, Pipe, Prompt, Shell
@@ -16,6 +16,10 @@ PAUSES = (1.0, 2.0, 4.0, 8.0, 16.0, 30.0, 60.0)
 
 One that no login node has seen bans nobody: after `NoAnswer` the pause stays the first.
 """
+
+WAITS = "another login is under way, and may be waiting for an answer where it was begun; this one goes on when that one ends"
+SOON = 2.0
+"""Seconds that one login waits for another without a word."""
 
 LASTING = 10.0
 """Seconds after which a connection is not one that the login node ends as soon as it is made."""
@@ -72,7 +76,7 @@ class LastingShell:
 
     async def connect(self, ask: Ask) -> Shell:
         """Have a connection, with somebody there to answer questions; tries at once, whatever happened before."""
-        async with self._connecting:
+        async with self._turn(ask):
             if self._shell is None or not self._shell.alive:
                 if self._shell is not None:
                     await self._shell.close()
@@ -86,6 +90,25 @@ class LastingShell:
                 self._made.set()
                 self._refused(None)
             return self._shell
+
+    @contextlib.asynccontextmanager
+    async def _turn(self, ask: Ask) -> AsyncIterator[None]:
+        """One login at a time; who has to wait for another one, which may wait for its user, is told so."""
+        telling = asyncio.create_task(self._tell(ask)) if self._connecting.locked() else None
+        try:
+            await self._connecting.acquire()
+        finally:
+            if telling:
+                telling.cancel()
+        try:
+            yield
+        finally:
+            self._connecting.release()
+
+    async def _tell(self, ask: Ask) -> None:
+        await asyncio.sleep(SOON)
+        with contextlib.suppress(SiteError):  # nobody is there to be told
+            await ask(Prompt(kind="notice", title=self.name, text=WAITS))
 
     async def _connected(self) -> Shell:
         if self._shell is not None and self._shell.alive:

@@ -32,7 +32,8 @@ class Prompt:
     Parameters
     ----------
     kind : str
-        ``"secret"`` (a password or code: no echo, never kept), ``"text"`` (echoed), or ``"confirm"`` (answer ``yes`` or ``no``).
+        ``"secret"`` (a password or code: no echo, never kept), ``"text"`` (echoed), ``"confirm"`` (answer ``yes`` or ``no``), or ``"notice"``
+        (nothing to answer: who waits is told for what).
     title : str
         Who asks, and for what.
     text : str

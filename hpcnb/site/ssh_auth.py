@@ -90,6 +90,8 @@ class _Login:
         except paramiko.BadAuthenticationType as error:
             self._allowed = error.allowed_types
         except (paramiko.SSHException, EOFError, OSError) as error:
+            if self._asking is not None and not self._transport.is_active():
+                await asyncio.wait((self._asking,))  # it ends with the connection, and knows more
             if self._unanswered is not None:
                 raise self._unanswered from None
             if str(error) != "Authentication failed.":  # paramiko's words for a plain no

@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 
 import paramiko
 from paramiko.ssh_exception import IncompatiblePeer
 
-from hpcnb.errors import ConnectionFailed
+from hpcnb.errors import AuthenticationFailed, ConnectionFailed
 from hpcnb.site import ssh_trust, tcp
 from hpcnb.site.shell import Ask, Prompt
 from hpcnb.site.ssh_auth import log_in
@@ -59,9 +59,27 @@ async def _link(end: Endpoint, via: Transport | None, ask: Ask) -> Transport:
 def _noting(ask: Ask, transport: Transport) -> Ask:
     async def noting(prompt: Prompt) -> str:
         transport.dear = True
-        return await ask(prompt)
+        return await _while_it_lasts(transport, ask(prompt))
 
     return noting
+
+
+async def _while_it_lasts(transport: Transport, answer: Awaitable[str]) -> str:
+    """The answer to a question of the server's, which waits for none any more when it has ended the connection."""
+    asking, over = asyncio.ensure_future(answer), asyncio.ensure_future(transport.over.wait())
+    try:
+        await asyncio.wait((asking, over), return_when=asyncio.FIRST_COMPLETED)
+        if asking.done():
+            return asking.result()
+        raise AuthenticationFailed(
+            "the server did not wait for the answer any longer",
+            where=transport.where,
+            evidence=transport.farewell,
+            remedy="Connect again, and answer in time (two minutes, unless its LoginGraceTime says otherwise).",
+        )
+    finally:
+        asking.cancel()
+        over.cancel()
 
 
 async def _socket(end: Endpoint, via: Transport | None) -> socket.socket:

@@ -15,7 +15,7 @@ from cryptography.exceptions import InvalidTag
 from paramiko.common import MSG_CHANNEL_CLOSE, MSG_CHANNEL_DATA, MSG_CHANNEL_EOF, MSG_NEWKEYS, cMSG_CHANNEL_DATA
 from paramiko.packet import NeedRekeyException, Packetizer
 
-from hpcnb.site.ssh_wire import Wire
+from hpcnb.site.ssh_wire import Wire, nothing
 
 _LENGTH, _TAG, _BLOCK = 4, 16, 16
 _DATA = struct.Struct(">IBBII")
@@ -50,6 +50,8 @@ class Listener(Packetizer):
     heard = ""
     heard_at = 0.0
     router: Router
+    lost: Callable[[], None] = staticmethod(nothing)
+    """Called in the loop when nothing more can come, of which the transport's thread hears in its own time."""
 
     # paramiko's own, which its subclasses do not see otherwise.
     _Packetizer__block_engine_in: Any
@@ -173,6 +175,7 @@ class Listener(Packetizer):
         except Exception as error:  # the thread ends for any reason, and tells
             self.wire.unlisten()
             self._inbox.put(error)
+            self.lost()
 
     def _take_apart(self) -> None:
         while self._looping and (message := self._next()) is not None:

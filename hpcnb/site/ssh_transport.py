@@ -110,7 +110,10 @@ class Transport(paramiko.Transport):
         self._opening = threading.local()  # what is opened in this thread
         self.packetizer.router = self.carriers
         self.packetizer.wire.drained = self.carriers.push
-        self.packetizer.wire.ended = self.carriers.lose
+        self.packetizer.wire.ended = self._on_ended
+        self.over = asyncio.Event()
+        """Set when nothing more can come."""
+        self.packetizer.lost = self.over.set
         self._algorithms = tuple(algorithms)
         self.farewell = ""
         self.dear = False
@@ -169,6 +172,10 @@ class Transport(paramiko.Transport):
         question.add_string("keepalive@openssh.com")
         question.add_boolean(True)
         self._outbox.put(question)
+
+    def _on_ended(self) -> None:
+        self.over.set()
+        self.carriers.lose()
 
     @contextlib.contextmanager
     def translated(self) -> Iterator[None]:

@@ -10,6 +10,9 @@ const SOON = 600;
 /** Seconds of walltime left at which it is announced. */
 
 export function announce(model: Model): void {
+  model.noticed.connect((_, text) => {
+    Notification.info(text, { autoClose: 10000 });
+  });
   model.moved.connect((_, { now, before }) => {
     const { name } = now.spec;
     if (now.state === 'ready' && before && waits(before)) {

@@ -43,6 +43,11 @@ export class Model {
     return this._answered;
   }
 
+  /** What somebody waits for, who can do nothing here. */
+  get noticed(): ISignal<this, string> {
+    return this._noticed;
+  }
+
   /** Listen from now on; harmless when it does already. */
   open(): void {
     if (this._socket || this._timer !== undefined) {
@@ -91,6 +96,9 @@ export class Model {
       case 'answered':
         this._answered.emit(message.number);
         return;
+      case 'notice':
+        this._noticed.emit(`${message.title}: ${message.text}`);
+        return;
       case 'error':
         this.trouble = message.message;
         break;
@@ -113,4 +121,5 @@ export class Model {
   private _moved = new Signal<this, { now: ICluster; before: ICluster | undefined }>(this);
   private _asked = new Signal<this, IQuestion>(this);
   private _answered = new Signal<this, number>(this);
+  private _noticed = new Signal<this, string>(this);
 }

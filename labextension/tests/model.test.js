@@ -50,6 +50,14 @@ test('clusters are kept by id, the last status counts, and each move is told wit
   assert.equal(model.trouble, '');
 });
 
+test('what somebody waits for is told', () => {
+  const { model, socket } = made();
+  const told = [];
+  model.noticed.connect((_, text) => told.push(text));
+  socket.says({ type: 'notice', title: 'octopus', text: 'another login is under way' });
+  assert.deepEqual(told, ['octopus: another login is under way']);
+});
+
 test('questions and answers', () => {
   const { model, socket } = made();
   const asked = [];

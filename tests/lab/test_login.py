@@ -134,10 +134,10 @@ def after(seconds: float):
 
 
 def test_wrong_codes_end_in_an_error(gate, notebook):
-    """Three wrong codes are an error that says what the server said; nothing is tried behind the user's back."""
+    """Three wrong codes are an error that says what the server said, in Python, too; nothing is tried behind the user's back."""
     asked = Asked(notebook)
     before = connected(gate)
-    cell = notebook.send(UP, allow_stdin=True)
+    cell = notebook.send("import hpcnb as hpc\nhpc.Cluster('centre', workers_per_node=1)", allow_stdin=True)
     asked.answer(*[PASSWORD, "000000"] * 3)
     notebook.wait(cell, 120)
     assert cell.error[0] == "AuthenticationFailed", cell.outputs

@@ -290,6 +290,7 @@ def gate(sshd):
             def serve():
                 sock, _ = listening.accept()
                 transports.append(transport := paramiko.Transport(sock))
+                server.hang_up = transport.close
                 transport.add_server_key(paramiko.Ed25519Key.from_private_key_file(sshd.host))
                 transport.start_server(threading.Event(), server)
 
@@ -427,3 +428,23 @@ async def test_giving_up_while_asked(sshd, connect, gate):
         await task
     async with asyncio.timeout(DEADLINE):
         await withdrawn.wait()
+
+
+@pytest.mark.parametrize("step", [("keyboard-interactive", [CODE]), ("password", "hunter2")], ids=["code", "password"])
+async def test_a_server_that_waits_no_longer(sshd, connect, gate, step):
+    """A question that is left open ends with the server's patience, is taken back, and the error says what to do."""
+    server, withdrawn = gate(step), asyncio.Event()
+
+    async def never(prompt):
+        await asyncio.to_thread(server.hang_up)
+        try:
+            await asyncio.Event().wait()
+        finally:
+            withdrawn.set()
+
+    async with asyncio.timeout(DEADLINE):
+        with pytest.raises(AuthenticationFailed, match="did not wait for the answer any longer") as caught:
+            await connect(sshd, user=never)
+        await withdrawn.wait()
+    assert caught.value.where == sshd.name
+    assert "answer in time" in caught.value.remedy

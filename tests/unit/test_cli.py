@@ -255,10 +255,12 @@ def test_interrupted_while_connecting(isolated):
 
 
 ASK = """
+import hpcnb as hpc
+hpc.clusters
 from hpcnb import handle
-from hpcnb.cli.face import ask_in_terminal
 from hpcnb.site.shell import Prompt
-print("said", handle.run(ask_in_terminal(Prompt(kind="secret", title="ada@octopus", text="Password: "))))
+handle.run(handle._ask(Prompt(kind="notice", title="octopus", text="another login is under way")))
+print("said", handle.run(handle._ask(Prompt(kind="secret", title="ada@octopus", text="Password: "))))
 """
 
 
@@ -297,7 +299,7 @@ class Terminal:
 
 @pytest.fixture
 def terminal(isolated):
-    """A terminal in which a password is asked for."""
+    """A terminal in which a program's password is asked for; what it uses of hpcnb has told where its user is."""
     made = Terminal(ASK)
     made.until("Password:")
     wait_for(lambda: not made.echoes)
@@ -312,6 +314,7 @@ def test_a_password_is_not_shown(terminal):
     assert terminal.shown.count("sesame") == 1
     assert terminal.process.wait(20) == 0
     assert "ada@octopus" in terminal.shown
+    assert "octopus: another login is under way" in terminal.shown
 
 
 def test_an_interrupted_password(terminal):

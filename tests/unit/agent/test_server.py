@@ -246,6 +246,26 @@ async def test_a_question_after_its_client_has_gone_is_an_error(server, raw, tol
     assert isinstance(told.ended[0], AuthenticationFailed)
 
 
+async def test_a_question_that_is_taken_back_is_asked_no_longer(connect, server, told):
+    """When the login that asked is over, so is the question at the client."""
+    asked, withdrawn = asyncio.Event(), asyncio.Event()
+
+    async def never(prompt):
+        asked.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            withdrawn.set()
+
+    call = asyncio.create_task(connect(never).call("secret"))
+    await asyncio.wait_for(asked.wait(), DEADLINE)
+    [client] = server.clients
+    for task in client._tasks:
+        task.cancel()
+    await asyncio.wait_for(withdrawn.wait(), DEADLINE)
+    call.cancel()
+
+
 async def test_answers_to_no_question_are_passed_over(connect, server):
     """An answer that nobody waits for does no harm."""
     client = connect()

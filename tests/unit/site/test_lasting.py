@@ -96,6 +96,37 @@ async def test_the_user_need_not_wait_out_a_pause(door, shell):
     assert (await shell.run(["echo", "d"])).out == "d\n"
 
 
+async def test_who_waits_for_another_login_is_told(door, shell, monkeypatch):
+    """One login at a time; the second one hears soon that the first may be waiting for an answer, and then has its connection."""
+    monkeypatch.setattr(lasting, "SOON", 0.0)
+    told, answer, asked = asyncio.Queue(), asyncio.get_running_loop().create_future(), asyncio.Event()
+
+    async def hear(prompt):
+        told.put_nowait(prompt)
+        return ""
+
+    async def nobody(prompt):
+        told.put_nowait("nobody")
+        raise AuthenticationFailed("nobody is here")
+
+    async def put(ask):
+        asked.set()
+        await answer
+        return LocalShell()
+
+    shell._connect = put
+    first = asyncio.create_task(shell.connect(ask))
+    await asyncio.wait_for(asked.wait(), 30)
+    second, third = (asyncio.create_task(shell.connect(one)) for one in (hear, nobody))
+    notice = await asyncio.wait_for(told.get(), 30)
+    assert (notice.kind, notice.title) == ("notice", "site")
+    assert "another login is under way" in notice.text
+    assert await asyncio.wait_for(told.get(), 30) == "nobody"
+    third.cancel()
+    answer.set_result(None)
+    assert await first is await second
+
+
 async def test_that_a_login_needs_the_user_is_told(door):
     """Whoever watches hears why a login needs the user, and that it no longer does; a failure of the network is none."""
     heard = []
