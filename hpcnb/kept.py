@@ -7,6 +7,7 @@ import atexit
 import concurrent.futures
 import contextlib
 import itertools
+import logging
 import pickle
 import uuid
 import weakref
@@ -18,6 +19,7 @@ from dask._expr import LLGExpr
 from dask.utils import key_split
 from distributed import Client
 from distributed import Future as DaskFuture
+from distributed.comm.core import CommClosedError
 from distributed.spans import SpanMetadata
 
 from hpcnb.errors import HPCError, NotReady, Unreachable
@@ -33,14 +35,19 @@ from hpcnb.notebook_name import notebook_name, shell
 from hpcnb.pilot.output.outbox import LINES, TAKEN
 from hpcnb.pilot.scheduler.early import VALUE
 from hpcnb.pilot.scheduler.keeper import SIZE, TAG, client_name
+from hpcnb.pilot.scheduler.once import HEARD
 from hpcnb.pilot.scheduler.refusals import REFUSE
 from hpcnb.pilot.scheduler.work import SUMMARY
 from hpcnb.pilot.worker.batch import executing, pick
 from hpcnb.pilot.worker.tally import WORK
 from hpcnb.pilot.worker.turns import DROP
 from hpcnb.printed import Printed
+from hpcnb.said import Said
 
 __all__ = ["NotebookClient"]
+
+# That a connection broke is told by the cluster's state; Dask's log would put a traceback of it under the cell.
+logging.getLogger("distributed.batched").setLevel(logging.WARNING)
 
 ENDED = ("memory", "erred")
 PATIENCE = 30.0
@@ -69,10 +76,12 @@ class NotebookClient(Client):
         self.handle = handle
         self._back: dict[Any, Batch] = {}
         self._early: deque[Any] = deque()
+        self._said = Said()
+        self._greeted: Any = None
         self._questions: deque[tuple[asyncio.Future[dict[str, Any]], dict[str, Any]]] = deque()
         # Everything goes through the scheduler: a worker's address means nothing on this machine.
         super().__init__(cluster, name=client_name(self.notebook), direct_to_workers=False, set_as_default=False)
-        told = {VALUE: self.ledger.told, SUMMARY: self.looks.told, LINES: self.printed.take}
+        told = {HEARD: self._said.heard, VALUE: self.ledger.told, SUMMARY: self.looks.told, LINES: self.printed.take}
         self._stream_handlers |= {"hpcnb-kept": self._answered, **told}
         atexit.register(leave, weakref.ref(self))
 
@@ -122,19 +131,30 @@ class NotebookClient(Client):
             comm.interval = PROMPT
         if (since := self.printed.returning()) is not None:
             self._send_to_scheduler({"op": TAKEN, "since": since})
-        self._send_early()
+        with contextlib.suppress(CommClosedError):  # lost again already
+            self._send_early()
 
     def _send_to_scheduler_safe(self, msg: Any) -> None:
-        # By Dask's own, what is said in the moment of the connection overtakes what was kept until then.
-        if self.status in ("connecting", "newly-created"):
+        # By Dask's own, what is said in the moment of the connection overtakes what was kept until then, and what is said in the
+        # moment of its end is lost.
+        if lasting := self._said.lasting(msg):
+            msg = self._said.note(msg)
+        if self.status not in ("connecting", "newly-created"):
+            with contextlib.suppress(CommClosedError):  # the next connection begins with what must be heard
+                if not (self._send_early() and lasting):
+                    super()._send_to_scheduler_safe(msg)
+        elif not lasting:
             self._early.append(msg)
-        else:
-            self._send_early()
-            super()._send_to_scheduler_safe(msg)
 
-    def _send_early(self) -> None:
+    def _send_early(self) -> bool:
+        """Begin a connection, unless that was done, with what was said before it."""
+        begins = self._greeted is not self.scheduler_comm
+        if begins:
+            self._greeted = self.scheduler_comm
+            self._early.extendleft(reversed(self._said.again()))
         while self._early:
             super()._send_to_scheduler_safe(self._early.popleft())
+        return begins
 
     async def _close(self, fast: bool = False) -> None:
         if self.status == "running" and not fast and self.looks.shown:

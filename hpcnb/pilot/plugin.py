@@ -27,6 +27,7 @@ from hpcnb.pilot.scheduler.keeper import Keeper
 from hpcnb.pilot.scheduler.known import Known
 from hpcnb.pilot.scheduler.nodes import INTERVAL as NODES_INTERVAL
 from hpcnb.pilot.scheduler.nodes import Nodes
+from hpcnb.pilot.scheduler.once import Once
 from hpcnb.pilot.scheduler.refusals import Refusals
 from hpcnb.pilot.scheduler.suspects import Suspects
 from hpcnb.pilot.scheduler.versions import Chooser
@@ -103,6 +104,7 @@ async def dask_setup(server: Scheduler | Worker) -> None:
     scheduler = server
     plugin = Load(scheduler)
     scheduler.add_plugin(plugin)
+    scheduler.add_plugin(Once(scheduler))
     scheduler.add_plugin(Keeper(scheduler))
     suspects = Suspects(scheduler)
     scheduler.add_plugin(suspects)

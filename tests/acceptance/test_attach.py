@@ -210,8 +210,20 @@ def test_a_script_that_ends_leaves_its_futures(place, tmp_path):
     assert said == "[('abs', 'finished', 1), ('abs', 'finished', 2)]\n[2]\n"
 
 
+MORE = """
+import threading, time
+calls, enough = [], threading.Event()
+def go_on():
+    while not enough.wait(0.005):
+        calls.append(hpc.submit(abs, len(calls)))
+more = threading.Thread(target=go_on)
+more.start()
+"""
+
+
 def test_a_kernel_that_stays_does_not_notice_the_agents_death(begun, place, tmp_path):
-    """A cell that runs and a future that is waited for go on when the agent is killed, with nobody doing anything."""
+    """A cell that runs, a future that is waited for, and calls that are submitted meanwhile go on when the agent is killed."""
+    assert begun.run(MORE).reply["status"] == "ok"
     counter = begun.send(COUNT.format(folder=str(tmp_path)))
     begun.hear_until(lambda: len(counted(counter.text)) > 5)
     for _ in range(2):
@@ -224,7 +236,8 @@ def test_a_kernel_that_stays_does_not_notice_the_agents_death(begun, place, tmp_
     assert counter.reply["status"] == "ok"
     assert begun.value("hpc.gather(rest[:5])") == [10, 20, 30, 40, 50]
     assert begun.value("len(hpc.wait(rest).done)") == 6
-    assert begun.value("[f.state for f in hpc.futures()]") == [*["finished"] * 6, "failed"]
+    assert begun.value("(enough.set(), more.join(), hpc.gather(calls) == list(range(len(calls))))[2]")
+    assert begun.value("[f.state for f in hpc.futures() if f.name != 'abs']") == [*["finished"] * 6, "failed"]
     assert begun.value("done.result()") == 0
     assert ran(tmp_path) == [*range(7)]
 

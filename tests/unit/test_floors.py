@@ -34,6 +34,7 @@ FLOORS = [
         "objects",
         "past",
         "printed",
+        "said",
         "serializing",
         "session",
         "sessions",

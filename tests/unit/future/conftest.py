@@ -14,6 +14,7 @@ from hpcnb.kept import NotebookClient
 from hpcnb.pilot.scheduler.history import History
 from hpcnb.pilot.scheduler.keeper import Keeper
 from hpcnb.pilot.scheduler.known import Known
+from hpcnb.pilot.scheduler.once import Once
 from hpcnb.pilot.scheduler.work import Work
 from tests.site.account import until
 from tests.unit.future.tasks import DEADLINE, gate
@@ -35,7 +36,7 @@ def dask_cluster():
     anywhere = {"dashboard_address": "127.0.0.1:0"}
     options = {"processes": False, "protocol": "tcp://", "dashboard_address": None, "scheduler_kwargs": anywhere}
     with LocalCluster(n_workers=1, threads_per_worker=2, **options) as cluster:
-        for plugin in (Keeper, Known):
+        for plugin in (Once, Keeper, Known):
             cluster.scheduler.add_plugin(plugin(cluster.scheduler))
         cluster.scheduler.add_plugin(Work(cluster.scheduler, History(cluster.scheduler)))
         yield cluster

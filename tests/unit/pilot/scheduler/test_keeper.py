@@ -16,6 +16,7 @@ from hpcnb.farewell import farewell
 from hpcnb.kept import NotebookClient
 from hpcnb.pilot.scheduler import keeper as keeper_module
 from hpcnb.pilot.scheduler.keeper import TAG, Keeper, client_name, notebook_of
+from hpcnb.pilot.scheduler.once import Once
 from tests.isolation import until
 
 
@@ -46,6 +47,7 @@ class Place:
         self._stack = stack
         self._monkeypatch = monkeypatch
         self.scheduler: Scheduler = cluster.scheduler
+        self.scheduler.add_plugin(Once(self.scheduler))
         self.keeper = Keeper(self.scheduler)
         self.scheduler.add_plugin(self.keeper)
 
