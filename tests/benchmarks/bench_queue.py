@@ -141,7 +141,7 @@ def spawned(commands: int) -> float:
 
 def bench_commands(isolated: Isolation) -> None:
     """Commands run at 0.8 times the rate at which the machine starts processes at all, and above HyperQueue's rate, in turns."""
-    tasks, ours, theirs, bare = 2000, [], [], []
+    tasks, ours, theirs, bare = 5000, [], [], []
     for turn in range(3):
         q = hpc.Queue.create(f"c{turn}")
         q.add_multiple(["/bin/true"] * tasks)

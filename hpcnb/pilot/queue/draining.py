@@ -42,7 +42,8 @@ class Caller:
         self.wants: int | None = None
         self.waits = False
         self.suspects = False
-        self.holds: set[tuple[int, int]] = set()
+        # What it goes on with though its connection was cut: the task that it was carrying out.
+        self.holds: set[tuple[int, int]] = {(id, attempt) for id, attempt in hello.get("holds", ())}
 
 
 class Draining:
@@ -114,14 +115,16 @@ class Draining:
         return said
 
     def _hear(self, caller: Caller) -> None:
-        if not caller.number:
+        new = not caller.number
+        if new:
             name, hello = caller.hello["name"], caller.hello
             caller.number = self._store.worker(name, host=hello["host"], pid=hello["pid"], job=hello["job"])
-            self._store.release(caller.number, VANISHED)  # what it had when it was cut off it has dropped
             self._callers[caller.number] = caller
             self._away.pop(caller.number, None)
             self._owner.present.add(caller.number)
         self._store.finish(caller.number, told(caller.outcomes))
+        if new:  # what else it had when it was cut off it has dropped
+            self._store.release(caller.number, VANISHED, but=[id for id, _ in caller.holds])
         self._store.give_back(caller.number, caller.back)
         caller.holds.difference_update((row[0], row[1]) for row in (*caller.outcomes, *caller.back))
         caller.outcomes, caller.back = [], []

@@ -10,6 +10,8 @@ from typing import Any
 
 from hpcnb.pilot.queue.action import FILE, VALUES
 
+_FILE, _VALUES = FILE.encode(), VALUES.encode()
+
 
 class Notes:
     """The notes of one worker.
@@ -22,34 +24,34 @@ class Notes:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
+        self._prefix = os.fsencode(folder)
         self._made = False
 
-    def environ(self, id: int, attempt: int, values: dict[str, Any] | None) -> dict[str, str]:
-        """What a command's environment says of its notes; the values are there for it to read."""
+    def enter(self, environ: dict[bytes, bytes], id: int, attempt: int, values: dict[str, Any] | None) -> None:
+        """Have a command's environment say where its notes are; the values are there for it to read."""
         if not self._made:
             self._folder.mkdir(mode=0o700, exist_ok=True)
             self._made = True
-        said = {FILE: self._path(id, attempt)}
-        if values is not None:
-            said[VALUES] = self._path(id, attempt) + ".values"
-            Path(said[VALUES]).write_text(json.dumps(values), encoding="utf-8")
-        return said
+        path = environ[_FILE] = self._path(id, attempt)
+        if values is None:
+            environ.pop(_VALUES, None)  # of the command before it
+        else:
+            environ[_VALUES] = path + b".values"
+            Path(os.fsdecode(environ[_VALUES])).write_text(json.dumps(values), encoding="utf-8")
 
-    def _path(self, id: int, attempt: int) -> str:
-        return f"{self._folder}/{id}-{attempt}"
+    def _path(self, id: int, attempt: int) -> bytes:
+        return b"%s/%d-%d" % (self._prefix, id, attempt)
 
     def taken(self, id: int, attempt: int, values: dict[str, Any] | None) -> str:
         """What a command has left that has ended; its notes are removed."""
         path = self._path(id, attempt)
         if values is not None:
-            Path(path + ".values").unlink(missing_ok=True)
-        try:
-            file = os.open(path, os.O_RDONLY)
-        except FileNotFoundError:  # as for nearly all: nothing more is done than this look
+            Path(os.fsdecode(path + b".values")).unlink(missing_ok=True)
+        if not os.access(path, os.F_OK):  # as for nearly all: nothing more is done than this look
             return ""
-        with open(file, encoding="utf-8", errors="replace") as left:
-            text = left.read()
-        Path(path).unlink(missing_ok=True)
+        notes = Path(os.fsdecode(path))
+        text = notes.read_text(encoding="utf-8", errors="replace")
+        notes.unlink()
         return text
 
     def close(self) -> None:

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import json
 import os
 import re
-import select
 import shlex
 import shutil
 import signal
 import string
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -29,6 +28,9 @@ LONGEST_ERROR, LONGEST_LINE = 4000, 500
 ENDED_EARLY = "its job ended before it did"
 """Why a task is Killed that the next job goes on with."""
 
+MOMENT = 0.5
+"""Seconds within which we are told, too, when a batch system tells all processes of a job to end, and a command was told first."""
+_TERMINATED = (-signal.SIGTERM, 128 + signal.SIGTERM)
 _SHELL = "/bin/sh"
 _PLAIN = re.compile(r"[\w@%+=:,./ -]+", re.ASCII)
 """Command lines in which nothing is the shell's own."""
@@ -84,6 +86,7 @@ _BUILT_IN = frozenset(
         "while",
     ]
 )
+_decoded = json.JSONDecoder().raw_decode
 _FIREWORK = f"{shlex.quote(sys.executable)} -m hpcnb.pilot.queue.firework"
 _RESTORED = (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGINT, signal.SIGTERM)
 """What Python, or we, handle otherwise than a command expects."""
@@ -106,8 +109,9 @@ class Logs:
         flags = os.O_RDWR | os.O_CREAT | os.O_APPEND
         self.files = [os.open(path.with_name(f"{path.name}.{suffix}"), flags, 0o600) for suffix in ("out", "err")]
 
-    def sizes(self) -> list[int]:
-        return [os.fstat(file).st_size for file in self.files]
+    def sizes(self) -> tuple[int, int]:
+        out, err = self.files
+        return os.lseek(out, 0, os.SEEK_END), os.lseek(err, 0, os.SEEK_END)
 
     def last_line(self, begin: int, end: int) -> str:
         """The last line that was written to stderr between two places; what is not printable is replaced."""
@@ -136,6 +140,9 @@ def function(call: Callable[[Any], Any]) -> Callable[[int, int, Any, Any], dict[
         except BaseException as exc:  # whatever the user's function raises is the task's, sys.exit() too
             text = "".join(traceback.format_exception(exc))
             return {"state": TaskState.FAILED, "error": text[-LONGEST_ERROR:]}
+        finally:
+            sys.stdout.flush()
+            sys.stderr.flush()
         return {"state": TaskState.SUCCEEDED, **said}
 
     return run
@@ -152,25 +159,18 @@ class Commands:
         For all of them.
     script : str
         A template (``analyze -a {a}``) for tasks that are values; empty: they are command lines.
-    taken_away : pair of callables
-        The numbers of the files to be waited for while a command runs, and, when one is readable, whether a task and attempt are no
-        longer ours.
     """
 
-    def __init__(
-        self,
-        logs: Logs,
-        notes: Notes,
-        environ: Mapping[str, str],
-        script: str,
-        taken_away: tuple[Callable[[], list[int]], Callable[[int, int], bool]],
-    ) -> None:
+    def __init__(self, logs: Logs, notes: Notes, environ: Mapping[str, str], script: str) -> None:
         self._notes = notes
-        # Encoded once, not for each command.
+        # Encoded once, not for each command, which only adds its own.
         self._environ = {os.fsencode(word): os.fsencode(value) for word, value in environ.items()}
         self._path = environ.get("PATH")
         self._script = script
-        self._taken_away = taken_away
+        # What runs, and may be killed from another thread: not once it is reaped, when its number may be anybody's.
+        self._runs: tuple[int, int, int] | None = None
+        self._unwanted: tuple[int, int] | None = None
+        self._killing = threading.Lock()
         self._programs: dict[str, str] = {}
         out, err = logs.files
         self._files = [
@@ -189,21 +189,23 @@ class Commands:
         except (ValueError, OSError) as exc:
             return {"state": TaskState.FAILED, "error": _reason(exc, task)}
         code = self._wait(pid, id, attempt)
-        left = self._notes.taken(id, attempt, values)
-        if code is None:
-            return {"state": TaskState.KILLED, "error": "it was taken away"}
-        if code:
-            return {"state": TaskState.FAILED, "code": code, "error": _ending(code)}
+        if code in _TERMINATED:
+            time.sleep(MOMENT)  # ended by what raises `Stopped`
+        why, lines = _ending(code), []
         try:
-            lines = read(left)
-        except ValueError as exc:
-            return {"state": TaskState.FAILED, "code": code, "error": str(exc)}
+            left = self._notes.taken(id, attempt, values)
+            lines = [] if why else read(left)
+        except (OSError, ValueError) as exc:
+            why = why or str(exc)
+        if why:
+            return {"state": TaskState.FAILED, "code": code, "error": why}
         results = [json.dumps(line["result"]) for line in lines if "result" in line]
         return {"state": TaskState.SUCCEEDED, "code": code, "action": lines, "result": results[-1] if results else None}
 
     def _start(self, line: str, id: int, attempt: int, values: dict[str, Any] | None) -> int:
-        own = {"HPCNB_TASK": str(id), "HPCNB_ATTEMPT": str(attempt), **self._notes.environ(id, attempt, values)}
-        environ = self._environ | {word.encode(): os.fsencode(value) for word, value in own.items()}
+        environ = self._environ
+        environ[b"HPCNB_TASK"], environ[b"HPCNB_ATTEMPT"] = b"%d" % id, b"%d" % attempt
+        self._notes.enter(environ, id, attempt, values)
         for program, words in self._ways(line):
             try:
                 return os.posix_spawn(
@@ -224,30 +226,38 @@ class Commands:
                 yield program, [word.encode() for word in words]
         yield _SHELL, [b"sh", b"-c", os.fsencode(line)]
 
-    def _wait(self, pid: int, id: int, attempt: int) -> int | None:
-        """The exit status; None when the task was taken away."""
-        ours = True
+    def _wait(self, pid: int, id: int, attempt: int) -> int:
+        """The exit status."""
         try:
-            ours = self._until_ended(pid, id, attempt)
+            with self._killing:
+                self._runs = (id, attempt, pid)
+                if self._unwanted == (id, attempt):
+                    _kill(pid)
+            os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
         finally:
             # Before the process is reaped, so that its group cannot be anybody else's yet: what it has left behind, too.
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(pid, signal.SIGKILL)
+            with self._killing:
+                self._runs = None
+            _kill(pid)
             status = os.waitpid(pid, 0)[1]
-        return os.waitstatus_to_exitcode(status) if ours else None
+        return os.waitstatus_to_exitcode(status)
 
-    def _until_ended(self, pid: int, id: int, attempt: int) -> bool:
-        news, taken_away = self._taken_away
-        ended = os.pidfd_open(pid)
-        try:
-            while True:
-                ready = select.select([ended, *news()], [], [])[0]
-                if ended in ready:
-                    return True
-                if taken_away(id, attempt):
-                    return False
-        finally:
-            os.close(ended)
+    def kill(self, id: int, attempt: int) -> None:
+        """From another thread: end this attempt, at once or as soon as it begins."""
+        with self._killing:
+            self._unwanted = id, attempt
+            if self._runs and self._runs[:2] == (id, attempt):
+                _kill(self._runs[2])
+
+
+def _kill(pid: int) -> None:
+    """Kill a process group; its leader may have ended, but is not reaped yet."""
+    try:
+        os.killpg(pid, signal.SIGKILL)
+    except ProcessLookupError:  # it has left its own group
+        os.kill(pid, signal.SIGKILL)
+    except PermissionError:
+        pass  # by sudo, it is somebody else's, and ends when it ends
 
 
 def command(task: Any) -> str:
@@ -320,13 +330,11 @@ class Attempt:
 
     def __call__(self, id: int, attempt: int, payload: str, values: dict[str, Any] | None = None) -> Outcome:
         before, began = self._sizes, time.time()
-        task = json.loads(payload)
+        task, _ = _decoded(payload)
         try:
             ended = self._run(id, attempt, with_values(task, values), values)
         except Stopped:
             ended = {"state": TaskState.KILLED, "error": ENDED_EARLY}
-        sys.stdout.flush()
-        sys.stderr.flush()
         after = self._sizes = self._logs.sizes()
         output = (before[0], after[0], before[1], after[1])
         if ended.get("code") and (said := self._logs.last_line(before[1], after[1])):

@@ -241,9 +241,10 @@ class Store:
             sql = "UPDATE task SET state = 1 WHERE id = ? AND state = 0 AND needs = 0"
             self._moved(TaskState.WAITING, TaskState.PENDING, self._db.execute(sql, (task,)).rowcount)
 
-    def release(self, worker: int, why: str) -> int:
-        """Take back the tasks of a worker that has vanished; they are pending again, but for one that does that to each worker."""
+    def release(self, worker: int, why: str, but: Sequence[int] = ()) -> int:
+        """Take back the tasks of a worker that has vanished, but for some; they are pending again, but for one that does that to each worker."""
         self._choose("state = 2 AND worker = ?", worker)
+        self._db.executemany("DELETE FROM chosen WHERE id = ?", ((id,) for id in but))
         sql = (
             "SELECT chosen.id, count(*) + 1 FROM chosen JOIN attempt ON task = chosen.id WHERE state = ? GROUP BY task"
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
+import select
 import socket
 import threading
 import time
@@ -79,24 +80,26 @@ class Worker:
         self._alone = alone
         self._begun, self._heard = begun, heard
         # For the connection, and for what is to be done and to be told; who has the second one never asks for the first.
+        # The second thread waits without either for what the owner says of a task that takes long.
         self._talking, self._lock = threading.Lock(), threading.Lock()
         self._connection: Connection | None = None
         self._taken: set[tuple[int, int]] = set()
         self._tasks: deque[list[Any]] = deque()
+        self._runs: tuple[int, int] | None = None
         self._told: list[Outcome] = []
         self._each = BATCH  # seconds a task, as far as is known
         self._spent, self._ran = 0.0, 0
         self._size = self._few = 0
         self._told_at = self._since = time.monotonic()
         self._beside: threading.Thread | None = None
-        self._several, self._low = threading.Event(), threading.Event()
-        self._ended = False
-        self._heard_beside = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._busy, self._low = threading.Event(), threading.Event()
+        self._ended = self._listens = False
+        self._over = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._stopping = self._interruptible = False
         environ = os.environ | {"HPCNB_QUEUE": place.name}
         self._notes = Notes(place / "logs" / f"{self.name}.notes")
-        commands = Commands(self.logs, self._notes, environ, script, (self._news, self._is_taken))
-        self._attempt = Attempt(function(call) if call else commands, self.logs)
+        self._commands = Commands(self.logs, self._notes, environ, script)
+        self._attempt = Attempt(function(call) if call else self._commands, self.logs)
 
     def run(self) -> bool:
         """Work until there is nothing left to do, nobody to work for, or `stop` was called; whether it is the first."""
@@ -114,14 +117,11 @@ class Worker:
         except Stopped:
             pass
         finally:
-            self._disconnect()
-            if self._beside:
+            with self._lock:
                 self._ended = True
-                self._several.set()
-                self._low.set()
-                self._beside.join()
-            os.close(self._heard_beside)
+            self._disconnect()
             self._tell_by_file(leaves=not over)
+            self._dismiss()
             self.logs.close()
             self._notes.close()
         return over
@@ -151,23 +151,32 @@ class Worker:
         if address is None:
             raise ConnectionRefusedError("nobody owns the queue")
         connection = Connection(self._place, tuple(address))
-        hello = {"name": self.name, "host": socket.gethostname(), "pid": os.getpid(), "job": self._job}
-        try:
-            connection.send(hello)
-        except BaseException:
-            connection.close()
-            raise
-        self._connection = connection  # only now, since the second thread talks to whom it finds here
+        me = {"name": self.name, "host": socket.gethostname(), "pid": os.getpid(), "job": self._job}
+        with self._talking:
+            if self._connection or self._ended:  # the other thread was faster
+                connection.close()
+                return
+            with self._lock:  # what we were given before and have not begun we have dropped
+                holds = [self._runs] if self._runs and self._runs not in self._taken else []
+            try:
+                connection.send(me | {"holds": holds})
+            except BaseException:
+                connection.close()
+                raise
+            self._connection = connection
 
     def _disconnect(self) -> None:
-        """What we were given is the owner's again, and given out by him."""
+        """What we were given and have not begun is the owner's again, and given out by him."""
         if self._connection:
             self._connection.cut()  # the other thread may be waiting for an answer
-        with self._talking, self._lock:
+        with self._talking:
+            self._lose()
+
+    def _lose(self) -> None:
+        with self._lock:
             if self._connection:
                 self._connection.close()
             self._connection = None
-            self._taken.clear()
             self._tasks.clear()
 
     def _drain(self) -> bool:
@@ -177,8 +186,7 @@ class Worker:
                 # The second thread may have got some just now.
                 if not self._tasks and "over" in self._exchange(self._want(), waits=True):
                     return True
-                if len(self._tasks) > 1:
-                    self._look_beside()
+            self._look_beside()
             while task := self._next():
                 self._carry_out(*task)
         raise Stopped
@@ -198,25 +206,41 @@ class Worker:
             self._since = time.monotonic()
             if self._few and len(self._tasks) == self._few:
                 self._low.set()
-            return self._tasks.popleft() if self._tasks else None
+            if not self._tasks:
+                return None
+            task = self._tasks.popleft()
+            self._runs = task[0], task[1]
+            return task
 
     def _carry_out(self, id: int, attempt: int, payload: str, *values: dict[str, Any]) -> None:
-        if (id, attempt) in self._taken:  # while one before it in the batch ran
-            return
-        with self._may_be_stopped():
-            outcome = self._attempt(id, attempt, payload, *values)
-        with self._lock:
-            self._spent, self._ran = self._spent + time.monotonic() - self._since, self._ran + 1
-            if (id, attempt) in self._taken:
-                return
-            self._told.append(outcome)
-            self._size += _size(outcome)
+        outcome = None
+        # Not the context manager: this is done ten thousand times a second.
+        self._interruptible = True
+        try:
+            if self._stopping:
+                raise Stopped
+            if (id, attempt) not in self._taken:  # while one before it in the batch ran
+                outcome = self._attempt(id, attempt, payload, *values)
+        finally:
+            self._interruptible = False
+            self._has_ended(outcome)
         if self._stopping:
             raise Stopped
         # What it adds is work for others, who should not have to wait until our batch is done.
-        if outcome.action or self._size > TOLD or time.monotonic() - self._told_at > TELL:
+        if outcome and (outcome.action or self._size > TOLD or time.monotonic() - self._told_at > TELL):
             with self._talking:
                 self._exchange(0)
+
+    def _has_ended(self, outcome: Outcome | None) -> None:
+        """What ran runs no longer; None: nothing is to be told of it."""
+        with self._lock:
+            self._runs = None
+            self._spent, self._ran = self._spent + time.monotonic() - self._since, self._ran + 1
+            if outcome and (outcome.task, outcome.attempt) not in self._taken:
+                self._told.append(outcome)
+                self._size += _size(outcome)
+            if self._listens:
+                os.eventfd_write(self._over, 1)
 
     def _exchange(self, want: int, back: Sequence[tuple[int, int]] = (), *, waits: bool = False) -> dict[str, Any]:
         """Tell what has ended, and what is not begun, and get as many tasks: those that are there, or, if one `waits`, any."""
@@ -243,36 +267,90 @@ class Worker:
             self._begun = _nothing  # once is enough
         return dict(answer)
 
+    # -- the second thread ---------------------------------------------------------------------------------------------
+
     def _look_beside(self) -> None:
         """Have a second thread talk to the owner while this one carries out the tasks that we have."""
         if self._beside is None:
             self._beside = threading.Thread(target=self._talk, name=f"worker {self.name}", daemon=True)
             self._beside.start()
-        self._several.set()
+        self._busy.set()
+
+    def _dismiss(self) -> None:
+        """End it."""
+        if self._beside:
+            self._busy.set()
+            self._low.set()
+            os.eventfd_write(self._over, 1)
+            self._beside.join()
+        os.close(self._over)
 
     def _talk(self) -> None:
-        """Get tasks before the last one is done; whenever one takes long, tell of those before it, and give back those after it."""
-        while self._several.wait():
+        """Get tasks before the last one is done; whenever one takes long, tell of those before it, give back those after it, and listen."""
+        while self._busy.wait() and not self._ended:
             self._low.wait(TELL)
             with self._talking:
-                if self._ended:
-                    return
-                self._talk_once()
+                long = self._talk_once()
+            if long:
+                self._listen(long)
 
-    def _talk_once(self) -> None:
+    def _talk_once(self) -> tuple[int, int] | None:
+        """Returns what takes long."""
         low = self._low.is_set()
         self._low.clear()
         with self._lock:
-            if self._connection is None or not (self._tasks or self._told):
-                self._several.clear()
-                return
-            if long := time.monotonic() - self._since > TELL:
-                back = [(id, attempt) for id, attempt, *_ in self._tasks]
+            if not (self._tasks or self._told or self._runs or self._ended):
+                self._busy.clear()
+            long = self._runs if time.monotonic() - self._since > TELL else None
+            back = [(id, attempt) for id, attempt, *_ in self._tasks] if long else []
+            if long:
                 self._tasks.clear()
-        if long or low:
-            with contextlib.suppress(OSError):  # of which the other thread hears, too
+        if self._connection and (low or back or (long and self._told)):
+            with contextlib.suppress(OSError):  # of which we hear again
                 self._exchange(0, back) if long else self._exchange(self._want())
-            os.eventfd_write(self._heard_beside, 1)
+        return long
+
+    def _listen(self, long: tuple[int, int]) -> None:
+        """Hear whether a task that takes long is no longer ours, and tell a new owner that it is."""
+        while self._still(long):
+            if long in self._taken:
+                self._commands.kill(*long)
+            try:
+                if not self._connection:
+                    self._connect()
+                    with self._talking:
+                        self._exchange(0)  # the greeting alone is not heard
+                elif self._is_said():
+                    with self._talking:
+                        self._hear()
+            except OSError:
+                with self._talking:
+                    self._lose()
+                select.select([self._over], [], [], RETRY)
+
+    def _still(self, long: tuple[int, int]) -> bool:
+        """Whether a task still runs; if so its end is written to `_over`."""
+        with self._lock:
+            self._listens = self._runs == long and not self._ended
+            if not self._listens:
+                with contextlib.suppress(BlockingIOError):
+                    os.eventfd_read(self._over)
+            return self._listens
+
+    def _is_said(self) -> bool:
+        """Wait until the owner says something, or the task that runs has ended; whether it is the first."""
+        with self._lock:
+            connection = self._connection
+            if connection is None or connection.readable():
+                return True
+            files = [self._over, connection.fileno()]
+        # Should the other thread close it now, it has written to the first.
+        return self._over not in select.select(files, [], [])[0]
+
+    def _hear(self) -> None:
+        """Hear what the owner says of itself: what is no longer ours."""
+        while self._connection and self._connection.readable():  # the other thread may have read it
+            self._taken.update(map(tuple, self._connection.receive()["stop"]))
 
     def _tell_by_file(self, *, leaves: bool = False) -> None:
         """Leave what has ended in the inbox: whoever owns the queue next finds it there."""
@@ -283,19 +361,3 @@ class Worker:
         with self._lock:
             del self._told[: len(outcomes)]
             self._size = 0
-
-    def _news(self) -> list[int]:
-        """The files on one of which there would be something to read if a task is no longer ours."""
-        return [self._heard_beside, self._connection.fileno()] if self._connection else [self._heard_beside]
-
-    def _is_taken(self, id: int, attempt: int) -> bool:
-        """Hear what the owner says while a task runs; whether that one is no longer ours."""
-        with contextlib.suppress(BlockingIOError):
-            os.eventfd_read(self._heard_beside)
-        try:
-            with self._talking:
-                while self._connection and self._connection.readable():  # the other thread may have read it
-                    self._taken.update(map(tuple, self._connection.receive()["stop"]))
-        except OSError:
-            self._disconnect()
-        return (id, attempt) in self._taken

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
@@ -9,6 +10,7 @@ import ssl
 import subprocess
 import sys
 import threading
+import time
 
 import cloudpickle
 import pytest
@@ -37,6 +39,7 @@ def test_commands(q):
     """A command's exit status, signal and output are kept with the attempt; its number is in the environment."""
     lines = ["echo $HPCNB_QUEUE $HPCNB_TASK $HPCNB_ATTEMPT; echo oops >&2", "exit 3", "kill -9 $$", "no-such-command"]
     q.add_multiple([*lines, "printf '\\377'", "cat", "a\0b", "x" * 10_000_000, ["a value"], "sleep 60 & echo quick"])
+    q.add("mkdir $HPCNB_ACTIONS")
     q.do()
     ends = {task.id: (task.state, last(q, task.id)["code"], last(q, task.id)["error"]) for task in q.tasks()}
     assert q.log(1) == "extract 1 1\noops\n"
@@ -48,6 +51,7 @@ def test_commands(q):
     assert "too long for this system (10,000,000 characters): put it into a file" in ends[8][2]
     assert "needs func= or script=" in ends[9][2]
     assert (ends[10][0], q.log(10)) == ("Succeeded", "quick\n")
+    assert "Is a directory" in ends[11][2]
     q.retry(2)
     q.do()
     assert [attempt["number"] for attempt in q.task(2)["attempts"]] == [1, 2]
@@ -250,6 +254,28 @@ def test_an_owner_is_killed(q):
         assert states.count("Succeeded") == 1
         assert set(states) <= {"Succeeded", "Lost"}
         assert q.log(task.id) == "x\n"
+
+
+@pytest.mark.slow
+def test_a_long_task_outlives_its_owner(q):
+    """What runs when the owner is killed goes on, and is not given to others, however long it takes; it can be taken away."""
+    begun, go, grace = place(q).path / "begun", place(q).path / "go", 3
+    words = [sys.executable, "-c", DO.replace("GRACE = 0.5", f"GRACE = {grace}")]
+    q.add_multiple([f"touch {begun}$HPCNB_TASK; until test -e {go}; do sleep 0.1; done; echo x"] * 3)
+    with contextlib.ExitStack() as stack:
+        pilots = [stack.enter_context(subprocess.Popen(words, stdout=subprocess.DEVNULL)) for _ in range(3)]
+        wait_for(lambda: len(list(begun.parent.glob("begun*"))) == 3)
+        os.kill(Watch(place(q)).owner()["pid"], signal.SIGKILL)
+        wait_for(lambda: q.status()["ntasks"]["Pending"] == 1)  # its own
+        since = time.monotonic()
+        mine = [task.id for task in q.tasks("Running")]
+        q.set_state(mine[1], "Killed")
+        wait_for(lambda: q.status()["ntasks"]["Running"] == 2)  # who had it is free for the victim's
+        wait_for(lambda: time.monotonic() - since > 2 * grace)
+        assert [task.attempts for task in q.tasks()] == [1 if task.id in mine else 2 for task in q.tasks()]
+        go.touch()
+        assert sorted(pilot.wait(90) for pilot in pilots) == [-signal.SIGKILL, 0, 0]
+    assert [q.task(id)["attempts"][-1]["state"] for id in mine] == ["Succeeded", "Lost"]
 
 
 def test_a_queue_in_use_is_not_deleted(q, monkeypatch):
