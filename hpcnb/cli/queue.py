@@ -12,6 +12,7 @@ from typing import Any
 
 import click
 
+from hpcnb.cli.clusters import options_given
 from hpcnb.cli.face import as_json
 from hpcnb.errors import QueueError
 from hpcnb.pilot.queue.action import leave
@@ -338,9 +339,13 @@ def do(name: str, site: str, script: str) -> None:
 @click.option("--partition", "-p", help="Slurm's partition.")
 @click.option("--account", "-A", help="Who pays.")
 @click.option("--qos", help="Slurm's quality of service.")
+@click.option("--cores-per-node", type=int, help="With --core-hours, where the batch system does not say.")
 @click.option("--cores-per-worker", type=int, help="Cores of each worker.  [default: 1]")
 @click.option("--memory-per-worker", help="With its unit: 16GiB.")
 @click.option("--gpus-per-worker", type=int)
+@click.option(
+    "--option", "options", multiple=True, metavar="--NAME=VALUE", help="Any other option of sbatch; repeatable."
+)
 def launch(name: str, site: str, count: int, **asked: Any) -> None:
     """Submit COUNT jobs that drain the queue called NAME, and need nobody from then on.
 
@@ -351,7 +356,9 @@ def launch(name: str, site: str, count: int, **asked: Any) -> None:
       hpcnb queue launch extract 50 --walltime 2h --queued 4
       hpcnb queue launch extract 24 --pack --nodes 2 --partition debug
       hpcnb queue launch extract --core-hours 400 --nodes 8 --walltime 4h
+      hpcnb queue launch extract 4 --option=--constraint=haswell
     """
+    asked["options"] = options_given(asked["options"]) or None
     click.echo(Queue.connect(name, site=site).launch(count, **{w: v for w, v in asked.items() if v is not None}))
 
 

@@ -124,17 +124,22 @@ class Launch(_Handler):
     @web.authenticated
     @authorized
     async def post(self, name: str) -> None:
-        """Submit so many ``jobs`` with these ``wishes``; or, with ``pack``, one of so many workers."""
-        asked = self.body({"jobs", "pack", "script", "wishes"})
+        """Submit so many ``jobs`` with these ``wishes``, of which ``queued`` wait at a time; or one job: with ``pack`` of so many workers, or of ``core_hours``."""
+        asked = self.body({"jobs", "pack", "queued", "core_hours", "script", "wishes"})
         jobs, pack = asked.get("jobs", 1), asked.get("pack", False)
         script, wishes = asked.get("script", ""), asked.get("wishes", {})
         if not isinstance(jobs, int) or isinstance(jobs, bool) or not 1 <= jobs <= MOST_JOBS:
             raise self.refuse("jobs", jobs, f"a whole number from 1 to {MOST_JOBS}")
         if not isinstance(pack, bool):
             raise self.refuse("pack", pack, "true or false")
+        several = {word: asked[word] for word in ("queued", "core_hours") if asked.get(word) is not None}
+        for word, value in several.items():
+            if not isinstance(value, int if word == "queued" else int | float) or isinstance(value, bool):
+                raise self.refuse(word, value, "a whole number" if word == "queued" else "a number")
         if not isinstance(script, str):
             raise self.refuse("script", script, "a string")
         if not isinstance(wishes, dict) or not GIVEN.isdisjoint(wishes) or not isinstance(wishes.get("nodes", 1), int):
             raise self.refuse("wishes", wishes, "an object with what a job may be asked for")
-        launched = await self.on_queue(name, lambda found: found.launch(jobs, pack=pack, script=script, **wishes))
+        shape = several | {"pack": pack, "script": script}
+        launched = await self.on_queue(name, lambda found: found.launch(jobs, **shape, **wishes))
         self.reply({"jobs": list(launched)}, 201)

@@ -61,6 +61,13 @@ def test_a_wish_that_cannot_be_400(api, queue):
     """A job that cannot be asked for is refused with the reason, and nothing is submitted."""
     said = api.post(f"{queue}/launch", json={"wishes": {"walltime": "soon"}})
     assert (said.status_code, "'soon' is not a duration" in said.json()["message"]) == (400, True)
+    for asked, why in (
+        ({"queued": "two"}, "a whole number"),
+        ({"jobs": 3, "queued": 0}, "queued= says how many"),
+        ({"core_hours": 1e6, "wishes": {"cores_per_node": 4, "nodes": 1}}, "are more than one job can have here"),
+    ):
+        said = api.post(f"{queue}/launch", json=asked)
+        assert (said.status_code in (400, 409), why in said.json()["message"]) == (True, True), said.text
 
 
 @pytest.fixture
