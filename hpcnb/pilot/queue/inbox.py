@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import json
+import os
 import secrets
 import time
 from collections.abc import Iterable, Iterator
@@ -73,7 +74,8 @@ class Inbox:
 
     def names(self) -> list[str]:
         """The requests, in order."""
-        return sorted(path.name for path in self._requests.iterdir() if not path.name.startswith("."))
+        with os.scandir(self._requests) as found:
+            return sorted(entry.name for entry in found if not entry.name.startswith(".") and entry.is_file())
 
     @contextlib.contextmanager
     def opened(self, name: str) -> Iterator[IO[str]]:

@@ -119,8 +119,8 @@ class Owner:
             return None  # withdrawn
         except QueueError as exc:
             return json.dumps({"error": exc.to_json()})
-        except UnicodeDecodeError as exc:
-            return json.dumps({"error": QueueError("a request that is no text", evidence=str(exc)).to_json()})
+        except (UnicodeDecodeError, PermissionError) as exc:
+            return json.dumps({"error": QueueError("a request that cannot be read", evidence=str(exc)).to_json()})
         return answer
 
     def publish(self) -> None:
@@ -167,7 +167,11 @@ def _adopted(place: Place, lease: Lease) -> Path:
     ours = folder / f"{lease.fence}.sqlite"
     while True:
         lease.confirm()
-        before = max((int(path.stem) for path in folder.glob("*.sqlite")), default=0)
+        numbers = {path: path.name.partition(".")[0] for path in folder.iterdir()}
+        numbered = {
+            path: int(number) for path, number in numbers.items() if number.isdecimal()
+        }  # not what NFS leaves there
+        before = max((number for path, number in numbered.items() if path.suffix == ".sqlite"), default=0)
         source = folder / f"{before}.sqlite"
         if before == 0:
             return ours
@@ -178,8 +182,8 @@ def _adopted(place: Place, lease: Lease) -> Path:
                 _copy(source, ours)
         except FileNotFoundError:
             continue  # whom we replace has woken up and renamed it; look again
-        for old in folder.iterdir():
-            if int(old.name.partition(".")[0]) < lease.fence:  # never a later one: we may be the one who was stopped
+        for old, number in numbered.items():
+            if number < lease.fence:  # never a later one: we may be the one who was stopped
                 old.unlink(missing_ok=True)
         return ours
 

@@ -153,9 +153,9 @@ def written(path: Path, value: Any, *, sync: bool = False) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """What a JSON file holds; None when it is not there."""
+    """What a JSON file holds; None when it is not there, or a machine that crashed has left it empty: not all are synchronised."""
     # By open and read: on a network file system they see what was renamed elsewhere, stat may not for a while.
     try:
         return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    except (FileNotFoundError, ValueError):
         return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import os
@@ -99,6 +100,8 @@ class Stopped(BaseException):
 class Logs:
     """What a worker's tasks print: two files, of which each attempt has a piece.
 
+    A task writes to two others, whose content is moved when it has ended: a shell's ``> /dev/stderr`` empties the file that it is.
+
     Parameters
     ----------
     path : Path
@@ -106,16 +109,30 @@ class Logs:
     """
 
     def __init__(self, path: Path) -> None:
-        flags = os.O_RDWR | os.O_CREAT | os.O_APPEND
-        self.files = [os.open(path.with_name(f"{path.name}.{suffix}"), flags, 0o600) for suffix in ("out", "err")]
+        self._scratch = [path.with_name(f"{path.name}.{suffix}") for suffix in ("now.out", "now.err")]
+        self.files = [*map(_opened, self._scratch)]
+        self._kept = [_opened(path.with_name(f"{path.name}.{suffix}")) for suffix in ("out", "err")]
+        self._sizes = [os.lseek(file, 0, os.SEEK_END) for file in self._kept]
 
-    def sizes(self) -> tuple[int, int]:
-        out, err = self.files
-        return os.lseek(out, 0, os.SEEK_END), os.lseek(err, 0, os.SEEK_END)
+    def moved(self) -> tuple[int, int, int, int]:
+        """Keep what was printed since this was called last; returns where that begins and ends, of stdout and of stderr."""
+        out, err = self._sizes
+        for number, file in enumerate(self.files):
+            if os.lseek(file, 0, os.SEEK_END):
+                self._move(number)
+        return out, self._sizes[0], err, self._sizes[1]
+
+    def _move(self, number: int) -> None:
+        source, target, place = self.files[number], self._kept[number], 0
+        with contextlib.suppress(OSError):  # a full disk costs the rest of it, and not what the task has come to
+            while piece := os.pread(source, 2**20, place):
+                place += os.write(target, piece)
+        self._sizes[number] += place
+        os.ftruncate(source, 0)
 
     def last_line(self, begin: int, end: int) -> str:
         """The last line that was written to stderr between two places; what is not printable is replaced."""
-        piece = os.pread(self.files[1], min(end - begin, LONGEST_LINE), max(begin, end - LONGEST_LINE))
+        piece = os.pread(self._kept[1], min(end - begin, LONGEST_LINE), max(begin, end - LONGEST_LINE))
         words = piece.decode(errors="replace").strip().rpartition("\n")[2].strip()
         return "".join(letter if letter.isprintable() else "�" for letter in words)
 
@@ -125,8 +142,14 @@ class Logs:
             os.dup2(file, number)
 
     def close(self) -> None:
-        for file in self.files:
+        for file in (*self.files, *self._kept):
             os.close(file)
+        for path in self._scratch:
+            path.unlink(missing_ok=True)
+
+
+def _opened(path: Path) -> int:
+    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
 
 
 def function(call: Callable[[Any], Any]) -> Callable[[int, int, Any, Any], dict[str, Any]]:
@@ -326,17 +349,17 @@ class Attempt:
     def __init__(self, run: Callable[[int, int, Any, Any], dict[str, Any]], logs: Logs) -> None:
         self._run = run
         self._logs = logs
-        self._sizes = logs.sizes()
 
     def __call__(self, id: int, attempt: int, payload: str, values: dict[str, Any] | None = None) -> Outcome:
-        before, began = self._sizes, time.time()
-        task, _ = _decoded(payload)
+        began = time.time()
         try:
+            task, _ = _decoded(payload)
             ended = self._run(id, attempt, with_values(task, values), values)
         except Stopped:
             ended = {"state": TaskState.KILLED, "error": ENDED_EARLY}
-        after = self._sizes = self._logs.sizes()
-        output = (before[0], after[0], before[1], after[1])
-        if ended.get("code") and (said := self._logs.last_line(before[1], after[1])):
+        except json.JSONDecodeError as exc:
+            ended = {"state": TaskState.FAILED, "error": f"the task is no JSON: {exc}"}
+        output = self._logs.moved()
+        if ended.get("code") and (said := self._logs.last_line(*output[2:])):
             ended["error"] += f": {said}"
         return Outcome(task=id, attempt=attempt, began=began, ended=time.time(), output=output, **ended)

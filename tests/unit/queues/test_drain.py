@@ -39,7 +39,7 @@ def test_commands(q):
     """A command's exit status, signal and output are kept with the attempt; its number is in the environment."""
     lines = ["echo $HPCNB_QUEUE $HPCNB_TASK $HPCNB_ATTEMPT; echo oops >&2", "exit 3", "kill -9 $$", "no-such-command"]
     q.add_multiple([*lines, "printf '\\377'", "cat", "a\0b", "x" * 10_000_000, ["a value"], "sleep 60 & echo quick"])
-    q.add("mkdir $HPCNB_ACTIONS")
+    q.add_multiple(["mkdir $HPCNB_ACTIONS", "echo out > /dev/stdout; echo err > /dev/stderr"])
     q.do()
     ends = {task.id: (task.state, last(q, task.id)["code"], last(q, task.id)["error"]) for task in q.tasks()}
     assert q.log(1) == "extract 1 1\noops\n"
@@ -52,6 +52,7 @@ def test_commands(q):
     assert "needs func= or script=" in ends[9][2]
     assert (ends[10][0], q.log(10)) == ("Succeeded", "quick\n")
     assert "Is a directory" in ends[11][2]
+    assert q.log(12) == "out\nerr\n"  # and the others' are as they were
     q.retry(2)
     q.do()
     assert [attempt["number"] for attempt in q.task(2)["attempts"]] == [1, 2]

@@ -191,6 +191,25 @@ def test_a_read_only_folder(q):
     assert len(q) == 0
 
 
+def test_what_others_have_left_in_the_folder(q, monkeypatch):
+    """What is no request, what a network file system hides there, and what a machine that crashed has left empty are in nobody's way."""
+    monkeypatch.setattr(lease, "LAPSE", 0.2)
+    folder = place(q).path
+    q.add("true")
+    (folder / "inbox" / "0").mkdir()
+    (folder / "inbox" / "1").symlink_to("nowhere")
+    (folder / "inbox" / "2").write_bytes(b"\xff")
+    (folder / "store" / ".nfs0001").touch()
+    (folder / "store" / "old.sqlite").touch()
+    (folder / "counts.json").write_text("")
+    number, _ = newest(folder / "owner")
+    (folder / "owner" / f"{number:012}.free").rename(folder / "owner" / f"{number:012}.beat")  # it has died
+    (folder / "owner" / f"{number:012}.beat").write_text("")
+    (folder / "owner" / f"{number:012}").write_text(json.dumps({"host": "elsewhere"}))
+    assert (q.add("true"), q.status()["ntasks"]["Pending"]) == (2, 2)
+    assert [one.status()["ntasks"]["Pending"] for one in hpc.queues()] == [2]
+
+
 def test_others_could_write(q):
     """A queue in a folder that others can write to is not used."""
     place(q).path.chmod(0o777)
