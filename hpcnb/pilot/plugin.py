@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections import Counter
+from collections import Counter, defaultdict
 from typing import Any
 
 import dask
@@ -55,12 +55,11 @@ class Load(SchedulerPlugin):
 
     def __init__(self, scheduler: Scheduler) -> None:
         self._scheduler = scheduler
-        self._tasks: Counter[str] = Counter()
+        self._moves: defaultdict[tuple[str, str], int] = defaultdict(int)
         self._published: dict[str, Any] = {}
 
     def transition(self, key: Any, start: str, finish: str, *args: Any, **kwargs: Any) -> None:
-        self._tasks[start] -= 1
-        self._tasks[finish] += 1
+        self._moves[start, finish] += 1
 
     def add_worker(self, scheduler: Scheduler, worker: str) -> None:
         scheduler.stream_comms[worker].interval = PROMPT
@@ -78,10 +77,14 @@ class Load(SchedulerPlugin):
         """Emit the summary if it differs from the last one."""
         workers = self._scheduler.workers.values()
         states = ("waiting", "queued", "no-worker", "processing", "memory", "erred")
+        tasks: Counter[str] = Counter()
+        for (start, finish), number in self._moves.items():
+            tasks[start] -= number
+            tasks[finish] += number
         summary = {
             "workers": len(workers),
             "cores": sum(w.nthreads for w in workers),
-            "tasks": {s: self._tasks[s] for s in states if self._tasks[s] > 0},
+            "tasks": {s: tasks[s] for s in states if tasks[s] > 0},
         }
         if summary != self._published:
             self._published = summary
@@ -114,8 +117,9 @@ async def dask_setup(server: Scheduler | Worker) -> None:
     scheduler.add_plugin(work := Work(scheduler, history))
     pass_on(scheduler)
     hear_as_scheduler(scheduler)
-    scheduler.add_plugin(Elsewhere(scheduler))
-    scheduler.add_plugin(Chooser(scheduler))
+    # No plugins: Dask calls each plugin with every transition.
+    Elsewhere(scheduler)
+    Chooser(scheduler)
     scheduler.add_plugin(Refusals(scheduler))
     scheduler.periodic_callbacks["hpcnb-load"] = PeriodicCallback(plugin.publish, INTERVAL)
     scheduler.periodic_callbacks["hpcnb-nodes"] = PeriodicCallback(Nodes(scheduler).publish, NODES_INTERVAL)

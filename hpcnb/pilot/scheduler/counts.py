@@ -7,13 +7,16 @@ import heapq
 import itertools
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
 from hpcnb.pilot.worker.tally import BINS, FEW, Times, words
 
-__all__ = ["Counts", "Summary", "from_message", "to_message"]
+__all__ = ["Counts", "Done", "Summary", "from_message", "to_message"]
+
+Done = tuple[Any, int | None, float, str, dict[str, Any] | None]
+"""A task that has ended: its key, of a batch its size, its seconds, the address of its worker, and what that has told last."""
 
 RECENT = 10.0
 """Seconds over which the rate is the mean, the later ones counting more."""
@@ -82,26 +85,27 @@ class Summary:
 
 
 class Counts:
-    """The counters of one group; each method is O(1), whatever the number of tasks.
+    """The counters of one group; each method is O(1) for each task, whatever their number.
 
     Parameters
     ----------
     id, label : str
-    since : float
-        When its first call was submitted, by the monotonic clock.
     name : callable
         Gives the name of the worker at an address.
     """
 
-    def __init__(self, id: str, label: str, since: float, name: Callable[[str], str]) -> None:
+    def __init__(self, id: str, label: str, name: Callable[[str], str]) -> None:
         self.id, self.label, self._name = id, label, name
-        self._begun = self._changed = since
-        self.count = dict.fromkeys(("waiting", "queued", "running", "done", "failed", "cancelled"), 0)
-        self._running: dict[Any, tuple[float, str]] = {}  # since when, on which worker
-        self._told: dict[Any, dict[str, Any]] = {}  # of those, what their worker has told of a batch
-        self._ahead = {"done": 0, "failed": 0}  # of what runs: calls that have ended, though their batch has not
+        self._begun = self._changed = time.monotonic()
+        self.running: dict[Any, float] = {}
+        """The tasks that are with a worker, since when."""
+        self.total = self.waiting = self.cached = self.retried = 0
+        """Calls: of all, those that wait for others, that were found among kept results; and how often one was begun again."""
+        self._done = self._failed = self._cancelled = 0
+        self._taken: dict[Any, int] = {}  # of batches, calls that are in another one by now
+        self._told: dict[Any, dict[str, Any]] = {}  # of those that run, what their workers have told
+        self._ahead_done = self._ahead_failed = 0  # their calls that have ended
         self._bad: dict[Any, int] = {}
-        self.cached = self._retried = 0
         self._times = Times()
         self._slowest: list[tuple[float, int, str, str]] = []
         self._errors: list[tuple[str, str, str]] = []
@@ -111,45 +115,34 @@ class Counts:
     @property
     def ended(self) -> bool:
         """Whether nothing of it is to be done."""
-        return not any(self.count[state] for state in ("waiting", "queued", "running"))
+        return self.total == self._done + self._failed + self._cancelled
+
+    @property
+    def figures(self) -> tuple[int, ...]:
+        """What differs if anything has happened."""
+        ended = self._done, self._failed, self._cancelled, self._ahead_done, self._ahead_failed
+        return self.total, self.waiting, len(self.running), self.cached, self.retried, *ended
 
     # -- what moves them -----------------------------------------------------------------------------------------------
 
-    def enter(self, state: str, size: int, *, again: bool) -> None:
-        """A task of so many calls waits; `again`: it had been begun."""
-        self.count[state] += size
-        if again:
-            self._retried += size
-
-    def shift(self, before: str, state: str, size: int) -> None:
-        """A task that was not begun is in another state, or in its first one."""
-        count = self.count
-        if before:
-            count[before] -= size
-        count[state] += size
-
-    def begin(self, key: Any, size: int, worker: str, since: float, *, again: bool) -> None:
-        """A task has gone to a worker."""
-        self.enter("running", size, again=again)
-        self._running[key] = (since, worker)
-
     def leave(self, key: Any, state: str, size: int) -> None:
-        """A task is in a state no longer."""
-        if state == "running":
-            self._running.pop(key, None)
-            self._put(key, None)
-        elif state == "failed":
+        """A task is in a state no longer, in Dask's word."""
+        if state == "processing":
+            self.running.pop(key, None)
+            self._drop(key)
+        elif state == "erred":
+            self._failed -= size
             self._errors = [error for error in self._errors if error[0] != str(key)]
-        elif state == "done":
-            bad = self._bad.pop(key, 0)
-            self.count["failed"] -= bad
-            size -= bad
-        self.count[state] -= size
+        elif state == "memory":
+            bad, taken = self._bad.pop(key, 0), self._taken.pop(key, 0)
+            self._failed -= bad
+            self._done -= size - bad - taken
+            self.total += taken
 
     def cancel(self, size: int) -> None:
         """So many calls are not wanted any more."""
         self._changed = time.monotonic()
-        self.count["cancelled"] += size
+        self._cancelled += size
 
     def take_back(self, key: Any, number: int) -> None:
         """So many calls of a batch that have failed are about to be sent again."""
@@ -157,82 +150,91 @@ class Counts:
         number = min(number, bad)
         if left := bad - number:
             self._bad[key] = left
-        self.count["failed"] -= number
-        self._retried += number
+        # They are about to be counted with a task of their own.
+        self._taken[key] = self._taken.get(key, 0) + number
+        self._failed -= number
+        self.total -= number
+        self.retried += number
         self._errors = [error for error in self._errors if not error[0].startswith(f"{key}[")]
 
     def tell(self, key: Any, tally: dict[str, Any]) -> None:
         """A worker tells how far it is with a batch, since its beginning."""
-        if key in self._running:
-            self._passed(self._put(key, tally))
+        before = self._drop(key)
+        self._told[key] = tally
+        self._ahead_done += tally["done"]
+        self._ahead_failed += tally["failed"]
+        self._passed(tally["done"] + tally["failed"] - before)
 
-    def _put(self, key: Any, tally: dict[str, Any] | None) -> int:
-        """Put what a worker tells of a batch in the place of what it has told before; gives by how many more have ended."""
-        before = self._told.pop(key, None)
-        if tally is not None:
-            self._told[key] = tally
-        more = 0
-        for name in self._ahead if before or tally else ():
-            change = (tally[name] if tally else 0) - (before[name] if before else 0)
-            self._ahead[name] += change
-            more += change
-        return more
+    def _drop(self, key: Any) -> int:
+        """Forget what was told of a batch; gives how many of its calls had ended."""
+        if (tally := self._told.pop(key, None)) is None:
+            return 0
+        done, failed = tally["done"], tally["failed"]
+        self._ahead_done -= done
+        self._ahead_failed -= failed
+        return int(done + failed)
 
-    def finish(self, key: Any, state: str, size: int, seconds: float, worker: str) -> None:
-        """A task has left its worker with a value; the state in which it is known here, empty: in none yet.
+    def finish(self, some: Iterable[Done]) -> None:
+        """Tasks have left their workers with a value."""
+        took: list[float] = []
+        least = self._slowest[0][0] if len(self._slowest) == FEW else -1.0
+        for key, size, seconds, worker, tally in some:
+            if self.running:
+                self.running.pop(key, None)
+            if size is not None:
+                tally = tally or self._told.get(key)  # noqa: PLW2901 - the later one
+                if tally is not None:
+                    self._finish(key, size, worker, tally)
+                    continue
+            self._done += size or 1
+            self._lately += size or 1
+            took.append(seconds)
+            if seconds > least and self._slow(seconds, key, None, worker):
+                least = self._slowest[0][0] if len(self._slowest) == FEW else -1.0
+        self._times.add(took)
+        self._passed(0)
 
-        `pass_time` is called when all have been told that have ended in the same moment.
-        """
-        count = self.count
-        if state == "running":
-            self._running.pop(key, None)
-        if state:
-            count[state] -= size
-        tally = self._told.get(key) if self._told else None
-        if tally is None:
-            count["done"] += size
-            self._lately += size
-            self._times.add(seconds)
-            if len(self._slowest) < FEW or seconds > self._slowest[0][0]:
-                self._slow(seconds, key, None, worker)
-            return
-        count["done"] += size - tally["failed"]
-        count["failed"] += tally["failed"]
-        self._lately += size + self._put(key, None)
-        self._take(key, tally, worker)
-        if tally["failed"]:
-            self._bad[key] = tally["failed"]
+    def _finish(self, key: Any, size: int, worker: str, tally: dict[str, Any]) -> None:
+        """A batch has, of whose calls its worker has told."""
+        failed = tally["failed"]
+        self._done += size - failed
+        self._failed += failed
+        self._lately += size - (self._drop(key) if self._told else 0)
+        self._times.add_all(tally)
+        self.retried += tally["retried"]
+        for seconds, index in tally["slowest"]:  # the slowest first
+            if not self._slow(seconds, key, index, worker):
+                break
+        if failed:
+            self._bad[key] = failed
+            for index, message in tally["errors"][: FEW - len(self._errors)]:
+                self._errors.append((f"{key}[{index}]", message, self._name(worker)))
+
+    def find(self, size: int) -> None:
+        """A task has its value without having run."""
+        self._done += size
+        self._passed(size)
 
     def fail(self, key: Any, size: int, message: str, worker: str) -> None:
         """A task has failed, by itself if there is a message."""
-        self._changed = time.monotonic()
-        self.count["failed"] += size
+        self._failed += size
         self._passed(size)
         if message and len(self._errors) < FEW:
             self._errors.append((str(key), words(message), self._name(worker)))
 
-    def _take(self, key: Any, tally: dict[str, Any], worker: str) -> None:
-        self._times.add_all(tally)
-        self._retried += tally["retried"]
-        for seconds, index in tally["slowest"]:
-            self._slow(seconds, key, index, worker)
-        for index, message in tally["errors"][: FEW - len(self._errors)]:
-            self._errors.append((f"{key}[{index}]", message, self._name(worker)))
-
-    def _slow(self, seconds: float, key: Any, index: int | None, worker: str) -> None:
-        if len(self._slowest) < FEW or seconds > self._slowest[0][0]:
-            name = str(key) if index is None else f"{key}[{index}]"
-            heapq.heappush(self._slowest, (seconds, next(self._ordinals), name, self._name(worker)))
-            if len(self._slowest) > FEW:
-                heapq.heappop(self._slowest)
+    def _slow(self, seconds: float, key: Any, index: int | None, worker: str) -> bool:
+        """Whether a call is among the slowest so far; then it is noted."""
+        if len(self._slowest) == FEW and seconds <= self._slowest[0][0]:
+            return False
+        name = str(key) if index is None else f"{key}[{index}]"
+        heapq.heappush(self._slowest, (seconds, next(self._ordinals), name, self._name(worker)))
+        if len(self._slowest) > FEW:
+            heapq.heappop(self._slowest)
+        return True
 
     def _passed(self, number: int) -> None:
         """So many calls have ended just now."""
         self._lately += number
-        self.pass_time()
-
-    def pass_time(self) -> None:
-        """What was told last has happened now."""
         self._changed = now = time.monotonic()
         if now > self._recent_at + PIECE:
             self._fade(now)
@@ -244,7 +246,7 @@ class Counts:
 
     # -- what is told --------------------------------------------------------------------------------------------------
 
-    def summary(self, cores: int, beside: int = 0) -> Summary:
+    def summary(self, cores: int, beside: int = 0, where: Callable[[Any], str] = str) -> Summary:
         """How it stands.
 
         Parameters
@@ -253,26 +255,30 @@ class Counts:
             Of all workers: what else is with them waits there.
         beside : int
             Of its tasks, those that have left their core to others.
+        where : callable
+            Gives the name of the worker that has a task.
         """
         now = time.monotonic()
-        run = min(len(self._running), cores + beside)
-        count, done, failed = self.count, self._ahead["done"], self._ahead["failed"]
+        done, failed = self._done + self._ahead_done, self._failed + self._ahead_failed
+        left = self.total - done - failed - self._cancelled - self.waiting
+        # Of a batch all calls may have ended a moment before it has.
+        run = min(len(self.running), cores + beside, left)
         return Summary(
             id=self.id,
             label=self.label,
             age=(self._changed if self.ended else now) - self._begun,
-            waiting=count["waiting"],
-            queued=count["queued"] + count["running"] - run - done - failed,
+            waiting=self.waiting,
+            queued=left - run,
             running=run,
-            done=count["done"] + done,
-            failed=count["failed"] + failed,
-            cancelled=count["cancelled"],
+            done=done,
+            failed=failed,
+            cancelled=self._cancelled,
             cached=self.cached,
-            retried=self._retried,
+            retried=self.retried,
             rate=self._rate(now),
             bins=tuple(self._times.bins),
             slowest=tuple((name, seconds, worker) for seconds, _, name, worker in sorted(self._slowest, reverse=True)),
-            running_longest=self._longest(now),
+            running_longest=self._longest(now, where),
             errors=tuple(self._errors),
             **self._moments(),
         )
@@ -288,10 +294,10 @@ class Counts:
         mean = self._times.seconds / number
         return {"mean": mean, "deviation": math.sqrt(max(0.0, self._times.squares / number - mean * mean))}
 
-    def _longest(self, now: float) -> tuple[tuple[str, float, str], ...]:
+    def _longest(self, now: float, where: Callable[[Any], str]) -> tuple[tuple[str, float, str], ...]:
         # In the order in which they came to a worker.
-        some = itertools.islice(self._running.items(), FEW)
-        return tuple((str(key), now - since, self._name(worker)) for key, (since, worker) in some)
+        some = itertools.islice(self.running.items(), FEW)
+        return tuple((str(key), now - since, where(key)) for key, since in some)
 
 
 def to_message(summary: Summary) -> dict[str, Any]:

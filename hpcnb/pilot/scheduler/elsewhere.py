@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from distributed.diagnostics.plugin import SchedulerPlugin
 from distributed.scheduler import Scheduler
 
 __all__ = ["SAME_FIRST", "Elsewhere"]
@@ -13,7 +12,7 @@ SAME_FIRST = "hpcnb_same_first"
 """The annotation of a task that is first tried again where it has failed."""
 
 
-class Elsewhere(SchedulerPlugin):
+class Elsewhere:
     """Has the next attempt of a failed task avoid the worker on which it has failed, where there is another one.
 
     A task with constraints goes where these allow: Dask would rather forget them than let it wait.
@@ -22,8 +21,6 @@ class Elsewhere(SchedulerPlugin):
     ----------
     scheduler : Scheduler
     """
-
-    name = "hpcnb-elsewhere"
 
     def __init__(self, scheduler: Scheduler) -> None:
         self._scheduler: Any = scheduler

@@ -16,7 +16,10 @@ from distributed.scheduler import Scheduler, TaskState, WorkerState
 from hpcnb.pilot.output.search import HISTORY
 from hpcnb.pilot.run import Run
 
-__all__ = ["History"]
+__all__ = ["Ended", "History"]
+
+Ended = tuple[TaskState, Mapping[str, Any]]
+"""A task, and what its worker has told of its end."""
 
 log = logging.getLogger(__name__)
 
@@ -80,29 +83,42 @@ class History(SchedulerPlugin):
             node.cores = left.get(name, 0)
             node.until = 0.0 if node.cores else node.until or time.time()
 
-    def took(self, task: TaskState, address: Any, times: Iterable[Mapping[str, Any]], *, failed: bool = False) -> float:
-        """A task has run, as its worker tells; how many seconds."""
-        for one in times:
-            if one["action"] == "compute":
-                start, stop = one["start"], one["stop"]
-                self._number += 1
-                if known := self._of.get(address):
-                    self._enter(task, *known, start, stop, failed=failed)
-                return float(stop - start)
-        return 0.0
+    def took(self, ended: Iterable[Ended], *, failed: bool = False) -> list[float]:
+        """Tasks have run and ended about now, as their workers tell; how many seconds each."""
+        took: list[float] = []
+        short: dict[str, float] = {}
+        stop = 0.0
+        for task, told in ended:
+            for one in told.get("startstops", ()):
+                if one["action"] == "compute":
+                    break
+            else:
+                took.append(0.0)
+                continue
+            start, stop, worker = one["start"], one["stop"], told["worker"]
+            seconds = stop - start
+            took.append(seconds)
+            if seconds < self._width:  # the piece in which the last one has ended will do
+                short[worker] = short.get(worker, 0.0) + seconds
+            elif known := self._of.get(worker):
+                self._fill(known[0], start - self._begun, stop - self._begun)
+            if seconds >= self._shortest:
+                self._remember(task, worker, start, stop, failed=failed)
+        for worker, seconds in short.items():
+            self._add(worker, seconds, stop - self._begun)
+        self._number += len(took)
+        return took
 
-    def _enter(self, task: TaskState, node: Node, worker: str, start: float, stop: float, *, failed: bool) -> None:
-        seconds = stop - start
-        place = int((stop - self._begun) / self._width)
-        if seconds < self._width and 0 <= place < len(node.busy):  # the piece in which it has ended will do
-            node.busy[place] += seconds
-        else:
-            self._fill(node, start - self._begun, stop - self._begun)
-        if seconds >= self._shortest:
-            self._remember(task.prefix.name, worker, start, stop, failed=failed)
+    def _add(self, worker: str, seconds: float, at: float) -> None:
+        """So many seconds of work were done shortly before."""
+        if known := self._of.get(worker):
+            self._fill(known[0], at, at)
+            known[0].busy[max(0, int(at / self._width))] += seconds
 
-    def _remember(self, name: str, worker: str, start: float, stop: float, *, failed: bool) -> None:
-        self._tasks.append((worker, start, stop, name, failed))
+    def _remember(self, task: TaskState, worker: str, start: float, stop: float, *, failed: bool) -> None:
+        if not (known := self._of.get(worker)):
+            return
+        self._tasks.append((known[1], start, stop, task.prefix.name, failed))
         if len(self._tasks) > TASKS:
             self._shortest = statistics.median(stop - start for _, start, stop, _, _ in self._tasks)
             # Where all are equally long, the later half is as good a sample as any.

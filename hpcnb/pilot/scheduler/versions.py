@@ -6,7 +6,6 @@ import itertools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from distributed.diagnostics.plugin import SchedulerPlugin
 from distributed.scheduler import Scheduler, TaskState, WorkerState
 from distributed.utils import thread_state  # type: ignore[attr-defined]
 from distributed.worker import get_worker
@@ -81,15 +80,13 @@ def choice(needs: Sequence[Mapping[str, float]], offered: Mapping[str, float], u
     return min(free) if free else min(loads, key=lambda number: loads[number], default=None)
 
 
-class Chooser(SchedulerPlugin):
+class Chooser:
     """Has the scheduler choose for such a task among the workers that suit any of its versions.
 
     Parameters
     ----------
     scheduler : Scheduler
     """
-
-    name = "hpcnb-chooser"
 
     def __init__(self, scheduler: Scheduler) -> None:
         self._scheduler = scheduler

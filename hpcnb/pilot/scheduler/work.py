@@ -7,14 +7,13 @@ import itertools
 import pickle
 import time
 from collections import OrderedDict
-from collections.abc import Mapping
 from typing import Any
 
 from distributed.diagnostics.plugin import SchedulerPlugin
 from distributed.scheduler import Scheduler, TaskState
 
-from hpcnb.pilot.scheduler.counts import Counts, Summary, to_message
-from hpcnb.pilot.scheduler.history import History
+from hpcnb.pilot.scheduler.counts import Counts, Done, Summary, to_message
+from hpcnb.pilot.scheduler.history import Ended, History
 from hpcnb.pilot.scheduler.keeper import SIZE, state_of
 from hpcnb.pilot.worker.tally import TALLY, WORK
 
@@ -31,29 +30,13 @@ INTERVAL = 0.25
 MOST = 1000
 """Groups that are remembered."""
 
-STATES = {
-    "waiting": "waiting",
-    "queued": "queued",
-    "no-worker": "queued",
-    "processing": "running",
-    "memory": "done",
-    "erred": "failed",
-}
-"""Dask's word, and ours."""
 AT_ONCE = 256
 """Tasks that are entered at once."""
-FURTHER = frozenset({"memory", "erred", "processing"})
-"""States in which a task has been begun."""
 WAITING = frozenset({"waiting", "queued", "no-worker"})
-PLACED = WAITING | {""}
-"""States of ours from which a task that waits has come without having been begun; empty: none."""
 AHEAD = WAITING | {"processing"}
 """States in which a task is to end yet."""
-OVER = frozenset({"memory", "erred", "released", ""})
-"""States from which it is forgotten without being missed; empty: it never was in any."""
-
-
-NONE: Mapping[str, Any] = {}
+FURTHER = frozenset({"processing", "memory", "erred"})
+"""States in which it has been begun."""
 
 
 class Work(SchedulerPlugin):
@@ -74,14 +57,16 @@ class Work(SchedulerPlugin):
         self._scheduler: Any = scheduler
         self._history = history
         self._groups: OrderedDict[str, Counts] = OrderedDict()
-        self._lookers: dict[str, set[str]] = {}
-        self._due: dict[str, asyncio.TimerHandle] = {}
-        self._last: dict[str, float] = {}
         # Tasks that Dask has released: whether they come back, or are forgotten, is seen next.
         self._left: dict[Any, str] = {}
-        # What is put down: tasks that have ended, and those that go on, by their keys; with where each was, and since when it is not.
-        self._ended: list[tuple[TaskState, tuple[str, float] | None, dict[str, Any]]] = []
-        self._moving: dict[Any, tuple[str, float]] = {}
+        self._held: set[Any] = set()  # tasks that wait for others
+        # What is put down: tasks that have gone to a worker, when; how far their workers say they are; those that have ended.
+        self._begun: dict[Any, float] = {}
+        self._tallies: dict[Any, dict[str, Any]] = {}
+        self._ended: list[Ended] = []
+        self._lookers: dict[str, set[str]] = {}
+        self._last: dict[str, tuple[int, ...]] = {}  # what the lookers of a group have been shown
+        self._at = 0.0
         self._timer: asyncio.TimerHandle | None = None
         said: dict[str, Any] = {LOOK: self._look, LOOK_AWAY: self._look_away, TALLY: self._told, RETRY: self._retry}
         scheduler.handlers |= {"hpcnb_again": self.again, "hpcnb_running": self.running}
@@ -90,102 +75,114 @@ class Work(SchedulerPlugin):
     # -- what the scheduler tells --------------------------------------------------------------------------------------
 
     def transition(self, key: Any, start: str, finish: str, *args: Any, **more: Any) -> None:
-        # Some six times for each task: what is usual is only put down, and entered some hundreds at once, in which a task that
-        # has come and gone meanwhile is entered once.
+        # Some six times for each task, which of what it needs finds nothing in the processor's caches: what is usual is but put
+        # down, and entered some hundreds at once.
         if start == "processing" and finish == "memory":
-            self._ended.append((self._scheduler.tasks[key], self._moving.pop(key, None), more))
-            if self._timer is None or len(self._ended) >= AT_ONCE:
-                self._enter_soon(len(self._ended))
-        elif finish in AHEAD and (start in WAITING or (start == "released" and self._left.get(key) not in FURTHER)):
-            if key not in self._moving:
-                self._put_down(key, self._left.pop(key, "") if start == "released" else start)
-        elif finish == "released":
-            if key in self._moving:
-                self._enter(key, start)
-            self._left[key] = start
+            self._ended.append((self._scheduler.tasks[key], more))
+            if len(self._ended) >= AT_ONCE:
+                self._enter()
+        elif start in WAITING and finish in AHEAD:
+            if finish == "processing":
+                self._begun[key] = time.monotonic()
+                if len(self._begun) >= AT_ONCE:
+                    self._enter()
+            if self._held and finish != "waiting":
+                self._let_go(key)
         else:
-            start = self._left.pop(key, "") if start == "released" else start
-            if finish != "forgotten" or start not in OVER:
-                self._move(key, start, finish, more)
-
-    def _put_down(self, key: Any, start: str) -> None:
-        """A task waits, or goes to a worker; of what comes next only its end is put down."""
-        self._moving[key] = start, time.monotonic()
-        if self._timer is None or len(self._moving) >= AT_ONCE:
-            self._enter_soon(len(self._moving))
+            self._move(key, start, finish, more)
+        if self._timer is None:
+            self._show_soon()
 
     def _move(self, key: Any, start: str, finish: str, more: dict[str, Any]) -> None:
-        """A task does what is not usual; `start`: in which of our states it was, empty: in none."""
-        self._enter(key, start)
+        """A task comes, goes, or does what is not usual."""
+        if finish == "released":
+            self._left[key] = start
+            return
+        if start == "released":
+            start = self._left.pop(key, "")
+        if finish == "forgotten" and start not in AHEAD:
+            return
         task: TaskState = self._scheduler.tasks[key]
-        if start == "processing":
-            self._history.took(task, more.get("worker"), more.get("startstops") or (), failed=finish == "erred")
-        if start != finish and (counts := self._counts(task.annotations or NONE, new=not start)):
-            self._entered(counts, task, start, finish)
-            self._show_soon(counts.id)
-
-    def _enter_soon(self, number: int) -> None:
-        if number >= AT_ONCE:
+        if start or key in self._begun:  # it has been here before
             self._enter()
-        else:
-            self._timer = asyncio.get_running_loop().call_later(INTERVAL, self._enter)
+            self._let_go(key)
+        if start == "processing" and finish == "erred":
+            self._history.took([(task, more)], failed=True)
+        known: Any = task.annotations
+        if not known or not (named := known.get(WORK)):
+            return
+        counts = self._groups.get(named[0]) or (None if start else self._new(*named))
+        if counts is not None:
+            self._change(counts, task, start, finish, known.get(SIZE) or 1)
 
-    def _enter(self, other: Any = None, state: str = "") -> None:
-        """Enter what was only put down; one task is in another state by now than what was put down of it has led to."""
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-        ended, self._ended = self._ended, []
-        moving, self._moving = self._moving, {}
-        touched: set[Counts] = set()
-        for task, moved, more in ended:
-            seconds = self._history.took(task, more["worker"], more.get("startstops") or ())
-            start, since = moved or ("processing", 0.0)
-            known: Any = task.annotations or NONE
-            if counts := self._counts(known, new=not start, since=since):
-                counts.finish(task.key, STATES.get(start, ""), known.get(SIZE) or 1, seconds, more["worker"])
-                touched.add(counts)
-        for key, (start, since) in moving.items():
-            task = self._scheduler.tasks[key]
-            known = task.annotations or NONE
-            if counts := self._counts(known, new=not start, since=since):
-                finish = state if key == other else task.state
-                if finish in WAITING and start in PLACED:
-                    counts.shift(STATES.get(start, ""), STATES[finish], known.get(SIZE) or 1)
-                else:
-                    self._entered(counts, task, start, finish, since)
-                touched.add(counts)
-        for counts in touched:
-            counts.pass_time()
-            self._show_soon(counts.id)
-
-    def _counts(self, known: Mapping[str, Any], *, new: bool, since: float = 0.0) -> Counts | None:
-        """Those of the group of a task with such annotations; of one that was given up, none."""
-        if not (named := known.get(WORK)):
-            return None
-        return self._groups.get(named[0]) or (self._new(named[0], named[1], since) if new else None)
-
-    def _entered(self, counts: Counts, task: TaskState, start: str, finish: str, since: float = 0.0) -> None:
-        key, size = task.key, _size(task)
+    def _change(self, counts: Counts, task: TaskState, start: str, finish: str, size: int) -> None:
+        """A task of a group is in another state, or, if it was in none, in its first one."""
+        key = task.key
         if start:
-            counts.leave(key, STATES[start], size)
-        if finish == "forgotten":
+            counts.leave(key, start, size)
+        else:
+            counts.total += size
+        if finish == "waiting":
+            if start in FURTHER:
+                counts.retried += size
+            if task.waiting_on:
+                self._held.add(key)
+                counts.waiting += size
+        elif finish == "forgotten":
             counts.cancel(size)
         elif finish == "erred":
             by_itself = task.exception_blame in (None, task)
             worker = next(iter(task.erred_on or ()), "")
             counts.fail(key, size, (task.exception_text or "it failed") if by_itself else "", worker)
-        elif finish == "processing":
-            worker = task.processing_on.address if task.processing_on else ""
-            counts.begin(key, size, worker, since or time.monotonic(), again=start in FURTHER)
-        else:
-            counts.enter(STATES[finish], size, again=start in FURTHER)
+        elif finish == "memory":
+            counts.find(size)
 
-    def _new(self, id: str, label: str, since: float) -> Counts:
+    def _let_go(self, key: Any) -> None:
+        """A task waits for others no longer, if it has."""
+        if key in self._held:
+            self._held.remove(key)
+            known = self._scheduler.tasks[key].annotations
+            if counts := self._groups.get(known[WORK][0]):
+                counts.waiting -= known.get(SIZE) or 1
+
+    def _enter(self) -> None:
+        """Enter what was put down."""
+        ended, self._ended = self._ended, []
+        begun, self._begun = self._begun, {}
+        tallies, self._tallies = self._tallies, {}
+        done: dict[str, list[Done]] = {}
+        for (task, told), seconds in zip(ended, self._history.took(ended), strict=True):
+            key, known = task.key, task.annotations
+            begun.pop(key, None)
+            tally = tallies.pop(key, None) if tallies else None
+            if known and (named := known.get(WORK)):
+                some = done.get(named[0]) or done.setdefault(named[0], [])
+                some.append((key, known.get(SIZE), seconds, told["worker"], tally))
+        for group, some in done.items():
+            if counts := self._groups.get(group):
+                counts.finish(some)
+        self._go_on(begun, tallies)
+
+    def _go_on(self, begun: dict[Any, float], tallies: dict[Any, dict[str, Any]]) -> None:
+        """Tasks have gone to a worker, or their worker has told how far it is, and they have not ended."""
+        for key, since in begun.items():
+            if counts := self._counts(key):
+                counts.running[key] = since
+        for key, tally in tallies.items():
+            if (counts := self._counts(key)) and key in counts.running:
+                counts.tell(key, tally)
+
+    def _counts(self, key: Any) -> Counts | None:
+        """Those of a task's group."""
+        task = self._scheduler.tasks.get(key)
+        named = ((task is not None and task.annotations) or {}).get(WORK)
+        return self._groups.get(named[0]) if named else None
+
+    def _new(self, id: str, label: str) -> Counts:
         if len(self._groups) >= MOST:
             over = (one for one, counts in self._groups.items() if counts.ended and one not in self._lookers)
             del self._groups[next(over, next(iter(self._groups)))]
-        made = self._groups[id] = Counts(id, label, since or time.monotonic(), self._name)
+        made = self._groups[id] = Counts(id, label, self._name)
         return made
 
     def _name(self, address: str) -> str:
@@ -197,25 +194,24 @@ class Work(SchedulerPlugin):
             self._look_away(group, client)
 
     def restart(self, scheduler: Scheduler) -> None:
-        for known in (self._groups, self._left, self._moving, self._ended):
+        for known in (self._groups, self._left, self._held, self._begun, self._tallies, self._ended):
             known.clear()
 
     # -- what workers and clients tell ---------------------------------------------------------------------------------
 
     def _told(self, key: Any, worker: str, cached: int = 0, **tally: Any) -> None:
-        self._enter()
-        task = self._scheduler.tasks.get(key)
-        named = ((task is not None and task.annotations) or {}).get(WORK)
-        if named and (counts := self._groups.get(named[0])):
-            counts.cached += cached
-            if tally:
-                counts.tell(key, tally)
-            self._show_soon(counts.id)
+        if cached:
+            if counts := self._counts(key):
+                counts.cached += cached
+        else:
+            self._tallies[key] = tally
+        if self._timer is None:
+            self._show_soon()
 
     def _look(self, group: str, client: str) -> None:
         self._enter()
         self._lookers.setdefault(group, set()).add(client)
-        self._show(group, (client,))
+        self._show(group)
 
     def _look_away(self, group: str, client: str) -> None:
         lookers = self._lookers.get(group, set())
@@ -223,8 +219,6 @@ class Work(SchedulerPlugin):
         if not lookers:
             self._lookers.pop(group, None)
             self._last.pop(group, None)
-            if due := self._due.pop(group, None):
-                due.cancel()
 
     def _retry(self, key: Any, client: str) -> None:
         task = self._scheduler.tasks.get(key)
@@ -263,37 +257,36 @@ class Work(SchedulerPlugin):
 
     # -- what they are shown -------------------------------------------------------------------------------------------
 
-    def _show_soon(self, group: str) -> None:
-        """If somebody looks at the group, and it is not about to be shown anyway."""
-        if group in self._lookers and group not in self._due:
-            pause = max(0.0, self._last.get(group, 0.0) + INTERVAL - time.monotonic())
-            self._due[group] = asyncio.get_running_loop().call_later(pause, self._show_all, group)
+    def _show_soon(self) -> None:
+        pause = max(0.0, self._at + INTERVAL - time.monotonic())
+        self._timer = asyncio.get_running_loop().call_later(pause, self._show_all)
 
-    def _show_all(self, group: str) -> None:
+    def _show_all(self) -> None:
+        """Show the groups that somebody looks at, those of which there is something new."""
+        self._timer, self._at = None, time.monotonic()
         self._enter()
-        del self._due[group]
-        self._last[group] = time.monotonic()
-        self._show(group, tuple(self._lookers.get(group, ())))
+        for group in self._lookers:
+            counts = self._groups.get(group)
+            if counts is not None and counts.figures != self._last.get(group):
+                self._show(group)
 
-    def _show(self, group: str, clients: tuple[str, ...]) -> None:
-        counts = self._groups.get(group) or Counts(group, "", time.monotonic(), self._name)
+    def _show(self, group: str) -> None:
+        counts = self._groups.get(group) or Counts(group, "", self._name)
+        self._last[group] = counts.figures
         told = {"op": SUMMARY, "summary": to_message(self._summary(counts))}
-        for client in clients:
+        for client in self._lookers[group]:
             self._scheduler.report(told, client=client)
 
     def _summary(self, counts: Counts) -> Summary:
-        return counts.summary(self._scheduler.total_nthreads, self._beside(counts.id))
+        return counts.summary(self._scheduler.total_nthreads, self._beside(counts.id), self._where)
+
+    def _where(self, key: Any) -> str:
+        """The worker that has a task."""
+        task = self._scheduler.tasks.get(key)
+        return str(task.processing_on.name) if task is not None and task.processing_on is not None else ""
 
     def _beside(self, group: str) -> int:
         """Tasks that run without a core."""
-        return sum(
-            1
-            for worker in self._scheduler.workers.values()
-            for task in worker.long_running
-            if (task.annotations or {}).get(WORK, ("",))[0] == group
-        )
-
-
-def _size(task: TaskState) -> int:
-    """How many calls it is."""
-    return (task.annotations or {}).get(SIZE) or 1
+        workers = self._scheduler.workers.values()
+        tasks = (task for worker in workers for task in worker.long_running)
+        return sum((task.annotations or {}).get(WORK, ("",))[0] == group for task in tasks)

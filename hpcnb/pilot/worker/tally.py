@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import heapq
 import math
+import operator
 import time
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from distributed.utils import thread_state  # type: ignore[attr-defined]
@@ -21,6 +22,7 @@ TALLY = "hpcnb-tally"
 BINS = 32
 """Of run times: the first holds all below 4 ms, each further one reaches twice as far."""
 SHIFT = 8
+SHORTEST = 2.0**-SHIFT
 FEW = 5
 """Calls that are named: the slowest, those that failed."""
 LONGEST = 300
@@ -38,13 +40,16 @@ class Times:
         self.number, self.seconds, self.squares = 0, 0.0, 0.0
         self.bins = [0] * BINS
 
-    def add(self, seconds: float) -> None:
-        """Take note of one call."""
-        self.number += 1
-        self.seconds += seconds
-        self.squares += seconds * seconds
-        place = math.frexp(seconds)[1] + SHIFT
-        self.bins[place if 0 <= place < BINS else _bin(seconds)] += 1
+    def add(self, took: Sequence[float]) -> None:
+        """Take note of some calls, by their seconds."""
+        self.number += len(took)
+        self.seconds += sum(took)
+        self.squares += sum(map(operator.mul, took, took))
+        if max(took, default=0.0) < SHORTEST:
+            self.bins[0] += len(took)
+        else:
+            for seconds in took:
+                self.bins[_bin(seconds)] += 1
 
     def add_all(self, tally: dict[str, Any]) -> None:
         """Take note of a batch, as its worker tells of it."""

@@ -218,8 +218,8 @@ def test_only_who_looks_is_told_and_not_often(client, monkeypatch):
 
 def summary_of(number):
     """That of so many calls that have ended."""
-    counts = Counts("g", "label", time.monotonic(), str)
+    counts = Counts("g", "label", str)
     for key in range(number):
-        counts.enter("waiting", 1, again=False)
-        counts.finish(key, "waiting", 1, key / 7919, "0")
+        counts.total += 1
+        counts.finish([(key, None, key / 7919, "0", None)])
     return counts.summary(4)

@@ -43,10 +43,11 @@ def remembered(tasks, nodes=2, names=("score",), seconds=3600.0):
         node.since = NOW - seconds
     each = seconds * nodes / tasks
     for number in range(tasks):
-        task = SimpleNamespace(prefix=SimpleNamespace(name=names[number % len(names)]))
         start = NOW - seconds + number // nodes * each
         times = [{"action": "compute", "start": start, "stop": start + each * (0.5 if number % 10 else 0.9)}]
-        history.took(task, f"w{number % nodes}", times, failed=False)
+        told = {"startstops": times, "worker": f"w{number % nodes}"}
+        task = SimpleNamespace(prefix=SimpleNamespace(name=names[number % len(names)]))
+        history.took([(task, told)])
     return {**history.tell(), "now": NOW}
 
 
@@ -80,8 +81,9 @@ def test_a_worker_that_died_keeps_its_name():
     scheduler = SimpleNamespace(handlers={}, workers={"w": worker})
     history = History(scheduler)
     history.add_worker(scheduler, "w")
+    times = [{"action": "compute", "start": time.time(), "stop": time.time() + 1}]
     task = SimpleNamespace(prefix=SimpleNamespace(name="score"))
-    history.took(task, "w", [{"action": "compute", "start": time.time(), "stop": time.time() + 1}], failed=False)
+    history.took([(task, {"startstops": times, "worker": "w"})])
     del scheduler.workers["w"]
     history.remove_worker(scheduler, "w")
     assert [task[0] for task in history.tell()["tasks"]] == ["0-n1-0"]

@@ -22,8 +22,7 @@ KEY = "score-1f3a2c7d-8b1e-4a6f-9c55-0123456789ab"
 def bins(*seconds):
     """The distribution of some run times."""
     times = Times()
-    for one in seconds:
-        times.add(one)
+    times.add(seconds)
     return tuple(times.bins)
 
 
