@@ -38,13 +38,11 @@ from zmq.eventloop.zmqstream import ZMQStream
 
 from hpcnb.errors import CannotSerialize, HPCError, TaskError
 from hpcnb.pilot.run import Run
-from hpcnb.pilot.session import child_output, cluster_client
+from hpcnb.pilot.session import child_output, cluster_client, interrupts
 from hpcnb.pilot.values import dump, pack, unpack
 
 LARGEST_EXCEPTION = 1 << 20
 """Bytes; a larger exception travels as its name, message and traceback alone."""
-AGAIN = 0.05
-"""Seconds until a lost interrupt is repeated."""
 
 
 class SessionKernel(IPythonKernel):
@@ -243,7 +241,7 @@ class SessionApp(IPKernelApp):
         with contextlib.suppress(io.UnsupportedOperation):  # it stands for no descriptor where the parent is under test
             # Past the pipe that stands for stderr by now: a process that crashes reads it no more.
             faulthandler.enable(sys.stderr.fileno(), all_threads=False)
-        sys.unraisablehook = _interrupt_again
+        interrupts.install()
         if not self.alone:
             # The notebook's own shell says it. Not a subclass: libraries know a notebook by the name of the shell's class.
             self.kernel.shell.show_usage_error = _say_nothing
@@ -252,15 +250,6 @@ class SessionApp(IPKernelApp):
         if self.run_dir:
             cluster_client.install(self.run_dir)
             os.umask(Run.load(self.run_dir).umask)  # not earlier: what was made until now is private
-
-
-def _interrupt_again(unraisable: sys.UnraisableHookArgs) -> None:
-    """Try an interrupt again that came where nothing can be raised, as in a callback of the fork that starts a child."""
-    if unraisable.exc_type is KeyboardInterrupt:
-        # Not from here, where it could not be raised either. If no cell runs by then, nothing happens.
-        threading.Timer(AGAIN, os.kill, [os.getpid(), signal.SIGINT]).start()
-    else:
-        sys.__unraisablehook__(unraisable)
 
 
 def _end_with_host(lifeline: int, directory: Path) -> None:

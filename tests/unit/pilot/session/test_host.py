@@ -186,6 +186,20 @@ def test_an_interrupt_that_python_swallows_is_repeated(session):
     assert output.text == "begun\n"
 
 
+def test_an_interrupt_that_comes_just_before_a_wait_ends_it(session):
+    """Python looks for signals before it begins to wait; one that is noted after that look ends the wait all the same."""
+    cell, output = start(
+        session,
+        "import signal, time\n"
+        "signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])  # another thread gets it: noted, nothing ends the wait\n"
+        "print('begun', flush=True)\n"
+        "try:\n    time.sleep(1000)\nfinally:\n    signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])",
+    )
+    wait_for(lambda: output.text)
+    session.interrupt()
+    assert cell.reply.result(30).ename == "KeyboardInterrupt"
+
+
 # -- variables -------------------------------------------------------------------------------------------------------
 
 
