@@ -3,7 +3,8 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile
+# The order is that of tests/conftest.py; xdist's own would keep the files with few tests, which take longest, for the end.
+PYTEST := $(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
 .PHONY: help demo lab lab-shell lab-long test test-fast packages bench lint format dist lock clean
@@ -18,7 +19,8 @@ lab: $(VENV)/.with-demo ## open the quickstart notebook in JupyterLab
 	@$(BIN)/jupyter lab $(if $(filter 0,$(shell id -u)),--allow-root) --LabApp.default_url=/lab/tree/quickstart.ipynb notebooks
 
 test: packages $(VENV)/.with-test ## run all tests (as root: with a real Slurm, sshd and browser)
-	@status=0; $(PYTEST) -m "not alone" || status=1; $(PYTEST) -n 0 -m alone || status=1; exit $$status
+	@status=0; $(PYTEST) -m "not alone" || status=1; \
+	    $(PYTEST) -n 0 -m alone $$(grep -rl mark.alone --include="test_*.py" tests) || status=1; exit $$status
 
 test-fast: $(VENV)/.with-test ## run the unit tests only
 	@$(PYTEST) -m "not slow" tests/unit
