@@ -25,8 +25,9 @@ from tests.site.account import until
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "jupyterhub.md"
 START = 60.0
-USERS = {"ada": 54331, "bob": 54332}
-"""Their uids: nobody else's on this machine."""
+FIRST = 20_000 + 2 * (os.getpid() % 20_000)
+USERS = {"ada": FIRST, "bob": FIRST + 1}
+"""Their uids: nobody else's on this machine, also where another checkout is tested, which would end all that runs for its users."""
 WITH_USERS = """
 set -e
 mount --bind "$0/passwd" /etc/passwd
@@ -186,7 +187,13 @@ c.Spawner.args = ["--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpda
         for name, server in wanted:
             asked = self._admin.post(f"/users/{name}/servers/{server}")
             assert asked.status_code in (201, 202), (asked.text, self.log())
-        until(lambda: all(self._server(name, server).get("ready") for name, server in wanted), within=START, every=0.3)
+        try:
+            until(
+                lambda: all(self._server(name, server).get("ready") for name, server in wanted), within=START, every=0.3
+            )
+        except BaseException:
+            print(self.log())  # noqa: T201 - shown on failure
+            raise
 
     def cull(self) -> None:
         """Run the idle culler, for which everybody has been away for long, until it has stopped all servers."""
