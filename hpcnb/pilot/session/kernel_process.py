@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 import shutil
 import signal
@@ -26,6 +27,8 @@ from hpcnb.errors import TaskLost
 from hpcnb.pilot.session import processes
 
 __all__ = ["TOGETHER", "WITH_ALL", "KernelProcess", "ending"]
+
+log = logging.getLogger(__name__)
 
 PATIENCE = 120.0
 """Seconds for a kernel to start: a cold parallel file system is slow."""
@@ -200,7 +203,12 @@ class KernelProcess:
     async def _listen(self, channel: str, socket: zmq.asyncio.Socket) -> None:
         while True:
             frames: list[bytes] = await socket.recv_multipart()
-            self._take(channel, frames[frames.index(DELIM) + 1 :])
+            try:
+                self._take(channel, frames[frames.index(DELIM) + 1 :])
+            except (
+                Exception
+            ):  # cells may send what they like, and an interrupt may leave half a message; the next one is heard
+                log.warning("a message of a kernel's %s channel could not be read", channel, exc_info=True)
 
     def _take(self, channel: str, frames: list[bytes]) -> None:
         message = self._wire.deserialize(frames, content=False)

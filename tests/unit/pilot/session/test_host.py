@@ -200,6 +200,19 @@ def test_an_interrupt_that_comes_just_before_a_wait_ends_it(session):
     assert cell.reply.result(30).ename == "KeyboardInterrupt"
 
 
+def test_nonsense_on_a_channel_silences_nobody(session):
+    """What a cell sends past Jupyter, or half a message that an interrupt has left, is skipped; what comes next is heard."""
+    forged = "[b'<IDS|MSG>', b'forged', b'{}', b'{}', b'{}', b'{}']"
+    code = "kernel = get_ipython().kernel\n"
+    code += "shell = kernel.shell_channel_thread.manager.get_subshell_to_shell_channel_socket(None)\n"
+    for nonsense in ("[b'no delimiter']", "[b'<IDS|MSG>']", forged):
+        code += f"kernel.iopub_socket.send_multipart({nonsense})\n"
+        code += f"shell.send_multipart([*kernel._parent_ident['shell'], *{nonsense}])\n"
+    assert run(session, code + "print('sent')")[1].text == "sent\n"
+    reply, output = run(session, "print('heard')")
+    assert (reply.status, output.text) == ("ok", "heard\n")
+
+
 # -- variables -------------------------------------------------------------------------------------------------------
 
 
