@@ -182,7 +182,8 @@ class Counts:
             if self.running:
                 self.running.pop(key, None)
             if size is not None:
-                tally = tally or self._told.get(key)  # noqa: PLW2901 - the later one
+                if self._told:
+                    self._lately -= self._drop(key)
                 if tally is not None:
                     self._finish(key, size, worker, tally)
                     continue
@@ -199,7 +200,7 @@ class Counts:
         failed = tally["failed"]
         self._done += size - failed
         self._failed += failed
-        self._lately += size - (self._drop(key) if self._told else 0)
+        self._lately += size
         self._times.add_all(tally)
         self.retried += tally["retried"]
         for seconds, index in tally["slowest"]:  # the slowest first

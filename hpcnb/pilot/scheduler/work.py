@@ -154,7 +154,9 @@ class Work(SchedulerPlugin):
         for (task, told), seconds in zip(ended, self._history.took(ended), strict=True):
             key, known = task.key, task.annotations
             begun.pop(key, None)
-            tally = tallies.pop(key, None) if tallies else None
+            tallies.pop(key, None)
+            if tally := (told.get("metadata") or {}).get(TALLY):
+                task.metadata = None  # it would be there as long as the task
             if known and (named := known.get(WORK)):
                 some = done.get(named[0]) or done.setdefault(named[0], [])
                 some.append((key, known.get(SIZE), seconds, told["worker"], tally))

@@ -115,7 +115,7 @@ class Calls:
                 if error:
                     errors[number] = error
                 tally.add(outcome.error, attempts)
-            tally.tell()
+            tally.end()
             return Outcomes(values, errors, tally.mean)
 
         return self._call.together(work)

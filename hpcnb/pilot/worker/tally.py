@@ -88,26 +88,30 @@ class Tally:
                 self._errors.append((len(self._times) - 1, words(error)))
         if now - self._told > PAUSE:
             self._told = now
-            self.tell()
+            tell(**self._now())
 
     @property
     def mean(self) -> float:
         """Seconds of a call."""
         return sum(self._times) / max(1, len(self._times))
 
-    def tell(self) -> None:
-        """Tell the scheduler."""
+    def end(self) -> None:
+        """Have Dask's own message that the batch has ended tell it."""
+        if (worker := _worker()) is not None and (task := worker.state.tasks.get(thread_state.key)) is not None:
+            task.metadata[TALLY] = self._now()
+
+    def _now(self) -> dict[str, Any]:
         slowest = heapq.nlargest(FEW, zip(self._times, range(len(self._times)), strict=False))
-        tell(
-            done=len(self._times) - self._failed,
-            failed=self._failed,
-            retried=self._retried,
-            seconds=sum(self._times),
-            squares=sum(one * one for one in self._times),
-            bins=_counted(self._times),
-            slowest=slowest,
-            errors=self._errors,
-        )
+        return {
+            "done": len(self._times) - self._failed,
+            "failed": self._failed,
+            "retried": self._retried,
+            "seconds": sum(self._times),
+            "squares": sum(one * one for one in self._times),
+            "bins": _counted(self._times),
+            "slowest": slowest,
+            "errors": self._errors,
+        }
 
 
 def _counted(times: Iterable[float]) -> dict[str, int]:
@@ -116,13 +120,18 @@ def _counted(times: Iterable[float]) -> dict[str, int]:
 
 def tell(**said: Any) -> None:
     """Tell the scheduler something of the task that this thread of a worker runs."""
+    if (worker := _worker()) is not None:
+        # Dask's message that it has ended goes the same way, later.
+        worker.loop.add_callback(worker.batched_send, {"op": TALLY, "key": thread_state.key, **said})
+
+
+def _worker() -> Any:
+    """That of this thread; nobody's, or that of a call's own process, is none."""
     try:
-        worker: Any = get_worker()
-        send = worker.batched_send
-    except (ValueError, AttributeError):  # nobody's worker, or a call's own process
-        return
-    # Dask's message that it has ended goes the same way, later.
-    worker.loop.add_callback(send, {"op": TALLY, "key": thread_state.key, **said})
+        worker = get_worker()
+    except (ValueError, AttributeError):
+        return None
+    return worker if hasattr(worker, "batched_send") and hasattr(thread_state, "key") else None
 
 
 def words(error: BaseException | str) -> str:
