@@ -29,8 +29,8 @@ BATCH = 0.15
 """Seconds that a batch of short calls takes."""
 PER_CORE = 4
 """Batches for each core, at least, so that none is without work while others have too much."""
-UNKNOWN = 256
-"""Batches of calls of which nothing is known, while nothing can be found out."""
+UNKNOWN = 1000
+"""Batches of calls of which nothing is known: long ones should not wait for each other, and short ones not be a task each."""
 MOST_KEYS = 10_000
 """Tasks of Dask's by which a map is sent, at most: a million would be a scheduler's memory."""
 MOST_CALLS = 10_000
@@ -40,7 +40,7 @@ MOST_BYTES = 8 << 20
 PROBES = 4
 """Calls that are sent ahead to find out how long such a call takes."""
 PATIENCE = 0.1
-"""Seconds that they may take: who has not come back by then is long."""
+"""Seconds that they may take: who has not come back by then is long, or what it imports is."""
 TOGETHER = 1000
 """Tasks of Dask's that are sent as one graph."""
 
@@ -197,21 +197,20 @@ def send_all(
     probes: list[Future] = []
     if sender.pace.seconds < 0 and len(rows) > 2 * PROBES and client.connected:
         probes = sender.send(rows[:PROBES], 1, as_batch=True)
-        _probe(probes, sender.pace)
+        _probe(probes)
         rows = rows[PROBES:]
     nbytes = max(sender.pace.nbytes, sender.weigh(rows[:PROBES]))
     size = size_for(len(rows), cores=client.cores, seconds=sender.pace.seconds, nbytes=nbytes)
     return probes + sender.send(rows, size)
 
 
-def _probe(probes: Sequence[Future], pace: Pace) -> None:
-    """Wait a moment for some calls; those that are not done by then take that moment at least."""
+def _probe(probes: Sequence[Future]) -> None:
+    """Wait a moment for some calls; of those that are not done by then nothing is known, until they are."""
     deadline = time.monotonic() + PATIENCE
     for future in probes:
         future.batch.want()
     for future in probes:
         if not future.batch.wait(future.done, max(0.0, deadline - time.monotonic())):
-            pace.seconds = max(pace.seconds, PATIENCE)
             return
     # What is left of the way of those is short.
     for future in probes:
