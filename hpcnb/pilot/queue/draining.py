@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
+import sqlite3
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -12,7 +13,7 @@ from typing import Any, TypeVar
 
 from hpcnb.pilot.queue.lease import Fenced, Watch
 from hpcnb.pilot.queue.owner import Owner
-from hpcnb.pilot.queue.place import Place
+from hpcnb.pilot.queue.place import Place, passes
 from hpcnb.pilot.queue.records import Worker
 from hpcnb.pilot.queue.requests import VANISHED, gone, lives_here, told
 from hpcnb.pilot.queue.running import ENDED_EARLY
@@ -211,10 +212,13 @@ class Candidate:
     place : Place
     host : str
         The address of this machine that workers are to use.
+    failed : callable, optional
+        Called with what keeps the queue from being written, as a full disk does, which is then tried again; without it that is the end.
     """
 
-    def __init__(self, place: Place, host: str) -> None:
+    def __init__(self, place: Place, host: str, failed: Callable[[Exception], None] | None = None) -> None:
         self._place = place
+        self._failed = failed
         self._host = host
         self._ending = asyncio.Event()
         self._news = asyncio.Event()
@@ -239,11 +243,21 @@ class Candidate:
         watch = Watch(self._place)
         try:
             while not self._ending.is_set():
-                if not await self._once(watch):
+                if not await self._own(watch):
                     with contextlib.suppress(TimeoutError):
                         await asyncio.wait_for(self._ending.wait(), RETRY)
         finally:
             self._store_thread.shutdown()
+
+    async def _own(self, watch: Watch) -> bool:
+        """Own the queue for as long as it lasts and can be written; whether we did."""
+        try:
+            return await self._once(watch)
+        except (OSError, sqlite3.OperationalError) as exc:  # no other error of the store's: a damaged file stays so
+            if self._failed is None or not (passes(exc) or isinstance(exc, sqlite3.Error)):
+                raise
+            self._failed(exc)
+            return False
 
     async def _once(self, watch: Watch) -> bool:
         """Own the queue for as long as it lasts; whether we did."""

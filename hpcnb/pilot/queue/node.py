@@ -7,7 +7,7 @@ import contextlib
 import sys
 import time
 
-from hpcnb.pilot.queue.worker import OVER, STOPPED
+from hpcnb.pilot.queue.worker import NO_ROOM, OVER, STOPPED
 
 AGAIN = 1.0
 """Seconds before a worker that died is started again."""
@@ -49,8 +49,10 @@ class Node:
             code = await self._until_ended(worker)
             if code in (OVER, STOPPED):
                 return code
-            in_vain = in_vain + 1 if time.monotonic() - began < SHORT else 0
-            print(f"worker {worker.pid} ended with {code}", file=sys.stderr, flush=True)  # noqa: T201 - the job's log
+            if code != NO_ROOM:
+                in_vain = in_vain + 1 if time.monotonic() - began < SHORT else 0
+                with contextlib.suppress(OSError):  # a full disk
+                    print(f"worker {worker.pid} ended with {code}", file=sys.stderr, flush=True)  # noqa: T201 - the job's log
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._ending.wait(), AGAIN)
         return STOPPED if in_vain < IN_VAIN else BROKEN

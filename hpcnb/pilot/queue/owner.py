@@ -192,18 +192,23 @@ def _copy(source: Path, ours: Path) -> None:
     """Copy a file that somebody may still write to, with its journal, as it was at one moment."""
     journal = Path(f"{ours}-journal")
     aside = ours.with_suffix(".new")
-    while True:
-        shutil.copyfile(source, aside)
-        journal.unlink(missing_ok=True)
-        with contextlib.suppress(FileNotFoundError):
-            shutil.copyfile(f"{source}-journal", journal)
-        # Only when both were at rest from the first reading to the second are the copies of one moment.
-        if _same(source, aside) and _same(Path(f"{source}-journal"), journal):
-            break
-    for path in (aside, journal):
-        if path.exists():
-            with open(path, "rb") as file:
-                os.fsync(file.fileno())
+    try:
+        while True:
+            shutil.copyfile(source, aside)
+            journal.unlink(missing_ok=True)
+            with contextlib.suppress(FileNotFoundError):
+                shutil.copyfile(f"{source}-journal", journal)
+            # Only when both were at rest from the first reading to the second are the copies of one moment.
+            if _same(source, aside) and _same(Path(f"{source}-journal"), journal):
+                break
+        for path in (aside, journal):
+            if path.exists():
+                with open(path, "rb") as file:
+                    os.fsync(file.fileno())
+    except OSError:  # it is tried again, and what is left of each time would keep the disk full
+        for path in (aside, journal):
+            path.unlink(missing_ok=True)
+        raise
     aside.rename(ours)
 
 

@@ -19,7 +19,7 @@ from hpcnb.model import Record
 from hpcnb.pilot.address import own_address
 from hpcnb.pilot.queue import node
 from hpcnb.pilot.queue.draining import Candidate
-from hpcnb.pilot.queue.place import Place
+from hpcnb.pilot.queue.place import Place, passes
 
 LONGEST_MARGIN = 30.0
 """Seconds before the end of the walltime in which what runs is ended and told; a tenth of it, if that is shorter."""
@@ -87,7 +87,8 @@ class Pilot:
 
     def __init__(self, run: QueueRun) -> None:
         self._run = run
-        self._candidate = Candidate(Place(Path(run.queue)), own_address(run.launcher))
+        self._candidate = Candidate(Place(Path(run.queue)), own_address(run.launcher), self._has_failed)
+        self._failure = ""
         self._ending = asyncio.Event()
         self._heirs = Heirs(run)
         self._in_vain = 0
@@ -106,6 +107,12 @@ class Pilot:
             self._candidate.end()
             await owning
 
+    def _has_failed(self, exc: Exception) -> None:
+        """The queue cannot be written: the job goes on, since it is followed by none that fails as soon as it begins."""
+        if str(exc) != self._failure:
+            self._failure = str(exc)
+            _log(f"the queue cannot be written, which is tried again until the walltime: {exc}")
+
     async def _drain(self, owning: asyncio.Task[None]) -> bool:
         ending = asyncio.create_task(self._ending.wait())
         try:
@@ -113,7 +120,7 @@ class Pilot:
                 self._in_vain += 1
                 if ending.done() or owning.done():
                     return False
-                print(f"the nodes' processes ended with {code}, and begin again", flush=True)  # noqa: T201 - the job's log
+                _log(f"the nodes' processes ended with {code}, and begin again")
                 await asyncio.wait([ending, owning], timeout=AGAIN, return_when=asyncio.FIRST_COMPLETED)
         finally:
             ending.cancel()
@@ -205,7 +212,7 @@ async def _said(command: list[str]) -> str:
     """The first word that a command prints; empty when it failed, which the job's log then shows."""
     asked = await asyncio.create_subprocess_exec(*command, stdout=subprocess.PIPE, stdin=subprocess.DEVNULL)
     out = (await asked.communicate())[0].decode(errors="replace")
-    print(f"the batch system said {asked.returncode}: {out.strip()}", flush=True)  # noqa: T201 - the job's log
+    _log(f"the batch system said {asked.returncode}: {out.strip()}")
     words = out.strip().split(";")
     return words[0] if asked.returncode == 0 else ""
 
@@ -220,10 +227,10 @@ def main(run: QueueRun) -> int:
     gc.freeze()
     gc.set_threshold(100_000, 50, 100)
     if asyncio.run(Heirs(run).disinherited()):
-        print("the job before this one was cancelled, and so was all that was to follow it", flush=True)  # noqa: T201
+        _log("the job before this one was cancelled, and so was all that was to follow it")
         return 0
     drained = asyncio.run(lead())
-    print("nothing is left to do" if drained else "ended before the queue was empty", flush=True)  # noqa: T201
+    _log("nothing is left to do" if drained else "ended before the queue was empty")
     return 0 if drained else os.EX_TEMPFAIL
 
 
@@ -231,7 +238,7 @@ def work(run: QueueRun) -> int:
     """Be one worker of a job."""
     import pickle
 
-    from hpcnb.pilot.queue.worker import OVER, STOPPED, Worker
+    from hpcnb.pilot.queue.worker import NO_ROOM, OVER, STOPPED, Worker
 
     os.umask(run.umask)
     with contextlib.suppress(OSError):
@@ -243,19 +250,32 @@ def work(run: QueueRun) -> int:
         # From a folder that, as was just seen, is the user's alone.
         call = pickle.loads(Path(run.function).read_bytes())  # noqa: S301
     said = os.dup(1)
-    worker = Worker(
-        place,
-        call=call,
-        script=run.script,
-        job=job_id(run),
-        begun=lambda: _tell(said, BEGUN),
-        heard=lambda: _tell(said, PROGRESS),
-    )
+    try:
+        worker = Worker(
+            place,
+            call=call,
+            script=run.script,
+            job=job_id(run),
+            begun=lambda: _tell(said, BEGUN),
+            heard=lambda: _tell(said, PROGRESS),
+        )
+    except OSError as exc:
+        if passes(exc):
+            return NO_ROOM
+        raise
+    signal.signal(
+        signal.SIGCHLD, signal.SIG_DFL
+    )  # whoever started us may ignore it: then no command's end could be seen
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, worker.stop)
     _die_with_parent()
     worker.logs.adopt()
     return OVER if worker.run() else STOPPED
+
+
+def _log(text: str) -> None:
+    with contextlib.suppress(OSError):  # a full disk is no reason to end
+        print(text, flush=True)  # noqa: T201 - the job's log
 
 
 def _tell(file: int, word: str) -> None:

@@ -15,6 +15,7 @@ Layout (0700, files 0600)::
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import re
@@ -26,6 +27,7 @@ from typing import IO, Any
 from hpcnb.errors import NoSuchQueue, QueueError
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+_PASSING = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ESTALE, errno.ETIMEDOUT}
 _FOLDERS = ("inbox", "answers", "owner", "store", "logs")
 
 
@@ -105,6 +107,11 @@ class Place:
         if found.st_uid != os.getuid() or found.st_mode & 0o022:
             remedy = f"chmod 700 {self.path}, if it is yours."
             raise QueueError(f"others can write to {self.path}, from which code is run as you", remedy=remedy)
+
+
+def passes(exc: Exception) -> bool:
+    """Whether an error of the system's may be none a little later: there is no room, or the file system is away."""
+    return isinstance(exc, OSError) and exc.errno in _PASSING
 
 
 @contextlib.contextmanager

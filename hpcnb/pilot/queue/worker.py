@@ -30,8 +30,8 @@ TOLD = 500_000
 TELL = 0.5
 """Seconds after which, too; and after which a task that still runs keeps nobody waiting: neither for those before it nor for those after."""
 RETRY = 0.2
-OVER, STOPPED = 0, os.EX_TEMPFAIL
-"""Exit statuses of a worker that has nothing left to do, and of one that was told to end."""
+OVER, STOPPED, NO_ROOM = 0, os.EX_TEMPFAIL, os.EX_CANTCREAT
+"""Exit statuses of a worker that has nothing left to do, of one that was told to end, and of one that cannot begin yet."""
 
 
 def _nothing() -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import functools
 import os
 import signal
 import socket
@@ -16,9 +18,9 @@ import cloudpickle
 import pytest
 
 import hpcnb as hpc
-from hpcnb.pilot.queue import desk, draining
+from hpcnb.pilot.queue import desk, draining, lease
 from hpcnb.pilot.queue.lease import Watch
-from hpcnb.queue import launch
+from hpcnb.queue import drain, launch
 from tests.site.account import words
 from tests.unit.pilot.tiny import wait_for
 from tests.unit.queues.place import place
@@ -220,6 +222,26 @@ def test_an_owner_that_fails(q, monkeypatch):
     monkeypatch.setattr(draining.Draining, "turn", fail)
     with pytest.raises(OSError, match="No space left"):
         q.do()
+
+
+def test_a_disk_that_is_full_for_a_while(q, monkeypatch):
+    """A job whose queue cannot be written for want of room goes on when there is some; what was done meanwhile is not done again."""
+    turn, failures, done = draining.Draining.turn, [], place(q).path / "done"
+
+    def fail_twice(self, callers, left):
+        if len(failures) < 2 and any(caller.outcomes for caller in callers):
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return turn(self, callers, left)
+
+    monkeypatch.setattr(lease, "LAPSE", 0.2)
+    monkeypatch.setattr(lease, "BEAT", 0.05)
+    monkeypatch.setattr(draining.Draining, "turn", fail_twice)
+    monkeypatch.setattr(drain, "Candidate", functools.partial(draining.Candidate, failed=failures.append))
+    q.add_multiple([f"echo $HPCNB_TASK >> {done}"] * 20)
+    q.do()
+    assert [exc.errno for exc in failures] == [errno.ENOSPC] * 2
+    assert sorted(map(int, done.read_text().split())) == list(range(1, 21))
+    assert ended(q) == 20
 
 
 DO = (
