@@ -109,7 +109,7 @@ class Logs:
     """
 
     def __init__(self, path: Path) -> None:
-        self._scratch = [path.with_name(f"{path.name}.{suffix}") for suffix in ("now.out", "now.err")]
+        self._scratch = [path.with_name(f"{path.name}.{suffix}") for suffix in ("out.now", "err.now")]
         self.files = [*map(_opened, self._scratch)]
         self._kept = [_opened(path.with_name(f"{path.name}.{suffix}")) for suffix in ("out", "err")]
         self._sizes = [os.lseek(file, 0, os.SEEK_END) for file in self._kept]
