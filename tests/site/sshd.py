@@ -102,6 +102,23 @@ class User:
         return self.answers.pop(0)
 
 
+class Silent:
+    """Never answers; knows when it was asked, and when the question was taken back."""
+
+    def __init__(self, then=None) -> None:
+        self.asked, self.withdrawn = asyncio.Event(), asyncio.Event()
+        self._then = then
+
+    async def __call__(self, prompt):
+        self.asked.set()
+        if self._then is not None:
+            await asyncio.to_thread(self._then)
+        try:
+            await asyncio.Event().wait()
+        finally:
+            self.withdrawn.set()
+
+
 class Sshd:
     """One server, with a client's configuration in which it is called ``site``.
 

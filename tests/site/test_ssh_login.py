@@ -17,7 +17,7 @@ import paramiko
 import pytest
 
 from hpcnb.errors import AuthenticationFailed
-from tests.site.sshd import DEADLINE, User, certify, fingerprint, keygen, lock, public
+from tests.site.sshd import DEADLINE, Silent, User, certify, fingerprint, keygen, lock, public
 
 pytestmark = pytest.mark.site
 
@@ -238,6 +238,10 @@ class Gate(paramiko.ServerInterface):
         self.steps = list(steps)
         self.attempts = []
 
+    def hang_up(self):
+        """End the connection."""
+        self.transport.close()
+
     def get_allowed_auths(self, username):
         return self.steps[0][0] if self.steps else "none"
 
@@ -290,7 +294,7 @@ def gate(sshd):
             def serve():
                 sock, _ = listening.accept()
                 transports.append(transport := paramiko.Transport(sock))
-                server.hang_up = transport.close
+                server.transport = transport
                 transport.add_server_key(paramiko.Ed25519Key.from_private_key_file(sshd.host))
                 transport.start_server(threading.Event(), server)
 
@@ -412,39 +416,24 @@ async def test_secrets_are_not_logged(sshd, connect, gate, caplog):
 async def test_giving_up_while_asked(sshd, connect, gate):
     """Whoever is cancelled in front of a question takes the question back."""
     gate(("keyboard-interactive", [CODE]))
-    asked, withdrawn = asyncio.Event(), asyncio.Event()
-
-    async def never(prompt):
-        asked.set()
-        try:
-            await asyncio.Event().wait()
-        finally:
-            withdrawn.set()
-
-    task = asyncio.create_task(connect(sshd, user=never))
-    await asked.wait()
+    silent = Silent()
+    task = asyncio.create_task(connect(sshd, user=silent))
+    await silent.asked.wait()
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
     async with asyncio.timeout(DEADLINE):
-        await withdrawn.wait()
+        await silent.withdrawn.wait()
 
 
 @pytest.mark.parametrize("step", [("keyboard-interactive", [CODE]), ("password", "hunter2")], ids=["code", "password"])
 async def test_a_server_that_waits_no_longer(sshd, connect, gate, step):
     """A question that is left open ends with the server's patience, is taken back, and the error says what to do."""
-    server, withdrawn = gate(step), asyncio.Event()
-
-    async def never(prompt):
-        await asyncio.to_thread(server.hang_up)
-        try:
-            await asyncio.Event().wait()
-        finally:
-            withdrawn.set()
-
+    server = gate(step)
+    silent = Silent(server.hang_up)
     async with asyncio.timeout(DEADLINE):
         with pytest.raises(AuthenticationFailed, match="did not wait for the answer any longer") as caught:
-            await connect(sshd, user=never)
-        await withdrawn.wait()
+            await connect(sshd, user=silent)
+        await silent.withdrawn.wait()
     assert caught.value.where == sshd.name
     assert "answer in time" in caught.value.remedy

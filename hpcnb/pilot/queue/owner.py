@@ -168,9 +168,8 @@ def _adopted(place: Place, lease: Lease) -> Path:
     while True:
         lease.confirm()
         numbers = {path: path.name.partition(".")[0] for path in folder.iterdir()}
-        numbered = {
-            path: int(number) for path, number in numbers.items() if number.isdecimal()
-        }  # not what NFS leaves there
+        # Not what NFS leaves there.
+        numbered = {path: int(number) for path, number in numbers.items() if number.isdecimal()}
         before = max((number for path, number in numbered.items() if path.suffix == ".sqlite"), default=0)
         source = folder / f"{before}.sqlite"
         if before == 0:

@@ -263,9 +263,8 @@ def work(run: QueueRun) -> int:
         if passes(exc):
             return NO_ROOM
         raise
-    signal.signal(
-        signal.SIGCHLD, signal.SIG_DFL
-    )  # whoever started us may ignore it: then no command's end could be seen
+    # Whoever started us may ignore it: then no command's end could be seen.
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, worker.stop)
     _die_with_parent()

@@ -213,7 +213,7 @@ class Commands:
             return {"state": TaskState.FAILED, "error": _reason(exc, task)}
         code = self._wait(pid, id, attempt)
         if code in _TERMINATED:
-            time.sleep(MOMENT)  # ended by what raises `Stopped`
+            time.sleep(MOMENT)  # until our own signal comes, whose handler raises `Stopped`
         why, lines = _ending(code), []
         try:
             left = self._notes.taken(id, attempt, values)

@@ -205,9 +205,8 @@ class KernelProcess:
             frames: list[bytes] = await socket.recv_multipart()
             try:
                 self._take(channel, frames[frames.index(DELIM) + 1 :])
-            except (
-                Exception
-            ):  # cells may send what they like, and an interrupt may leave half a message; the next one is heard
+            except Exception:
+                # Cells may send what they like, and an interrupt may leave half a message: the next one is to be heard.
                 log.warning("a message of a kernel's %s channel could not be read", channel, exc_info=True)
 
     def _take(self, channel: str, frames: list[bytes]) -> None:

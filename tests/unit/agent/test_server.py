@@ -20,6 +20,7 @@ from hpcnb.errors import AuthenticationFailed, ClusterError, HPCError, NotReady
 from hpcnb.model import ClusterSpec, ClusterStatus, Resources, State
 from hpcnb.site.shell import Prompt
 from tests.isolation import DEADLINE, until
+from tests.site.sshd import Silent
 
 SPEC = ClusterSpec(site="local", name="fit", resources=Resources())
 PROMPT = Prompt(kind="secret", title="ada@octopus", text="Password: ")
@@ -248,21 +249,13 @@ async def test_a_question_after_its_client_has_gone_is_an_error(server, raw, tol
 
 async def test_a_question_that_is_taken_back_is_asked_no_longer(connect, server, told):
     """When the login that asked is over, so is the question at the client."""
-    asked, withdrawn = asyncio.Event(), asyncio.Event()
-
-    async def never(prompt):
-        asked.set()
-        try:
-            await asyncio.Event().wait()
-        finally:
-            withdrawn.set()
-
-    call = asyncio.create_task(connect(never).call("secret"))
-    await asyncio.wait_for(asked.wait(), DEADLINE)
+    silent = Silent()
+    call = asyncio.create_task(connect(silent).call("secret"))
+    await asyncio.wait_for(silent.asked.wait(), DEADLINE)
     [client] = server.clients
     for task in client._tasks:
         task.cancel()
-    await asyncio.wait_for(withdrawn.wait(), DEADLINE)
+    await asyncio.wait_for(silent.withdrawn.wait(), DEADLINE)
     call.cancel()
 
 
