@@ -16,7 +16,7 @@ import pytest
 from click.testing import CliRunner
 
 import hpcnb
-from hpcnb.cli.sandbox import sandbox as command
+from hpcnb.cli import commands
 from hpcnb.errors import ConfigError
 from hpcnb.sandbox import Sandbox
 
@@ -291,7 +291,8 @@ def test_command_line(debian, short_path, tmp_path, monkeypatch):
     directory, entry = str(short_path()), tmp_path / "hpcnb-sandbox.yaml"
 
     def type_in(*words):
-        return CliRunner().invoke(command, [*words, "--directory", directory], catch_exceptions=False)
+        # As users do: by itself the group would remember for this process that it knows no `-h`.
+        return CliRunner().invoke(commands, ["sandbox", *words, "--directory", directory], catch_exceptions=False)
 
     try:
         up = type_in("up", "--nodes", "1")
