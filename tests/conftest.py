@@ -7,6 +7,7 @@ import signal
 import sys
 from pathlib import Path
 
+import pytest
 from hypothesis import HealthCheck, settings
 
 from tests.figures import figure, pytest_terminal_summary
@@ -16,6 +17,7 @@ __all__ = [
     "figure",
     "isolated",
     "pytest_collection_modifyitems",
+    "pytest_runtest_makereport",
     "pytest_terminal_summary",
     "pytest_xdist_auto_num_workers",
 ]
@@ -51,3 +53,11 @@ def pytest_collection_modifyitems(items):
         inside = [file for file in files if file.is_relative_to(Path(__file__).with_name(folder))]
         turns |= {file: (turn, number) for turn, file in enumerate(inside)}
     items.sort(key=lambda item: turns[item.path])
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport():
+    """What is skipped for want of a package is a failure where everything could be installed: nobody reads what is green."""
+    report = (yield).get_result()
+    if report.skipped and "apt-get install" in str(report.longrepr) and os.environ.get("CI") and os.geteuid() == 0:
+        report.outcome, report.longrepr = "failed", f"add it to .ci/packages: {report.longrepr}"
