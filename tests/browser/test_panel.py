@@ -24,7 +24,8 @@ from tests.site.account import until
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(
-        not Path(__file__, "../../../labextension/dist").resolve().exists(), reason="no panel: there was no Node.js"
+        not Path(__file__, "../../../labextension/dist").resolve().exists(),
+        reason="the panel was not built: apt-get install npm",
     ),
 ]
 

@@ -50,11 +50,11 @@ def proxy() -> Path:
     if not program.exists():
         npm = shutil.which("npm", path=f"{Path(sys.executable).parent}:{os.environ['PATH']}")
         if npm is None:
-            pytest.skip("no npm: install Debian's npm")
+            pytest.skip("apt-get install npm")
         folder.mkdir(parents=True, exist_ok=True)
         command = [npm, "install", "--no-save", "--no-audit", "--no-fund", "--silent", "configurable-http-proxy@5"]
         if subprocess.run(command, cwd=folder, check=False).returncode:
-            pytest.skip("npm does not install configurable-http-proxy here")
+            pytest.fail("npm does not install configurable-http-proxy")
     return program
 
 

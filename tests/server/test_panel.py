@@ -19,7 +19,7 @@ PANEL = ROOT / "labextension"
 SHARE = "hpcnb-0.1.0.data/data/share/jupyter/labextensions/hpcnb/"
 
 
-@pytest.mark.skipif(not (PANEL / "lib").exists(), reason="the panel was not built: there was no Node.js")
+@pytest.mark.skipif(not (PANEL / "lib").exists(), reason="the panel was not built: apt-get install npm")
 def test_its_own_tests():
     """What the panel keeps and says, without a browser."""
     done = subprocess.run(["npm", "test"], cwd=PANEL, capture_output=True, text=True, check=False)
@@ -57,7 +57,7 @@ def test_without_node_the_rest_is_installed(tmp_path):
     assert not [name for name in names if name.startswith(SHARE)]
 
 
-@pytest.mark.skipif(not (PANEL / "dist").exists(), reason="the panel was not built: there was no Node.js")
+@pytest.mark.skipif(not (PANEL / "dist").exists(), reason="the panel was not built: apt-get install npm")
 def test_it_is_enabled_by_being_installed(tmp_path):
     """`jupyter labextension list` and `jupyter server extension list` know it, without anybody having enabled it."""
     environment = os.environ | {"JUPYTER_CONFIG_DIR": str(tmp_path), "JUPYTER_DATA_DIR": str(tmp_path)}

@@ -128,7 +128,7 @@ class Sshd:
     def __init__(self, folder: Path, *options: str, name: str = "site", prepare=None) -> None:
         program = shutil.which("sshd", path="/usr/sbin:/usr/bin:/sbin")
         if program is None or shutil.which("ssh-keygen") is None:
-            pytest.skip("no sshd: install Debian's openssh-server")
+            pytest.skip("apt-get install openssh-server")
         if os.getuid() == 0:
             Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)
         folder.mkdir(exist_ok=True)

@@ -136,7 +136,7 @@ def openssh(config: Path, host: str) -> dict[str, list[str]]:
     return found
 
 
-@pytest.mark.skipif(shutil.which("ssh") is None, reason="no ssh: install Debian's openssh-client")
+@pytest.mark.skipif(shutil.which("ssh") is None, reason="apt-get install openssh-client")
 @pytest.mark.parametrize("host", [*HOSTS, "included"])
 def test_a_host_is_looked_up_as_by_openssh(config, host):
     """Every keyword that we honour has the value that OpenSSH finds."""
@@ -153,7 +153,7 @@ def test_a_host_is_looked_up_as_by_openssh(config, host):
     assert ours.connect_timeout == {"none": 20.0}.get(theirs["connecttimeout"][0]) or float(theirs["connecttimeout"][0])
 
 
-@pytest.mark.skipif(shutil.which("ssh") is None, reason="no ssh: install Debian's openssh-client")
+@pytest.mark.skipif(shutil.which("ssh") is None, reason="apt-get install openssh-client")
 def test_keys_are_those_of_openssh(config, tmp_path):
     """Identity files come in order, with their tokens filled in."""
     ours = [str(path) for path in Config(config).lookup("plain").identities]
