@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from hpcnb.pilot.session.messages import Message, Messages, create
+from hpcnb.pilot.session.appended import Appended
+from hpcnb.pilot.session.messages import Message, Messages
 
 __all__ = ["Journal", "Message"]
 
@@ -122,7 +123,7 @@ class Journal:
     def __init__(self, directory: Path, log: Path, clock: Clock) -> None:
         for folder in (directory, log.parent):
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._log = create(log)
+        self._log = Appended(log)
         self._messages = Messages(directory)
         self._texts: OrderedDict[str, _Text] = OrderedDict()
         self._floods: dict[str, Message] = {}

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import logging
-import os
 from array import array
 from bisect import bisect_right
 from collections import Counter, deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from io import BufferedRandom
 from pathlib import Path
 
-__all__ = ["Message", "Messages", "create"]
+from hpcnb.pilot.session.appended import Appended
+
+__all__ = ["Message", "Messages"]
 
 MEMORY = 4 << 20
 """Bytes of messages held in memory; older ones are read back from disk."""
@@ -58,8 +59,7 @@ class Message:
 class _File:
     """One file of messages; the first holds all that is not text."""
 
-    file: BufferedRandom
-    end: int
+    file: Appended
     lines: Counter[str] = field(default_factory=Counter)
     """How much text of which cell is in it."""
 
@@ -87,9 +87,9 @@ class Messages:
 
     def add(self, message: Message) -> None:
         """Take a message; its number is greater than that of any other."""
+        place = self._room() if message.type == "stream" else 0
         self._recent.append(message)
         self._held += message.size
-        place = self._room() if message.type == "stream" else 0
         if place:
             self._files[place].lines[message.cell] += json.loads(message.content)["text"].count("\n")
         self._seqs.append(message.seq)
@@ -108,15 +108,13 @@ class Messages:
         on_disk = (i for i in range(at, evicted) if not cell or self._cells[i] == only)
         return itertools.chain(map(self._read, on_disk), (m for m in recent if cell in ("", m.cell)))
 
-    def save(self, file: BufferedRandom, data: bytes) -> None:
+    def save(self, file: Appended, data: bytes) -> int:
         """Append data to a file; where that cannot be, messages stay in memory from then on."""
         try:
-            file.write(data)
-            file.flush()
+            return file.append(data)
         except OSError as error:
-            if not self.full:
-                log.error("cannot write to %s, keeping messages in memory: %s", file.name, error)
-            self.full = True
+            self._fill(file.path, error)
+            return file.end
 
     def close(self) -> None:
         """Write no more."""
@@ -126,30 +124,35 @@ class Messages:
     # -- within ----------------------------------------------------------------------------------------------
 
     def _open(self, name: str) -> _File:
-        file = create(self._directory / name)
-        return _File(file=file, end=file.seek(0, os.SEEK_END))
+        return _File(file=Appended(self._directory / name))
+
+    def _fill(self, path: Path, error: OSError) -> None:
+        if not self.full:
+            log.error("cannot write to %s, keeping messages in memory: %s", path, error)
+        self.full = True
 
     def _write(self, place: int, message: Message) -> int:
         parts = [message.content, *message.buffers]
         head = {"seq": message.seq, "cell": message.cell, "type": message.type, "sizes": [len(part) for part in parts]}
         data = b"".join([json.dumps(head).encode(), b"\n", *parts])
-        into = self._files[place]
-        self.save(into.file, data)
-        at, into.end = into.end, into.end + len(data)
-        return at
+        return self.save(self._files[place].file, data)
 
     def _read(self, i: int) -> Message:
-        file = self._files[self._places[i]].file
-        file.seek(self._offsets[i])
-        head = json.loads(file.readline())
-        content, *buffers = [file.read(size) for size in head.pop("sizes")]
+        file, at = self._files[self._places[i]].file, self._offsets[i]
+        line = file.line(at)
+        head = json.loads(line)
+        starts = itertools.accumulate(sizes := head.pop("sizes"), initial=at + len(line))
+        content, *buffers = [file.read(start, size) for start, size in zip(starts, sizes, strict=False)]
         return Message(**head, content=content, buffers=tuple(buffers))
 
     def _room(self) -> int:
         """The file that takes the next text."""
-        if not self._text or (self._files[self._text].end > SEGMENT and not self.full):
-            self._text += 1
-            self._files[self._text] = self._open(f"text-{self._text}")
+        if not self.full and (not self._text or self._files[self._text].file.end > SEGMENT):
+            try:
+                self._files[self._text + 1] = self._open(name := f"text-{self._text + 1}")
+                self._text += 1
+            except OSError as error:  # a quota, or a scratch file system that was purged
+                self._fill(self._directory / name, error)
         return self._text
 
     def _make_room(self) -> None:
@@ -162,17 +165,18 @@ class Messages:
         counted = self._files[oldest].lines
         first = {self._cells[i]: i for i in reversed(gone)}
         names = {self._numbers[cell]: cell for cell in counted}
+        left = {}
         for number, i in first.items():  # what is left of each cell's text is its size
             content = json.dumps({"lines": counted[names[number]]}).encode()
             marker = Message(seq=self._seqs[i], cell=names[number], type="compacted", content=content)
-            self._places[i], self._offsets[i] = 0, self._write(0, marker)
+            left[i] = self._write(0, marker)
+        if self.full:
+            return
+        for i, offset in left.items():
+            self._places[i], self._offsets[i] = 0, offset
         drop = set(gone) - set(first.values())
         for column in (self._seqs, self._cells, self._places, self._offsets):
             column[:] = array(column.typecode, (value for i, value in enumerate(column) if i not in drop))
         self._files.pop(oldest).file.close()
-        (self._directory / f"text-{oldest}").unlink()
-
-
-def create(path: Path) -> BufferedRandom:
-    """Open a file to be read and appended to, 0600."""
-    return os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600), "r+b")
+        with contextlib.suppress(OSError):  # gone already, or it stays
+            (self._directory / f"text-{oldest}").unlink()

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import json
 import logging
-import os
 from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
 
-from hpcnb.pilot.session.messages import create
+from hpcnb.pilot.session.appended import Appended
 
 __all__ = ["Spool"]
 
@@ -35,7 +35,7 @@ class Spool:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._file = create(path)
+        self._file = Appended(path)
         # Of each its size, and either the message or where in the file it begins.
         self._waiting: deque[tuple[int, Message | int]] = deque()
         self._first = 1
@@ -64,7 +64,7 @@ class Spool:
             self._held -= 0 if isinstance(kept, int) else size
             self._first += 1
         if not self._waiting and self._written:
-            self._file.truncate(0)
+            self._file.clear()
             self._written = 0
         found: list[Message] = []
         for size, kept in self._waiting:
@@ -94,9 +94,7 @@ class Spool:
         channel, parts = message
         head = json.dumps([channel, [len(part) for part in parts]]).encode()
         try:
-            place = self._file.seek(0, os.SEEK_END)
-            self._file.write(b"".join([head, b"\n", *parts]))
-            self._file.flush()
+            place = self._file.append(b"".join([head, b"\n", *parts]))
         except OSError as error:
             log.error("cannot write to %s, keeping messages in memory: %s", self._path, error)
             return None
@@ -104,6 +102,7 @@ class Spool:
         return place
 
     def _read(self, place: int) -> Message:
-        self._file.seek(place)
-        channel, sizes = json.loads(self._file.readline())
-        return channel, [self._file.read(size) for size in sizes]
+        line = self._file.line(place)
+        channel, sizes = json.loads(line)
+        starts = itertools.accumulate(sizes, initial=place + len(line))
+        return channel, [self._file.read(start, size) for start, size in zip(starts, sizes, strict=False)]

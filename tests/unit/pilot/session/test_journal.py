@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import resource
+import shutil
 import stat
 
 import pytest
@@ -169,24 +172,51 @@ def test_what_no_longer_fits_memory_comes_from_disk(journal):
     assert sum(m.size for m in journal._messages._recent) <= MEMORY + 200_000
 
 
-def test_a_full_disk_loses_no_message(journal, monkeypatch, caplog):
-    """What cannot be written stays in memory, and the log says so once."""
+@contextlib.contextmanager
+def no_file_beyond(size):
+    """The system refuses to make files larger, as a quota does."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
-    class Full:
-        name = "journal"
 
-        def write(self, data):
-            raise OSError(28, "No space left on device")
+@pytest.mark.parametrize("size", [500, 100_000])
+def test_a_full_disk_loses_no_message(journal, caplog, size):
+    """What cannot be written stays in memory, what was written can be read, and the log says so once."""
+    count = 4 * MEMORY // (size + 200)
+    with no_file_beyond(2 * MEMORY + size // 2):
+        for number in range(count):
+            journal.add("c", "display_data", json.dumps("x" * size + str(number)).encode())
+        assert [m.seq for m in journal.since(0, PLENTY)[0]] == list(range(1, count + 1))
+    assert caplog.text.count("keeping messages in memory") == 1
 
-        def close(self):
-            pass
 
-    journal._messages._files[0].file.close()
-    monkeypatch.setattr(journal._messages._files[0], "file", Full())
-    for number in range(3 * MEMORY // 100_000):
-        journal.add("c", "display_data", json.dumps("x" * 100_000 + str(number)).encode())
-    assert [m.seq for m in journal.since(0, PLENTY)[0]] == list(range(1, journal.seq + 1))
-    assert caplog.text.count("No space left") == 1
+def test_text_for_which_there_is_no_file_is_kept(tmp_path, journal, clock):
+    """The first text of a session comes when a quota is exceeded, or its directory was purged: it arrives, and so does the end."""
+    shutil.rmtree(tmp_path / "session")
+    journal.text("c", "stdout", "one\n")
+    clock.pass_by(1)
+    journal.text("c", "stdout", "two\n")
+    journal.finish("c", b"{}")
+    assert seen(journal) == [("c", "stream", "one\n"), ("c", "stream", "two\n"), ("c", "reply", {})]
+
+
+def test_old_text_stays_where_there_is_no_room_for_its_count(tmp_path, clock, monkeypatch):
+    """The disk is full in the moment in which the oldest text should make room."""
+    monkeypatch.setattr(messages_module, "MEMORY", 1000)
+    monkeypatch.setattr(messages_module, "SEGMENT", 2000)
+    monkeypatch.setattr(messages_module, "SEGMENTS", 2)
+    journal = Journal(tmp_path / "session", tmp_path / "log", clock)
+    journal.add("c", "display_data", json.dumps("x" * 5000).encode())
+    with no_file_beyond((tmp_path / "session" / "journal").stat().st_size + 20):
+        for number in range(40):
+            journal.text("c", "stdout", f"{number}" + "x" * 200 + "\n")
+            clock.pass_by(1)
+        assert [text.strip("x\n") for _, kind, text in seen(journal) if kind == "stream"] == [str(n) for n in range(40)]
+    journal.close()
 
 
 def test_files_are_the_users_alone(tmp_path, journal):
