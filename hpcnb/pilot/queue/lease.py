@@ -158,7 +158,7 @@ def began(pid: int) -> str:
     """When a process began, in ticks; empty when there is none, or a zombie."""
     try:
         # Behind the name, which may hold anything: state, parent, and so on; the 22nd of all is the start.
-        words = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        words = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].decode().split()
     except (FileNotFoundError, ProcessLookupError):
         return ""
     return "" if words[0] in "ZX" else words[19]

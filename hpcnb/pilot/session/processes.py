@@ -53,7 +53,8 @@ def _session(pid: int) -> int:
 def _started(process: psutil.Process) -> float:
     try:
         # psutil's own create_time adds the machine's start, which is known in whole seconds only, and may move.
-        ticks = Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()[19]
+        # Bytes, for a name that was cut to its length may end within a character.
+        ticks = Path(f"/proc/{process.pid}/stat").read_bytes().rpartition(b")")[2].split()[19]
     except (FileNotFoundError, ProcessLookupError):
         return -1.0
     return int(ticks) / os.sysconf("SC_CLK_TCK")
@@ -89,7 +90,9 @@ async def end(left: Sequence[psutil.Process]) -> None:
 
 
 def _tell(process: psutil.Process, number: signal.Signals) -> None:
-    with contextlib.suppress(psutil.NoSuchProcess):
+    with contextlib.suppress(
+        psutil.NoSuchProcess, psutil.AccessDenied
+    ):  # what has become another user is not ours to end
         process.send_signal(number)
 
 

@@ -240,23 +240,24 @@ def _children(job: Job) -> list[int]:
 def _born(pid: int) -> float:
     """When a process was started, in seconds since the machine was; 0 for one that is gone."""
     try:
-        stat = Path(f"/proc/{pid}/stat").read_text()
+        # Bytes, for a name that was cut to its length may end within a character.
+        stat = Path(f"/proc/{pid}/stat").read_bytes()
     except OSError:
         return 0.0
-    return int(stat[stat.rindex(")") + 2 :].split()[19]) / os.sysconf("SC_CLK_TCK")
+    return int(stat[stat.rindex(b")") + 2 :].split()[19]) / os.sysconf("SC_CLK_TCK")
 
 
 def end_tree(pids: list[int]) -> None:
     """Kill processes and all that they have started."""
     found: list[psutil.Process] = []
     for pid in pids:
-        with contextlib.suppress(psutil.NoSuchProcess):
+        with contextlib.suppress(psutil.Error):  # gone, or another user's
             process = psutil.Process(pid)
             process.suspend()  # it starts nothing more while we look
             found += [process, *process.children(recursive=True)]
     _tell_launchers(found)
     for process in found:
-        with contextlib.suppress(psutil.NoSuchProcess):
+        with contextlib.suppress(psutil.Error):
             process.kill()
 
 

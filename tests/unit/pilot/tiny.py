@@ -154,5 +154,17 @@ def _main(plan: dict) -> int:
     return node.NodeSupervisor([child(name, wish) for name, wish in plan["children"].items()], gauge).run()
 
 
+@contextlib.contextmanager
+def cut_name():
+    """A process whose name Linux has cut in the middle of a letter; its pid."""
+    code = (
+        "import ctypes, signal; ctypes.CDLL(None).prctl(15, b'\\xd1\\x80\\xd0'); print(1, flush=True); signal.pause()"
+    )
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as process:
+        process.stdout.readline()
+        yield process.pid
+        process.kill()
+
+
 if __name__ == "__main__":
     sys.exit(_main(json.loads(sys.argv[1])))

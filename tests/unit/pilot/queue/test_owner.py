@@ -25,7 +25,7 @@ from hpcnb.pilot.queue.place import Place, read_json
 from hpcnb.pilot.queue.records import Outcome
 from hpcnb.pilot.queue.running import ENDED_EARLY
 from hpcnb.pilot.queue.states import TaskState
-from tests.unit.pilot.tiny import wait_for
+from tests.unit.pilot.tiny import cut_name, wait_for
 
 ADD = {"priority": 0, "edges": False, "requires": [], "after": []}
 
@@ -383,3 +383,9 @@ def test_what_a_worker_leaves_counts_before_its_death(place):
     draining.turn([], [caller])
     assert [owner.store.counts[state] for state in (TaskState.KILLED, TaskState.PENDING)] == [1, 0]
     draining.end()
+
+
+def test_a_process_is_known_whatever_its_name():
+    """Whoever has the pid of a dead owner by now may have a name that is no text."""
+    with cut_name() as pid:
+        assert lease.began(pid) >= lease.began(os.getpid())

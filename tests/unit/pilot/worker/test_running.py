@@ -9,6 +9,7 @@ import pytest
 
 from hpcnb.pilot.worker.pool import ForsakingThreadPoolExecutor
 from hpcnb.pilot.worker.running import Running
+from tests.unit.pilot.tiny import cut_name, gone, wait_for
 
 PATIENCE = 20.0
 
@@ -90,3 +91,20 @@ def test_a_limit_of_time(running, pool):
     )
     with pytest.raises(ValueError, match="one"):
         future.result(PATIENCE)
+
+
+def test_what_a_call_started_is_ended_whatever_its_name(running, pool):
+    """A name that Linux has cut in the middle of a letter keeps nobody from ending the call."""
+    pids = []
+
+    def work():
+        with cut_name() as pid:
+            pids.append(pid)
+            threading.Event().wait(PATIENCE)
+
+    future = begun(running, pool, work)
+    wait_for(lambda: pids)
+    running.stop("one", ValueError("enough"))
+    with pytest.raises(ValueError, match="enough"):
+        future.result(PATIENCE)
+    gone(*pids)
