@@ -196,10 +196,7 @@ class Session:
         self._cells[cell.id] = cell
         request = {**cell.request(), **self._sender, "names": list(names), "always": list(always)}
         async with cell.sending:
-            try:
-                answer = await self._call("execute", cell=request, needs=list(needs), frames=in_frames(frames))
-            except Unreachable:  # served or not: the host knows a cell that it has had
-                answer = await self._call("execute", cell=request, needs=list(needs), frames=in_frames(frames))
+            answer = await self._call_surely("execute", cell=request, needs=list(needs), frames=in_frames(frames))
         self._forget()
         return list(answer["missing"])
 
@@ -216,9 +213,9 @@ class Session:
         async with cell.sending:  # else the interrupt may overtake it
             return bool((await self._call("interrupt", cell=cell.id))["interrupted"])
 
-    async def answer(self, value: str) -> None:
-        """Answer the question that a cell asks."""
-        await self._call("input", value=value)
+    async def answer(self, value: str, question: int) -> None:
+        """Answer the question that a cell asked by the message of this number."""
+        await self._call_surely("input", value=value, question=question)
 
     async def collect(self, cell_id: str) -> list[Any]:
         """Return the values, pickled, that a cell was to bring back."""
@@ -272,6 +269,13 @@ class Session:
     async def _call(self, name: str, **request: Any) -> dict[str, Any]:
         peer = await self.open()
         return await peer.call(name, session=self.name, **request)
+
+    async def _call_surely(self, name: str, **request: Any) -> dict[str, Any]:
+        """Say something again when a connection broke meanwhile: served or not, the host knows what it has had."""
+        try:
+            return await self._call(name, **request)
+        except Unreachable:
+            return await self._call(name, **request)
 
     async def _close(self) -> None:
         await self._call("close_session")
@@ -330,8 +334,8 @@ class Session:
             cell.reply.set_result(Reply.from_content(message.content))
 
     def _forget(self) -> None:
-        if len(self._cells) > REMEMBERED:
-            oldest = next(key for key, cell in self._cells.items() if cell.reply.done())
+        ended = (key for key, cell in self._cells.items() if cell.reply.done())
+        if len(self._cells) > REMEMBERED and (oldest := next(ended, "")):
             del self._cells[oldest]
 
 

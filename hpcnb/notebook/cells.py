@@ -163,7 +163,7 @@ class _Foreground(_Cell):
     def _wait(self, cell: Running) -> Reply:
         cell.reply.add_done_callback(lambda _: self._questions.put(None))
         while (question := self._questions.get()) is not None:
-            self._session.wait(self._session.answer(_ask(question)))
+            self._session.wait(self._session.answer(_ask(question), question.seq))
         return cell.reply.result()
 
     def _stop(self, cell: Running) -> Reply:

@@ -13,7 +13,7 @@ from cloudpickle import cloudpickle
 
 from hpcnb.errors import CannotSerialize
 
-__all__ = ["Frame", "dump", "pack", "size", "unpack"]
+__all__ = ["Frame", "dump", "pack", "size", "unpack", "words"]
 
 Frame = bytes | bytearray | memoryview
 
@@ -75,7 +75,7 @@ def pack(values: Mapping[str, Any], *, limit: int | None = None) -> list[Frame]:
     """
     try:
         return dump(dict(values), limit)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise _blame(values, limit) from error
 
 
@@ -86,9 +86,9 @@ def _blame(values: Mapping[str, Any], limit: int | None) -> CannotSerialize:
             sizes[name] = size(dump({name: value}, limit))
         except _TooLarge:
             return _too_large(name, value, limit)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             return CannotSerialize(
-                f"{name} ({_kind(value)}) cannot be sent: {type(error).__name__}: {error}",
+                f"{name} ({_kind(value)}) cannot be sent: {words(error)}",
                 remedy=f"Create {name} in the cell that needs it, or send something plainer (its values, a path).",
             )
     largest = max(sizes, key=lambda name: sizes[name])
@@ -106,6 +106,14 @@ def _too_large(name: str, value: Any, limit: int | None, together: int = 0) -> C
 def _kind(value: Any) -> str:
     cls = type(value)
     return cls.__qualname__ if cls.__module__ in ("builtins", "__main__") else f"{cls.__module__}.{cls.__qualname__}"
+
+
+def words(error: BaseException) -> str:
+    """What an error says, whatever its class does when it is asked."""
+    try:
+        return f"{type(error).__name__}: {error}"
+    except (Exception, SystemExit):
+        return type(error).__name__
 
 
 def unpack(frames: Sequence[Frame], namespace: dict[str, Any] | None = None) -> Any:

@@ -139,9 +139,9 @@ class Host:
         """Interrupt a cell, by default the one that runs."""
         return {"interrupted": await self._find(session).interrupt(cell)}
 
-    async def on_input(self, session: str, value: str) -> dict[str, Any]:
-        """Answer what a cell asked."""
-        self._find(session).answer(value)
+    async def on_input(self, session: str, value: str, question: int) -> dict[str, Any]:
+        """Answer what a cell asked by the message of this number."""
+        self._find(session).answer(value, question)
         return {}
 
     # -- variables -----------------------------------------------------------------------------------------------

@@ -72,6 +72,10 @@ class HostedSession:
         self._runner: asyncio.Task[None] | None = None
         self._background: set[asyncio.Task[None]] = set()
         self._ending: HPCError | None = None
+        self._closed = False
+        self._pulls = 0  # that the kernel has had and not answered, but for those of cells
+        self._bringing = False  # the current cell has ended, and its values are being pickled
+        self._question = 0  # the number of the one that is open
 
     # -- life ----------------------------------------------------------------------------------------------------
 
@@ -89,6 +93,9 @@ class HostedSession:
                 ended=self._ended,
             )
             await kernel.start()
+            if self._closed:  # meanwhile
+                await kernel.end(grace=0)
+                raise TaskLost("the session was closed", where=self.name)
             self._kernel = kernel
             if self._runner is None:
                 self._runner = asyncio.ensure_future(self._run_cells())
@@ -100,6 +107,7 @@ class HostedSession:
 
     async def close(self, grace: float = 1.0) -> None:
         """End the kernel and the journal."""
+        self._closed = True
         await self._end_kernel(TaskLost("the session was closed", where=self.name), grace)
         for task in [self._runner, *self._background]:
             if task is not None:
@@ -152,7 +160,8 @@ class HostedSession:
         if cell.id in self._cells:
             return ()
         await self.open()
-        if needs and (missing := await self.missing(needs)):
+        missing = await self.missing(needs) if needs else ()
+        if missing or cell.id in self._cells:  # it may have come again while a kernel started
             return missing
         cell.session = self.name
         self._cells.add(cell)
@@ -198,7 +207,11 @@ class HostedSession:
         if timer:
             timer.cancel()
         if pulling is not None:
-            self._keep(cell, reply, await pulling)
+            self._bringing = True
+            try:
+                self._keep(cell, reply, await pulling)
+            finally:
+                self._bringing = False
         return reply
 
     async def _reply(self, cell: Cell, replying: Any) -> dict[str, Any]:
@@ -257,10 +270,14 @@ class HostedSession:
             )
             return True
         cell, kernel = self._current, self._kernel
+        if kernel is not None and self._pulls and (cell is None or not cell.begun.is_set()):
+            kernel.interrupt()  # what pickles a value may take for ever, and is in the way of all cells
+            if cell is None:
+                return True
         if cell is None or kernel is None or cell_id not in ("", cell.id):
             return False
         await cell.begun.wait()  # before that the kernel ignores interrupts
-        if not cell.idle.is_set():
+        if not cell.idle.is_set() or self._bringing:
             kernel.interrupt()
             self._start(processes.stop(kernel.pid, cell.since, lambda: cell.until))
         return True
@@ -270,9 +287,11 @@ class HostedSession:
         self._background.add(task)
         task.add_done_callback(self._background.discard)
 
-    def answer(self, value: str) -> None:
-        """Answer the question that a cell asks its user."""
-        self._alive().answer(value)
+    def answer(self, value: str, question: int) -> None:
+        """Answer the question of this number, unless it is open no more: an answer may come twice, and from two pages."""
+        if question == self._question:
+            self._question = 0
+            self._alive().answer(value)
 
     def describe(self) -> dict[str, Any]:
         """What it does, in plain values."""
@@ -299,7 +318,11 @@ class HostedSession:
 
     async def pull(self, names: Sequence[str]) -> Sequence[Any]:
         """Return the frames of values, after the cells that the kernel has."""
-        reply = await self._alive().request("shell", "hpcnb_pull", {"names": list(names)})
+        self._pulls += 1
+        try:
+            reply = await self._alive().request("shell", "hpcnb_pull", {"names": list(names)})
+        finally:
+            self._pulls -= 1
         _content(reply)
         frames: Sequence[Any] = reply["buffers"]
         return frames
@@ -326,6 +349,8 @@ class HostedSession:
             self.journal.text(cell_id, stream["name"], stream["text"])
         elif kind in PASSED_ON or channel == "stdin":
             self.journal.add(cell_id, kind, content, tuple(bytes(buffer) for buffer in message["buffers"]))
+            if channel == "stdin":
+                self._question = self.journal.seq
         elif cell and kind == "execute_input":
             cell.begun.set()
         elif cell and kind == "status" and json.loads(content)["execution_state"] == "idle":

@@ -39,7 +39,7 @@ from zmq.eventloop.zmqstream import ZMQStream
 from hpcnb.errors import CannotSerialize, HPCError, TaskError
 from hpcnb.pilot.run import Run
 from hpcnb.pilot.session import child_output, cluster_client, interrupts
-from hpcnb.pilot.values import dump, pack, unpack
+from hpcnb.pilot.values import dump, pack, unpack, words
 
 LARGEST_EXCEPTION = 1 << 20
 """Bytes; a larger exception travels as its name, message and traceback alone."""
@@ -86,6 +86,10 @@ class SessionKernel(IPythonKernel):
             frames = pack(self._values(request["content"]["names"]))
         except HPCError as error:
             answer = {"status": "error", "error": error.to_json()}
+        except KeyboardInterrupt:  # who asked waits for an answer
+            names = ", ".join(request["content"]["names"])
+            interrupted = TaskError(f"bringing back {names} was interrupted", remedy="The session still has it.")
+            answer = {"status": "error", "error": interrupted.to_json()}
         self.session.send(stream, "hpcnb_pull_reply", answer, request, ident, buffers=list(frames))
 
     def _values(self, names: Sequence[str]) -> dict[str, Any]:
@@ -101,9 +105,9 @@ class SessionKernel(IPythonKernel):
         namespace = self.shell.user_ns
         try:
             values = unpack([bytearray(frame) for frame in frames], namespace)
-        except Exception as error:
+        except (Exception, SystemExit, KeyboardInterrupt) as error:
             raise CannotSerialize(
-                f"{', '.join(names)} cannot be rebuilt in the session: {type(error).__name__}: {error}",
+                f"{', '.join(names)} cannot be rebuilt in the session: {words(error)}",
                 remedy="Make both sides' packages agree (hpc.doctor), or send something plainer.",
             ) from error
         for name, value in values.items():

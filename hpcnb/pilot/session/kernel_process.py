@@ -97,14 +97,18 @@ class KernelProcess:
         TaskLost
             It ended, or said nothing for two minutes.
         """
-        file, info = write_connection_file(
-            str(self._directory / "kernel.json"),
-            ip=str(self._directory / "k"),
-            key=os.urandom(32).hex().encode(),
-            transport="ipc",
-        )
-        self._wire = Wire(key=str(info["key"]).encode())
-        self._launch(file)
+        try:
+            file, info = write_connection_file(
+                str(self._directory / "kernel.json"),
+                ip=str(self._directory / "k"),
+                key=os.urandom(32).hex().encode(),
+                transport="ipc",
+            )
+            self._wire = Wire(key=str(info["key"]).encode())
+            self._launch(file)
+        except BaseException:
+            shutil.rmtree(self._directory, ignore_errors=True)
+            raise
         self._connect({name: f"ipc://{info['ip']}-{info[f'{name}_port']}" for name in CHANNELS})  # type: ignore[literal-required]
         try:
             async with asyncio.timeout(PATIENCE):
@@ -130,14 +134,17 @@ class KernelProcess:
             f"--SessionApp.lifeline={lifeline}",
         ]
         command += [f"--SessionApp.run_dir={self._run_dir}", *self._options]
-        with os.fdopen(os.open(self._log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)) as log:
-            self._log_begin = os.fstat(log.fileno()).st_size
-            try:
+        try:
+            with os.fdopen(os.open(self._log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)) as log:
+                self._log_begin = os.fstat(log.fileno()).st_size
                 self._process = launch_kernel(
                     command, stdout=subprocess.DEVNULL, stderr=log.fileno(), cwd=self._cwd, pass_fds=(lifeline,)
                 )
-            finally:
-                os.close(lifeline)
+        except BaseException:
+            os.close(self._lifeline)
+            raise
+        finally:
+            os.close(lifeline)
         threading.Thread(target=self._watch, name="kernel watch", daemon=True).start()
 
     def _watch(self) -> None:
@@ -151,7 +158,7 @@ class KernelProcess:
         self._context.destroy(linger=0)
         os.close(self._lifeline)
         shutil.rmtree(self._directory, ignore_errors=True)
-        with contextlib.suppress(ProcessLookupError):  # children that were not its session's last
+        with contextlib.suppress(ProcessLookupError, PermissionError):  # children that were not its session's last
             os.killpg(self.pid, signal.SIGKILL)
         for reply in self._replies.values():
             if not reply.done():
@@ -178,9 +185,12 @@ class KernelProcess:
 
     def last_words(self) -> str:
         """What the process wrote to stderr at last: how it crashed, if Python says so, else the end."""
-        with self._log.open("rb") as file:
-            file.seek(max(self._log_begin, file.seek(0, os.SEEK_END) - 20 * TAIL))
-            text = file.read().decode("utf-8", "replace")
+        try:
+            with self._log.open("rb") as file:
+                file.seek(max(self._log_begin, file.seek(0, os.SEEK_END) - 20 * TAIL))
+                text = file.read().decode("utf-8", "replace")
+        except OSError:  # purged, or out of descriptors: the end must be told without it
+            return ""
         crash = text.rfind("Fatal Python error")
         return text[crash : crash + TAIL] if crash >= 0 else text[-TAIL:]
 

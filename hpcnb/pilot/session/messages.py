@@ -162,21 +162,24 @@ class Messages:
         gone = [i for i, place in enumerate(self._places) if place == oldest]
         if gone[-1] >= len(self._seqs) - len(self._recent):
             return  # in memory still
-        counted = self._files[oldest].lines
-        first = {self._cells[i]: i for i in reversed(gone)}
-        names = {self._numbers[cell]: cell for cell in counted}
-        left = {}
-        for number, i in first.items():  # what is left of each cell's text is its size
-            content = json.dumps({"lines": counted[names[number]]}).encode()
-            marker = Message(seq=self._seqs[i], cell=names[number], type="compacted", content=content)
-            left[i] = self._write(0, marker)
-        if self.full:
-            return
-        for i, offset in left.items():
+        counts = self._count_instead(gone, self._files[oldest].lines)
+        if not counts:
+            return  # there is no room for them: the text stays
+        for i, offset in counts.items():
             self._places[i], self._offsets[i] = 0, offset
-        drop = set(gone) - set(first.values())
+        drop = set(gone) - set(counts)
         for column in (self._seqs, self._cells, self._places, self._offsets):
             column[:] = array(column.typecode, (value for i, value in enumerate(column) if i not in drop))
         self._files.pop(oldest).file.close()
         with contextlib.suppress(OSError):  # gone already, or it stays
             (self._directory / f"text-{oldest}").unlink()
+
+    def _count_instead(self, gone: list[int], lines: Counter[str]) -> dict[int, int]:
+        """Write what is left of each cell's text, its size, and return where it stands in whose place; nothing on a full disk."""
+        first = {self._cells[i]: i for i in reversed(gone)}
+        counts = {}
+        for cell in lines:
+            i = first[self._numbers[cell]]
+            content = json.dumps({"lines": lines[cell]}).encode()
+            counts[i] = self._write(0, Message(seq=self._seqs[i], cell=cell, type="compacted", content=content))
+        return {} if self.full else counts
