@@ -22,6 +22,8 @@ log = logging.getLogger(__name__)
 
 LOOKS = (1.0, 2.0, 4.0, 8.0)
 """Seconds before each further look for a job that may exist; the last one repeats."""
+DENIALS = 2
+"""Answers that there is none after which there is none: the first one can come too early."""
 
 
 def new_job(kept: ClusterRecord, index: int) -> JobRecord:
@@ -98,7 +100,7 @@ async def submit(
             say("the batch system has not said whether it has the job; it is asked again")
             return await patiently(_find_again(site, run, exc))
     except Exception:
-        await _remove(site, run)
+        await _remove(site, run.path)
         raise
 
 
@@ -118,7 +120,7 @@ async def _find_again(site: Site, run: Run, why: BatchUnknown) -> str:
         if found:
             return found[0]
         denials += 1
-        if denials == 2:  # the first answer can come too early
+        if denials == DENIALS:
             break
     raise SiteError(
         "the batch system gave no answer to the submission, and has no job of it",
@@ -128,10 +130,26 @@ async def _find_again(site: Site, run: Run, why: BatchUnknown) -> str:
     )
 
 
-async def _remove(site: Site, run: Run) -> None:
+async def find(site: Site, job: JobRecord) -> str:
+    """The id of a job that an agent may have submitted in the moment of its end; empty, and nothing is left of it: there is none.
+
+    Raises
+    ------
+    BatchUnknown
+        There was no answer; nothing has changed.
+    """
+    for pause in LOOKS[:DENIALS]:
+        await asyncio.sleep(pause)
+        if found := await site.batch.find(job.token):
+            return found[0]
+    await _remove(site, job.path)
+    return ""
+
+
+async def _remove(site: Site, path: str) -> None:
     """Leave no secret of a run that never was; without its directory a job that was queued unnoticed ends at once."""
     with contextlib.suppress(OSError, SiteError):
-        await bootstrap.remove_run(site.shell, run.path)
+        await bootstrap.remove_run(site.shell, path)
 
 
 async def cancel(site: Site, jobs: Collection[str]) -> None:

@@ -7,9 +7,9 @@ import logging
 from collections.abc import Callable
 from dataclasses import replace
 
-from hpcnb.agent import reactor, record
+from hpcnb.agent import places, reactor, record
 from hpcnb.agent.record import ClusterRecord
-from hpcnb.errors import HPCError
+from hpcnb.errors import ClusterError, HPCError
 from hpcnb.model import ClusterStatus, State
 from hpcnb.site.authority import Authority
 
@@ -62,10 +62,7 @@ class Book:
         self.record = replace(self.record, status=status)
         if (status.state, status.ending) != saved:
             log.info("cluster %s %r: %s %s", status.id, status.spec.name, status.state, status.detail)
-            try:
-                record.save(self.record)
-            except OSError:  # the disk is full: what is not written is still true
-                log.exception("the record of cluster %s could not be written", status.id)
+            self.note(self.record)
         if status.state is State.QUEUED:
             self.runs.clear()
         else:
@@ -73,9 +70,27 @@ class Book:
         self._changed(status)
 
     def keep(self, kept: ClusterRecord) -> None:
-        """Take a new record, and write it."""
+        """Take a new record of what is about to be done, which must be on disk before it is.
+
+        Raises
+        ------
+        ClusterError
+            It cannot be written.
+        """
         self.record = kept
-        record.save(kept)
+        try:
+            record.save(kept)
+        except OSError as exc:
+            what = f"the record of the cluster cannot be written: {exc.strerror}"
+            raise ClusterError(what, where=str(places.records()), remedy="Free some space on this machine.") from exc
+
+    def note(self, kept: ClusterRecord) -> None:
+        """Take a new record of what is so: on a full disk it is nevertheless."""
+        self.record = kept
+        try:
+            record.save(kept)
+        except OSError:
+            log.exception("the record of cluster %s could not be written", kept.status.id)
 
     def say(self, detail: str) -> None:
         """What is going on, in one line."""

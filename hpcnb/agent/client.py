@@ -175,6 +175,9 @@ class AgentClient:
         finally:  # who waits must not wait for ever
             connection.close()
             self._socket = None
+            for asking in self._prompts.values():  # the next agent counts its questions anew
+                asking.cancel()
+            self._prompts = {}
             for answer in self._waiting.values():
                 if not answer.done():
                     answer.set_exception(ConnectionError("the agent has gone"))
@@ -198,7 +201,7 @@ class AgentClient:
         if "prompt" in message:
             number = message["prompt"]
             task = self._prompts[number] = asyncio.create_task(self._answer(message))
-            task.add_done_callback(lambda _: self._prompts.pop(number, None))
+            task.add_done_callback(lambda done: self._prompts.get(number) is done and self._prompts.pop(number))
         elif "withdrawn" in message:
             if asking := self._prompts.get(message["withdrawn"]):
                 asking.cancel()

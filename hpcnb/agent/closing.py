@@ -101,7 +101,7 @@ class Closing:
         book = self._book
         for kept in book.record.jobs:
             if kept.index == index:
-                book.keep(book.record.without_job(index))
+                book.note(book.record.without_job(index))
                 if not kept.dismissed and book.status.state not in (State.DRAINING, State.ENDED):
                     await self._tell(kept, job)
                 await bootstrap.forget_secrets(self._site.shell, kept.path, book.record.home)

@@ -17,7 +17,7 @@ from hpcnb.agent.connection import Connection, Ears
 from hpcnb.agent.record import ClusterRecord, JobRecord
 from hpcnb.agent.sites import Site
 from hpcnb.agent.submission import Submission
-from hpcnb.errors import NotReady, SiteError
+from hpcnb.errors import HPCError, NotReady, SiteError
 from hpcnb.model import ClusterStatus, JobState, JobStatus, State
 from hpcnb.site.authority import Identity, Role
 from hpcnb.site.shell import Ask
@@ -25,6 +25,8 @@ from hpcnb.site.slurm_pending import explain_pending
 
 log = logging.getLogger(__name__)
 
+AGAIN = 10.0
+"""Seconds until a link is made again that failed by a fault of this machine."""
 PARTING = 1.0
 """Seconds that an agent which leaves gives to what it has begun."""
 POLITE = 10.0
@@ -139,13 +141,19 @@ class LiveCluster:
             self._closing.drain()
 
     async def _keep_link(self) -> None:
-        try:
-            self._connection = Connection(self._book.record, self.site, identity=self.identity(Role.AGENT))
-            ears = Ears(link=self._on_link, trouble=self._on_trouble, event=self._on_event)
-            await self._connection.keep(ears, runs=self._book.runs)
-        except Exception as exc:  # a fault of ours; without its link the cluster can still be seen, and ended
-            log.exception("the link of cluster %s failed", self.status.id)
-            self._book.say(f"the link failed: {type(exc).__name__}: {exc}")
+        ears = Ears(link=self._on_link, trouble=self._on_trouble, event=self._on_event)
+        while True:
+            try:
+                self._connection = Connection(self._book.record, self.site, identity=self.identity(Role.AGENT))
+                await self._connection.keep(ears, runs=self._book.runs)
+            except (
+                Exception
+            ) as exc:  # no room for a socket, say; without its link the cluster can still be seen, and ended
+                log.exception("the link of cluster %s failed", self.status.id)
+                self._book.say(f"the link failed, and is made again: {exc.what if isinstance(exc, HPCError) else exc}")
+            if self._connection:
+                await self._connection.close()
+            await asyncio.sleep(AGAIN)
 
     def _on_link(self, route: str) -> None:
         self._book.enter(reactor.on_link(self.status, route))
@@ -196,7 +204,7 @@ class LiveCluster:
             self._book.enter(reactor.on_notice(self.status, "lost", ""))  # the user has seen to it
             if surplus := [job for job in self._book.record.jobs if job.index in extra[wanted:]]:
                 for job in surplus:
-                    self._book.keep(self._book.record.with_job(replace(job, dismissed=True)))
+                    self._book.note(self._book.record.with_job(replace(job, dismissed=True)))
                 await allocation.cancel(self.site, [job.job_id for job in surplus])
 
     async def _add(self, index: int) -> None:
@@ -209,7 +217,7 @@ class LiveCluster:
         try:
             await self._submission.submit(index, scheduler=self._connection.scheduler)
         except BaseException:
-            self._book.keep(self._book.record.without_job(index))
+            self._book.note(self._book.record.without_job(index))
             raise
         self._watch(job for job in self._book.record.jobs if job.index == index)
 

@@ -102,7 +102,7 @@ class Submission:
         run = allocation.run_of(book.record, job, self._site, scheduler=scheduler)
         say = book.say if index == 0 else log.info
         job_id = await allocation.submit(self._site, book.record, run, say=say, patiently=self._unless_closed)
-        book.keep(book.record.with_job(replace(job, job_id=job_id)))
+        book.note(book.record.with_job(replace(job, job_id=job_id)))
         if index == 0:
             book.enter(reactor.on_submitted(book.status, job_id))
 
@@ -117,12 +117,12 @@ class Submission:
         book = self._book
         for job in (job for job in book.record.jobs if not job.job_id):
             try:
-                found = await self._site.batch.find(job.token)
+                job_id = await allocation.find(self._site, job)
             except BatchUnknown as exc:
                 raise SiteError("the batch system gave no answer", where=book.place, evidence=str(exc)) from exc
-            if found:
-                book.keep(book.record.with_job(replace(job, job_id=found[0])))
+            if job_id:
+                book.note(book.record.with_job(replace(job, job_id=job_id)))
                 if job.index == 0:
-                    book.enter(reactor.on_submitted(book.status, found[0]))
+                    book.enter(reactor.on_submitted(book.status, job_id))
             else:
-                book.keep(book.record.without_job(job.index))
+                book.note(book.record.without_job(job.index))

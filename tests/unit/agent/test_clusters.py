@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from hpcnb import config
-from hpcnb.agent import allocation, closing, record
+from hpcnb.agent import allocation, closing, clusters, places, record
 from hpcnb.agent import sites as sites_module
 from hpcnb.agent.client import nobody_to_ask
 from hpcnb.agent.clusters import LiveCluster
@@ -238,7 +238,7 @@ async def test_a_fault_ends_the_cluster_too(life, error):
 @pytest.fixture
 def looks_often(monkeypatch):
     """A job whose submission got no answer is looked for at once."""
-    monkeypatch.setattr(allocation, "LOOKS", (0.01,))
+    monkeypatch.setattr(allocation, "LOOKS", (0.01, 0.01))
 
 
 async def test_a_lost_answer_is_waited_for(life, looks_often):
@@ -654,6 +654,94 @@ async def test_a_record_that_cannot_be_written_stops_nothing(life, monkeypatch, 
     life.batch.run()
     await reach(cluster, State.STARTING)
     assert "could not be written" in caplog.text
+
+
+@pytest.fixture
+def full(monkeypatch):
+    """The user's disk can be made full."""
+    written, now = record.save, []
+
+    def save(kept):
+        if now:
+            raise OSError(28, "No space left on device")
+        written(kept)
+
+    monkeypatch.setattr(record, "save", save)
+    return now
+
+
+async def test_a_job_whose_id_cannot_be_written_is_followed(life, full):
+    """The disk is full when the answer to the submission comes: the job is there, and costs, so nobody may forget it."""
+    life.batch.go_on.clear()
+    cluster = life.cluster()
+    request = asyncio.create_task(cluster.request(nobody_to_ask))
+    await life.batch.submitting.wait()
+    full.append(True)
+    life.batch.go_on.set()
+    await request
+    assert (cluster.status.state, cluster.status.jobs[0].job_id) == (State.QUEUED, "117")
+    await cluster.close()
+    assert life.batch.cancelled == ["117"]
+
+
+async def test_a_further_job_whose_id_cannot_be_written_is_followed(life, full):
+    """It belongs to the cluster, and ends with it."""
+    cluster = await life.running()
+    life.batch.submitting.clear()
+    life.batch.go_on.clear()
+    scaling = asyncio.create_task(cluster.scale(2))
+    await life.batch.submitting.wait()
+    full.append(True)
+    life.batch.go_on.set()
+    await scaling
+    await cluster.scale(1)
+    assert life.batch.cancelled == ["118"]
+
+
+async def test_nothing_is_submitted_that_could_not_be_found_again(life, full):
+    """Where the record cannot be written there is no job, and the message says on which machine there is no room."""
+    full.append(True)
+    cluster = life.cluster()
+    with pytest.raises(HPCError, match="cannot be written: No space left") as caught:
+        await cluster.request(nobody_to_ask)
+    assert "this machine" in caught.value.remedy
+    assert life.batch.requests == {}
+
+
+async def test_a_job_that_appears_late_is_found(life, looks_often, isolated):
+    """The agent was killed while it submitted, and the next one asks before the batch system has taken the job."""
+    kept = await life.left(State.REQUESTED)
+    kept = replace(kept, jobs=(replace(kept.jobs[0], job_id=""),))
+    find, asked = life.batch.find, []
+
+    async def late(token):
+        asked.append(token)
+        return await find(token) if len(asked) > 1 else []
+
+    life.batch.find = late
+    cluster = life.cluster(kept)
+    await cluster.resume(nobody_to_ask)
+    await reach(cluster, State.STARTING)
+
+
+async def test_what_was_prepared_and_never_submitted_leaves_no_secret(life, looks_often, isolated):
+    """The agent was killed between the run directory and the submission; should a job appear yet, it finds nothing and ends."""
+    kept = await life.left(State.REQUESTED)
+    life.batch.requests.clear()
+    assert secrets_in(isolated)
+    cluster = life.cluster(replace(kept, jobs=(replace(kept.jobs[0], job_id=""),)))
+    await cluster.resume(nobody_to_ask)
+    assert (cluster.status.state, secrets_in(isolated)) == (State.ENDED, [])
+
+
+async def test_a_link_that_cannot_be_kept_is_made_again(life, monkeypatch):
+    """The directory of its sockets is unusable for a while: what failed is said, and tried again."""
+    monkeypatch.setattr(clusters, "AGAIN", 0.05)
+    (folder := places.runtime()).chmod(0o755)
+    cluster = await life.requested()
+    await until(lambda: "open to other users" in cluster.status.detail)
+    folder.chmod(0o700)
+    await until(lambda: cluster._connection)
 
 
 async def test_logs_of_a_cluster_that_left_none(life, isolated):

@@ -259,6 +259,19 @@ async def test_a_question_that_is_taken_back_is_asked_no_longer(connect, server,
     call.cancel()
 
 
+async def test_a_question_ends_with_its_agent(connect, server, told, monkeypatch):
+    """An answer that is typed after the agent was replaced must not be taken for that to the next one's first question."""
+    monkeypatch.setattr(client_module, "AGAIN", 0.01)
+    silent = Silent()
+    client = connect(silent)
+    call = asyncio.create_task(client.call("secret", start=False))
+    await asyncio.wait_for(silent.asked.wait(), DEADLINE)
+    await server.stop()
+    await asyncio.wait_for(silent.withdrawn.wait(), DEADLINE)
+    with pytest.raises(ClusterError):
+        await call
+
+
 async def test_answers_to_no_question_are_passed_over(connect, server):
     """An answer that nobody waits for does no harm."""
     client = connect()
