@@ -64,6 +64,7 @@ class NodeSupervisor:
         self._children = children
         self._gauge = gauge
         self._alive: dict[int, Child] = {}
+        self._said = ""
         self._has_pilot = stat.S_ISFIFO(os.fstat(0).st_mode)
 
     def run(self) -> int:
@@ -96,13 +97,25 @@ class NodeSupervisor:
         child.worked[0] = 0
         child.started = time.monotonic()
         parent = os.getpid()
-        child.pid = os.fork()
+        try:
+            child.pid = os.fork()
+        except (
+            OSError
+        ) as exc:  # tasks hold all the processes, or the memory, that there may be: the next attempt comes soon
+            self._say(f"{child.name} cannot be started: {exc.strerror}")
+            return
         if child.pid == 0:
             _become(child, parent)
         with contextlib.suppress(PermissionError, ProcessLookupError):
             os.setpgid(child.pid, child.pid)  # both do it, so that it is done whoever comes first
         self._alive[child.pid] = child
         child.died = ""
+
+    def _say(self, what: str) -> None:
+        """Tell the job's log, once."""
+        if what != self._said:
+            sys.stderr.write(f"hpcnb: {what}\n")
+        self._said = what
 
     def _reap(self) -> list[tuple[Child, int]]:
         ended = []
@@ -122,7 +135,7 @@ class NodeSupervisor:
             return False
         lived = time.monotonic() - child.started
         # What ends by a signal, or had a task, was at work: what a task does must not end the cluster of the others.
-        hopeless = code > 0 and lived < SHORT_LIFE and not child.worked[0]
+        hopeless = code > 0 and code != os.EX_TEMPFAIL and lived < SHORT_LIFE and not child.worked[0]
         child.failures = child.failures + 1 if hopeless else 0
         if code == -signal.SIGKILL and not child.verdict and self._gauge.has_killed():
             child.verdict = "was killed by the system: the job has no memory left"
@@ -183,7 +196,7 @@ def _stdin_has_ended() -> bool:
 
 def _kill_group(pid: int) -> None:
     # A child leads a group of its own, so that what a task has started goes with its worker.
-    with contextlib.suppress(ProcessLookupError):
+    with contextlib.suppress(ProcessLookupError, PermissionError):  # what is left may be another user's: a task's sudo
         os.killpg(pid, signal.SIGKILL)
 
 
@@ -206,14 +219,20 @@ def _become(child: Child, parent: int) -> None:
         code = 0
     except SystemExit as exc:
         code = exc.code if isinstance(exc.code, int) else int(exc.code is not None)
-    except BaseException:
+    except BaseException as exc:
         traceback.print_exc()
+        code = os.EX_TEMPFAIL if _wants(exc) else 1
     finally:
         try:
             sys.stdout.flush()
             sys.stderr.flush()
         finally:  # a full disk must not make a second supervisor of this process
             os._exit(code)
+
+
+def _wants(exc: BaseException) -> bool:
+    """Whether it failed for want of processes, threads or memory, which others may give back."""
+    return isinstance(exc, BlockingIOError | MemoryError) or "can't start new thread" in str(exc)
 
 
 def _ended(code: int) -> str:

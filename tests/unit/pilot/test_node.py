@@ -6,6 +6,8 @@ import itertools
 import os
 import signal
 import subprocess
+import tempfile
+from pathlib import Path
 
 import pytest
 
@@ -220,6 +222,42 @@ def test_a_log_that_cannot_be_opened(node):
     events = [tiny.event() for _ in range(4)]
     assert [(e["event"], e["tail"]) for e in events] == [("worker-exit", "")] * 3 + [("failed", "")]
     assert tiny.wait() == 1
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="another user is needed, who may have few processes")
+def test_who_may_start_no_more_processes_waits():
+    """What tasks have left behind is all that their user may have: a worker is replaced when there is room, and nobody ends."""
+    user = 100_000 + os.getpid()  # of whom nobody else has processes
+    with tempfile.TemporaryDirectory(dir="/tmp") as name:
+        (folder := Path(name)).chmod(0o777)
+        tiny = TinyNode(folder, {"scheduler": STAY, "worker-0": ORPHAN}, user=user, PACE=0.05)
+        try:
+            worker, left = tiny.pid("worker-0"), own_child(tiny)
+            more = [subprocess.Popen(["sleep", "1000"], user=user, env={**os.environ, "TINY": name}) for _ in range(3)]
+            os.kill(worker, signal.SIGKILL)
+            assert tiny.event()["how"] == "was killed by SIGKILL"
+            wait_for(lambda: "worker-0 cannot be started" in (folder / "node.log").read_text(), 10)
+            assert alive(tiny.pid("scheduler"))
+            os.kill(left, signal.SIGKILL)
+            for one in more:
+                one.kill()
+                one.wait()
+            assert alive(tiny.pid("worker-0", other_than=worker))
+        finally:
+            tiny.close()
+
+
+WANTS = ["BlockingIOError(11, '')", "MemoryError", 'RuntimeError("can\'t start new thread")']
+
+
+@pytest.mark.parametrize("error", WANTS)
+def test_a_worker_that_lacks_what_others_hold_is_no_hopeless_case(node, error):
+    """Processes, memory, threads: it starts when there are some."""
+    code = "tries = folder / 'tries'\ntries.open('a').write('x')\n"
+    tiny = node({"worker-0": f"{code}if tries.stat().st_size < 6: raise {error}\n{STAY}", "scheduler": STAY}, PACE=0.0)
+    assert [tiny.event()["event"] for _ in range(5)] == ["worker-exit"] * 5
+    wait_for(lambda: (tiny.folder / "tries").stat().st_size == 6)
+    assert alive(tiny.pid("scheduler"))
 
 
 def test_what_dies_at_its_birth_keeps_no_core_busy(node):

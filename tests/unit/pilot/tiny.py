@@ -7,6 +7,7 @@ import json
 import mmap
 import os
 import queue
+import resource
 import subprocess
 import sys
 import threading
@@ -32,6 +33,8 @@ class TinyNode:
         Where logs and pids are.
     children : dict
         Name → code, or a dict with ``code`` and ``memory`` (bytes), ``asked`` (it is told to end, not killed), ``log``.
+    user : int, optional
+        It runs as this user, who may have three more processes.
     constants : dict
         Constants of `hpcnb.pilot.node` with other values.
     """
@@ -42,10 +45,11 @@ class TinyNode:
         children: Mapping[str, object],
         stdin: int = subprocess.DEVNULL,
         memory: int = 1 << 40,
+        user: int = 0,
         **constants: float,
     ) -> None:
         self.folder = folder
-        plan = {"folder": str(folder), "children": children, "memory": memory, "constants": constants}
+        plan = {"folder": str(folder), "children": children, "memory": memory, "user": user, "constants": constants}
         with (folder / "node.log").open("wb") as log:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "tests.unit.pilot.tiny", json.dumps(plan)],
@@ -149,6 +153,11 @@ def _main(plan: dict) -> int:
             last_words=signal.SIGTERM if wish.get("asked") else signal.SIGKILL,
         )
 
+    if user := plan["user"]:
+        most = len(list(Path("/proc/self/task").iterdir())) + 3
+        resource.setrlimit(resource.RLIMIT_NPROC, (most, most))
+        os.setgroups([])
+        os.setresuid(user, user, user)
     take_stdout()
     gauge = Gauge(folder / "memory-tiny.json", "tiny", plan["memory"])
     return node.NodeSupervisor([child(name, wish) for name, wish in plan["children"].items()], gauge).run()
