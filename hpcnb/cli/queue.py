@@ -7,17 +7,18 @@ import itertools
 import json
 import shlex
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import click
 
 from hpcnb.cli.clusters import options_given
 from hpcnb.cli.face import as_json
+from hpcnb.cli.queue_options import ids_option, on_queue, priority_option, retry_options, task_numbers
 from hpcnb.errors import QueueError
 from hpcnb.pilot.queue.action import leave
 from hpcnb.queue.queue import Queue, listing
-from hpcnb.views.queue import pace_text, queues_text, tasks_text
+from hpcnb.views.queue import attempts_text, pace_text, queues_text, tasks_text
 
 _STATES = ("Waiting", "Pending", "Running", "Succeeded", "Failed", "Killed")
 
@@ -38,49 +39,12 @@ def queue() -> None:
     """
 
 
-def _on_queue(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Give a command the queue it is about."""
-    site = click.option("--site", default="", help="Where the queue is; by default on the default site.")
-    return click.argument("name")(site(command))
-
-
-def _numbers(_context: click.Context, _parameter: click.Parameter, text: str | None) -> list[int]:
-    """Ids as people write them: 3,5,10-20."""
-    found: list[int] = []
-    for piece in filter(None, (text or "").split(",")):
-        first, dash, last = piece.partition("-")
-        if not first.strip().isdecimal() or (dash and not last.strip().isdecimal()):
-            raise click.BadParameter(f"{piece!r} is no id of a task; write 3,5,10-20")
-        found += range(int(first), int(last or first) + 1)
-    return found
-
-
-_ids = click.option("--id", "ids", callback=_numbers, metavar="IDS", help="Only these tasks: 3,5,10-20.")
-_priority = click.option("--priority", type=int, default=0, show_default=True, help="Higher goes first.")
-
-
-_RETRIES = (
-    click.option(
-        "--retries", type=click.IntRange(min=0), default=0, help="Try a task that fails again, so many times."
-    ),
-    click.option("--retry-delay", default="0", metavar="TIME", help="After so long, 30s; each time twice as long."),
-    click.option("--retry-on", default="", metavar="PATTERN", help="Only if the error holds this regular expression."),
-)
-
-
-def _retries(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Give a command the options that say what is done when a task fails."""
-    for option in reversed(_RETRIES):
-        command = option(command)
-    return command
-
-
 def _say(count: int, done: str) -> None:
     click.echo(f"{count} task{'s' * (count != 1)} {done}")
 
 
 @queue.command()
-@_on_queue
+@on_queue
 def create(name: str, site: str) -> None:
     """Make a queue called NAME.
 
@@ -94,15 +58,15 @@ def create(name: str, site: str) -> None:
 
 
 @queue.command(context_settings={"ignore_unknown_options": True})
-@_on_queue
+@on_queue
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
 @click.option("--priority", type=int, help="Higher goes first.  [default: 0, in a task its own]")
-@click.option("--requires", callback=_numbers, metavar="IDS", help="Tasks that have to succeed before: 3,5,10-20.")
-@click.option("--after", callback=_numbers, metavar="IDS", help="Tasks that have to finish before, well or not.")
+@click.option("--requires", callback=task_numbers, metavar="IDS", help="Tasks that have to succeed before: 3,5,10-20.")
+@click.option("--after", callback=task_numbers, metavar="IDS", help="Tasks that have to finish before, well or not.")
 @click.option("--unique", is_flag=True, help="Not again what the queue has already.")
 @click.option("--child", "kind", flag_value="child", help="In a task: which requires this one.")
 @click.option("--detour", "kind", flag_value="detour", help="In a task: a child for which its other children wait.")
-@_retries
+@retry_options
 def add(name: str, site: str, command: Sequence[str], priority: int | None, kind: str | None, **more: Any) -> None:
     """Add COMMAND to the queue called NAME; prints the task's id. One word is a whole line for the shell.
 
@@ -132,11 +96,11 @@ def _from_within(line: str, kind: str, *, retries: int, retry_on: str, **more: A
 
 
 @queue.command()
-@_on_queue
+@on_queue
 @click.argument("file", type=click.Path(allow_dash=True))
-@_priority
+@priority_option
 @click.option("--unique", is_flag=True, help="Not again what the queue has already.")
-@_retries
+@retry_options
 def load(name: str, site: str, file: str, **more: Any) -> None:
     """Add each line of FILE as a command, all or none; empty lines and those that begin with # are left out.
 
@@ -167,7 +131,7 @@ def list_(site: str, as_json: bool) -> None:
 
 
 @queue.command()
-@_on_queue
+@on_queue
 @as_json
 def status(name: str, site: str, as_json: bool) -> None:
     """Show how many tasks of the queue called NAME are in each state, how fast they end, and when the last one will.
@@ -187,7 +151,7 @@ def status(name: str, site: str, as_json: bool) -> None:
 
 
 @queue.command()
-@_on_queue
+@on_queue
 @as_json
 def introspect(name: str, site: str, as_json: bool) -> None:
     """Show which parameter goes along with failure, of tasks that are values with names. A correlation, and no proof.
@@ -201,7 +165,7 @@ def introspect(name: str, site: str, as_json: bool) -> None:
 
 
 @queue.command()
-@_on_queue
+@on_queue
 @click.option("--state", type=click.Choice(_STATES, case_sensitive=False), help="Only tasks in this state.")
 @click.option("-n", "count", type=click.IntRange(min=1), help="At most so many.")
 @as_json
@@ -222,7 +186,7 @@ def tasks(name: str, site: str, state: str | None, count: int | None, as_json: b
 
 
 @queue.command()
-@_on_queue
+@on_queue
 @click.argument("id", type=int)
 def task(name: str, site: str, id: int) -> None:
     """Show the task ID of the queue called NAME with all its attempts, as JSON.
@@ -235,8 +199,8 @@ def task(name: str, site: str, id: int) -> None:
 
 
 @queue.command()
-@_on_queue
-@_ids
+@on_queue
+@ids_option
 def retry(name: str, site: str, ids: list[int]) -> None:
     """Have failed tasks carried out again.
 
@@ -249,8 +213,8 @@ def retry(name: str, site: str, ids: list[int]) -> None:
 
 
 @queue.command()
-@_on_queue
-@_ids
+@on_queue
+@ids_option
 def revive(name: str, site: str, ids: list[int]) -> None:
     """Have killed tasks carried out again.
 
@@ -262,8 +226,8 @@ def revive(name: str, site: str, ids: list[int]) -> None:
 
 
 @queue.command()
-@_on_queue
-@_ids
+@on_queue
+@ids_option
 @click.option("--force", is_flag=True, help="Yes, those too that succeeded.")
 def rerun(name: str, site: str, ids: list[int], force: bool) -> None:
     """Have all tasks that have ended carried out again, those too that succeeded.
@@ -276,7 +240,7 @@ def rerun(name: str, site: str, ids: list[int], force: bool) -> None:
 
 
 @queue.command()
-@_on_queue
+@on_queue
 def recover(name: str, site: str) -> None:
     """Take back the tasks of workers that have died. Always safe, and done without it in time.
 
@@ -288,7 +252,7 @@ def recover(name: str, site: str) -> None:
 
 
 @queue.command()
-@_on_queue
+@on_queue
 def pause(name: str, site: str) -> None:
     """Give out no further tasks; those that run go on.
 
@@ -300,7 +264,7 @@ def pause(name: str, site: str) -> None:
 
 
 @queue.command()
-@_on_queue
+@on_queue
 def resume(name: str, site: str) -> None:
     """Give out tasks again.
 
@@ -312,7 +276,7 @@ def resume(name: str, site: str) -> None:
 
 
 @queue.command()
-@_on_queue
+@on_queue
 @click.option("--script", default="", help="A command line with the names of values: 'analyze -a {a}'.")
 def do(name: str, site: str, script: str) -> None:
     """Carry out the tasks of the queue called NAME here, until none is left. Several may do so at once.
@@ -328,7 +292,7 @@ def do(name: str, site: str, script: str) -> None:
 
 
 @queue.command()
-@_on_queue
+@on_queue
 @click.argument("count", type=click.IntRange(min=1), default=1)
 @click.option("--pack", is_flag=True, help="One job of COUNT workers, and not COUNT jobs of one.")
 @click.option("--nodes", type=click.IntRange(min=1), help="Of that one job; with --core-hours, at most.")
@@ -363,21 +327,37 @@ def launch(name: str, site: str, count: int, **asked: Any) -> None:
 
 
 @queue.command()
-@_on_queue
+@on_queue
 @click.argument("id", type=int)
-@click.option("--attempt", type=int, help="Which one; by default the last that has ended.")
-def log(name: str, site: str, id: int, attempt: int | None) -> None:
-    """Show what the task ID of the queue called NAME has printed.
+@click.option("--attempt", type=int, help="Which one; by default the last.")
+@click.option("--follow", "-f", is_flag=True, help="Go on showing what comes, until Ctrl-C or the attempt's end.")
+def log(name: str, site: str, id: int, attempt: int | None, follow: bool) -> None:
+    """Show what the task ID of the queue called NAME has printed until now, to stdout and then to stderr.
+
+    Also of a task that still runs, or whose worker was killed. Each attempt has its own.
 
     \b
     Examples:
       hpcnb queue log extract 17
+      hpcnb queue log extract 17 --follow
+      hpcnb queue log extract 17 --attempt 1
     """
-    click.echo(Queue.connect(name, site=site).log(id, attempt), nl=False)
+    found = Queue.connect(name, site=site)
+    piece = found.piece(id, attempt)
+    if text := attempts_text(piece):
+        click.echo(text, err=True)
+    if not follow:
+        click.echo(piece["text"], nl=False)
+        return
+    try:
+        for said in found.follow(id, piece["attempt"]):
+            click.echo(said, nl=False)
+    except KeyboardInterrupt:
+        return  # how it is meant to end
 
 
 @queue.command()
-@_on_queue
+@on_queue
 @click.option("--force", is_flag=True, help="Yes, with the tasks that have not ended.")
 def delete(name: str, site: str, force: bool) -> None:
     """Remove the queue called NAME with all its tasks and logs.

@@ -17,6 +17,7 @@ from hpcnb.queue.claim import Claim
 from hpcnb.queue.desk import Asking, Desk, desk_of
 from hpcnb.queue.documents import WORKFLOWS, commands, workflow
 from hpcnb.queue.drain import drain
+from hpcnb.queue.following import follow
 from hpcnb.queue.introspection import Introspection, introspect, sample
 from hpcnb.queue.launch import Launched, certify, launch, plan
 from hpcnb.queue.task import QueuedTask, ids, lines_with_edges, per_task, plain_lines, policy
@@ -200,7 +201,7 @@ class Queue:
         return [QueuedTask.of(row) for row in self._ask("tasks", after=after, most=most, state=state)]
 
     def task(self, id: int) -> dict[str, Any]:
-        """One task with all its attempts (state, exit code, host, times), the tasks that it waits for, and what was passed to it."""
+        """One task with all its attempts that have ended (state, exit code, host, times), the one that runs, what it waits for, and was passed."""
         found = self._ask("task", id=ids(id)[0])
         row = QueuedTask.of(found.pop("row"))
         return {**row.to_json(), **found}
@@ -322,11 +323,22 @@ class Queue:
         return status
 
     def log(self, task: Any, attempt: int | None = None) -> str:
-        """What an attempt at a task has printed, to stdout and then to stderr; by default the last attempt that has ended."""
-        attempts = self.task(ids(task)[0])["attempts"]
-        if chosen := [one for one in attempts if attempt in (None, one["number"])]:
-            return str(self._desk("log", name=self.name, attempt=chosen[-1]))
-        raise QueueError(f"task {ids(task)[0]} has no such attempt that has ended")
+        """What an attempt at a task has printed until now, to stdout and then to stderr; by default the last one, also if it runs."""
+        return str(self.piece(task, attempt)["text"])
+
+    def follow(self, task: Any, attempt: int | None = None) -> Iterator[str]:
+        """What an attempt at a task prints, as it comes, until it has ended; by default the last one that was begun.
+
+        Examples
+        --------
+        >>> for text in q.follow(17):                        # doctest: +SKIP
+        ...     print(text, end="")
+        """
+        return follow(lambda number, read: self.piece(task, number, read), attempt)
+
+    def piece(self, task: Any, attempt: int | None = None, read: Sequence[int] | None = None) -> dict[str, Any]:
+        """What an attempt has printed, after so many bytes of stdout and of stderr; with its number and state, and all attempts."""
+        return dict(self._desk("log", name=self.name, task=ids(task)[0], attempt=attempt, read=read))
 
     def set_state(self, tasks: Any, state: str) -> int:
         """Put tasks into a state by hand: Pending, Succeeded, Failed or Killed. Returns how many there were."""

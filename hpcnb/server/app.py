@@ -13,7 +13,7 @@ from hpcnb.server.dashboard import Dashboard
 from hpcnb.server.description import Description
 from hpcnb.server.news import News
 from hpcnb.server.panels import Panels
-from hpcnb.server.queues import Launch, Pause, Queue, Queues, Retry, Tasks
+from hpcnb.server.queues import Launch, Pause, Queue, Queues, Retry, TaskLog, Tasks
 from hpcnb.server.sites import Limits, Login, Sites
 
 __all__ = ["HPCApp"]
@@ -34,6 +34,7 @@ ROUTES: tuple[tuple[str, type[Any]], ...] = (
     ("queues", Queues),
     (QUEUE, Queue),
     (f"{QUEUE}/tasks", Tasks),
+    (rf"{QUEUE}/tasks/(?P<id>[0-9]{{1,15}})/log", TaskLog),
     (rf"{QUEUE}/(?P<verb>pause|resume)", Pause),
     (f"{QUEUE}/retry", Retry),
     (f"{QUEUE}/launch", Launch),

@@ -1,4 +1,4 @@
-"""Persistent queues over REST: list, look, pause, resume, retry, launch.
+"""Persistent queues over REST: list, look, read logs, pause, resume, retry, launch.
 
 Whatever the command line does with a queue is done here, by the same calls, in threads. Nobody is asked anything meanwhile:
 pages ask every few seconds, and a login is begun by the user.
@@ -18,7 +18,7 @@ from hpcnb.server.handler import Handler
 if TYPE_CHECKING:
     from hpcnb.queue import queue
 
-__all__ = ["Launch", "Pause", "Queue", "Queues", "Retry", "Tasks"]
+__all__ = ["Launch", "Pause", "Queue", "Queues", "Retry", "TaskLog", "Tasks"]
 
 MOST_JOBS = 1000
 PAGE = 1000
@@ -93,6 +93,21 @@ class Tasks(_Handler):
         self.reply(
             {"tasks": [one.to_json() for one in tasks], "next": tasks[-1].id if len(tasks) == most else None},
         )
+
+
+class TaskLog(_Handler):
+    """What a task has printed."""
+
+    @web.authenticated
+    @authorized
+    async def get(self, name: str, id: str) -> None:
+        """By one ``attempt``, by default the last; after so many bytes of stdout (``out``) and stderr (``err``), by default the end of both."""
+        attempt = self.number("attempt", 0, 10**9)
+        read = [self.number(word, -1, 10**15, -1) for word in ("out", "err")]
+        asked = (int(id), attempt or None, None if -1 in read else read)
+        piece = await self.on_queue(name, lambda found: found.piece(*asked))
+        out, err = piece.pop("read")
+        self.reply(piece | {"out": out, "err": err})
 
 
 class Pause(_Handler):

@@ -53,6 +53,19 @@ def pace_text(status: dict[str, Any], now: float) -> str:
     return f"{each}; the end in about {format_duration(_rounded(left))}, at {end}" if left else each
 
 
+def attempts_text(piece: dict[str, Any]) -> str:
+    """Which of a task's attempts it is whose output is shown, and how the others ended; empty where there is only one."""
+    if len(piece["attempts"]) < 2:
+        return ""
+    return "\n".join(_attempt_text(one, shown=one["number"] == piece["attempt"]) for one in piece["attempts"])
+
+
+def _attempt_text(attempt: dict[str, Any], *, shown: bool) -> str:
+    last = (attempt["error"] or "").strip().rpartition("\n")[2]
+    why = f": {visible(last)}" if last else ""
+    return f"attempt {attempt['number']}{' (this is its output)' * shown}: {attempt['state']}{why}"
+
+
 def _rounded(seconds: float) -> float:
     """Seconds as exactly as anybody wants to know them."""
     grain = 1 if seconds < 120 else 60 if seconds < 7200 else 3600

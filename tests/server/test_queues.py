@@ -54,6 +54,12 @@ def test_queues_over_rest(jupyter, api, queue):
     until(lambda: api.get(queue).json()["ntasks"]["Failed"] == 1)
     (failed,) = api.get(f"{queue}/tasks", params={"state": "Failed"}).json()["tasks"]
     assert failed["task"] == "false"
+    log = api.get(f"{queue}/tasks/3/log").json()
+    assert (log["text"], log["attempt"], log["state"], log["out"]) == ("<b>3</b>\x1b[31m\n", 1, "Succeeded", 14)
+    assert log["attempts"] == [{"number": 1, "state": "Succeeded", "error": None}]
+    assert api.get(f"{queue}/tasks/3/log", params={"out": 10, "err": 0}).json()["text"] == "31m\n"
+    missing = api.get(f"{queue}/tasks/3/log", params={"attempt": 2})
+    assert (missing.status_code, "has no attempt 2" in missing.json()["message"]) == (409, True)
     assert api.post(f"{queue}/retry").json() == {"retried": 1}
 
 

@@ -26,6 +26,7 @@ ROUTES = [
         path.replace("{id}", NONE)
         .replace("{queue}", NONE)
         .replace("{log}", "job.log")
+        .replace("{task}", "1")
         .replace("{name}", "local")
         .lstrip("/"),
     )

@@ -18,9 +18,8 @@ from hpcnb.pilot import workspaces
 from hpcnb.pilot.queue.lease import Lease, Watch
 from hpcnb.pilot.queue.owner import Asker, last_counts
 from hpcnb.pilot.queue.place import Place, refused
-
-MOST = 1_000_000
-"""Bytes of what an attempt has printed that are shown; the files have all of it."""
+from hpcnb.pilot.queue.printed import printed
+from hpcnb.pilot.queue.states import TaskState
 
 PARTING = 15.0
 """Seconds in which an owner that is about to end may let go of a queue that is to be deleted."""
@@ -93,23 +92,23 @@ def _claimed(place: Place, watch: Watch) -> Lease | None:
     return None if (after := watch.claimable()) is None else Lease.claim(place, after)
 
 
-def _log(root: Path, _lines: Lines, *, name: str, attempt: dict[str, Any]) -> str:
+def _log(
+    root: Path, _lines: Lines, *, name: str, task: int, attempt: int | None = None, read: list[int] | None = None
+) -> dict[str, Any]:
+    """What an attempt has printed, by default the last one, also if it runs; after so many bytes, by default all."""
     place = _existing(root, name)
-    parts = [
-        (f"{attempt['worker']}.{one}", attempt[f"{one}_from"] or 0, attempt[f"{one}_to"] or 0) for one in ("out", "err")
-    ]
-    return "".join(_piece(place / "logs" / file, begin, end) for file, begin, end in parts if end > begin)
-
-
-def _piece(path: Path, begin: int, end: int) -> str:
-    start = max(begin, end - MOST)
-    try:
-        with open(path, "rb") as file:
-            file.seek(start)
-            text = file.read(end - start).decode(errors="replace")
-    except FileNotFoundError:
-        return ""
-    return text if start == begin else f"… {start - begin:,} bytes before this are in {path}\n{text}"
+    found = Asker(place).ask("task", id=task)
+    running = found["running"]
+    begun = [*found["attempts"], *([running | {"state": TaskState.RUNNING.title, "error": ""}] if running else [])]
+    if not begun:
+        raise QueueError(f"task {task} was never begun: it is {TaskState(found['row'][1]).title}")
+    chosen = next((one for one in reversed(begun) if attempt in (None, one["number"])), None)
+    if chosen is None:
+        numbers = ", ".join(str(one["number"]) for one in begun)
+        raise QueueError(f"task {task} has no attempt {attempt}; it has {numbers}")
+    text, now = printed(place / "logs", task, chosen, read)
+    attempts = [{word: one[word] for word in ("number", "state", "error")} for one in begun]
+    return {"attempt": chosen["number"], "state": chosen["state"], "text": text, "read": now, "attempts": attempts}
 
 
 def _certified(root: Path, _lines: Lines, *, name: str) -> bool:

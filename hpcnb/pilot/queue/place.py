@@ -6,7 +6,7 @@ Layout (0700, files 0600)::
     answers/    what was answered, one file each, until the asker has read it
     owner/      who owns the queue: see `hpcnb.pilot.queue.lease`
     store/      the tasks: one SQLite file, named by the fencing number of its owner
-    logs/       what each worker's tasks have printed: NAME.out and NAME.err
+    logs/       what each worker's tasks have printed: NAME.out and NAME.err; NAME.out.now and NAME.err.now of the one that runs, which NAME.now names
     tls/        certificates of the owner and of the workers, once somebody drains the queue
     runs/       a folder for each job that drains it
     counts.json how many tasks there are in each state, as of its owner's last look

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import json
 import os
@@ -16,16 +15,16 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from hpcnb.pilot.queue.action import read, told, with_values
 from hpcnb.pilot.queue.firework import TASKS
 from hpcnb.pilot.queue.notes import Notes
+from hpcnb.pilot.queue.printed import Logs
 from hpcnb.pilot.queue.records import Outcome
 from hpcnb.pilot.queue.states import TaskState
 
-LONGEST_ERROR, LONGEST_LINE = 4000, 500
+LONGEST_ERROR = 4000
 ENDED_EARLY = "its job ended before it did"
 """Why a task is Killed that the next job goes on with."""
 
@@ -95,61 +94,6 @@ _RESTORED = (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGINT, signal.SIGTERM)
 
 class Stopped(BaseException):
     """What runs here is to end now: our own job ends."""
-
-
-class Logs:
-    """What a worker's tasks print: two files, of which each attempt has a piece.
-
-    A task writes to two others, whose content is moved when it has ended: a shell's ``> /dev/stderr`` empties the file that it is.
-
-    Parameters
-    ----------
-    path : Path
-        Without the suffixes ``.out`` and ``.err``.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self._scratch = [path.with_name(f"{path.name}.{suffix}") for suffix in ("out.now", "err.now")]
-        self.files = [*map(_opened, self._scratch)]
-        self._kept = [_opened(path.with_name(f"{path.name}.{suffix}")) for suffix in ("out", "err")]
-        self._sizes = [os.lseek(file, 0, os.SEEK_END) for file in self._kept]
-
-    def moved(self) -> tuple[int, int, int, int]:
-        """Keep what was printed since this was called last; returns where that begins and ends, of stdout and of stderr."""
-        out, err = self._sizes
-        for number, file in enumerate(self.files):
-            if os.lseek(file, 0, os.SEEK_END):
-                self._move(number)
-        return out, self._sizes[0], err, self._sizes[1]
-
-    def _move(self, number: int) -> None:
-        source, target, place = self.files[number], self._kept[number], 0
-        with contextlib.suppress(OSError):  # a full disk costs the rest of it, and not what the task has come to
-            while piece := os.pread(source, 2**20, place):
-                place += os.write(target, piece)
-        self._sizes[number] += place
-        os.ftruncate(source, 0)
-
-    def last_line(self, begin: int, end: int) -> str:
-        """The last line that was written to stderr between two places; what is not printable is replaced."""
-        piece = os.pread(self._kept[1], min(end - begin, LONGEST_LINE), max(begin, end - LONGEST_LINE))
-        words = piece.decode(errors="replace").strip().rpartition("\n")[2].strip()
-        return "".join(letter if letter.isprintable() else "�" for letter in words)
-
-    def adopt(self) -> None:
-        """Have all that this process prints from now on go there."""
-        for file, number in zip(self.files, (1, 2), strict=True):
-            os.dup2(file, number)
-
-    def close(self) -> None:
-        for file in (*self.files, *self._kept):
-            os.close(file)
-        for path in self._scratch:
-            path.unlink(missing_ok=True)
-
-
-def _opened(path: Path) -> int:
-    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
 
 
 def function(call: Callable[[Any], Any]) -> Callable[[int, int, Any, Any], dict[str, Any]]:
@@ -352,6 +296,7 @@ class Attempt:
 
     def __call__(self, id: int, attempt: int, payload: str, values: dict[str, Any] | None = None) -> Outcome:
         began = time.time()
+        self._logs.begin(id, attempt)
         try:
             task, _ = _decoded(payload)
             ended = self._run(id, attempt, with_values(task, values), values)

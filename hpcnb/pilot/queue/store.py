@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from hpcnb.errors import QueueError
+from hpcnb.pilot.queue import history
 from hpcnb.pilot.queue.contents import Contents
 from hpcnb.pilot.queue.growth import Growth
 from hpcnb.pilot.queue.records import Outcome, Worker
@@ -210,6 +211,8 @@ class Store:
                 if one.state is not TaskState.FAILED or not self._retried(one):
                     self._settle(one.task, one.state)
                 accepted.append(one.task)
+        if len(accepted) < len(plain) + len(others):
+            history.told_late(self._db, worker, (*plain, *others))
         return accepted
 
     def _retried(self, one: Outcome) -> bool:
@@ -348,26 +351,17 @@ class Store:
         return self._db.execute(sql, (after, most)).fetchall()
 
     def task(self, id: int) -> dict[str, Any]:
-        """One task, with its attempts and what it waits for."""
+        """One task, with its attempts, the one that runs, and what it waits for."""
         rows = self.tasks(after=id - 1, most=1)
         if not rows or rows[0][0] != id:
             raise QueueError(f"there is no task {id}")
         sql = "SELECT parent FROM edge WHERE child = ? AND met = 0 ORDER BY parent LIMIT 1000"
         return {
             "row": rows[0],
-            "attempts": self._attempts(id),
+            "attempts": history.attempts(self._db, id),
+            "running": history.running(self._db, id),
             "waits_for": [row[0] for row in self._db.execute(sql, (id,))],
         }
-
-    def _attempts(self, id: int) -> list[dict[str, Any]]:
-        sql = (
-            "SELECT a.number, a.state, a.began, a.ended, a.code, a.error, w.host, w.job, w.name AS worker, a.fence, "
-            "a.out_from, a.out_to, a.err_from, a.err_to FROM attempt a LEFT JOIN worker w ON w.id = a.worker "
-            "WHERE a.task = ? ORDER BY a.number"
-        )
-        found = self._db.execute(sql, (id,))
-        names = [column[0] for column in found.description]
-        return [dict(zip(names, row, strict=True)) for row in found]
 
     def running(self) -> list[Worker]:
         """Those who have tasks."""

@@ -18,8 +18,9 @@ from hpcnb.pilot.queue.inbox import Inbox
 from hpcnb.pilot.queue.lease import Watch
 from hpcnb.pilot.queue.notes import Notes
 from hpcnb.pilot.queue.place import Place
+from hpcnb.pilot.queue.printed import Logs
 from hpcnb.pilot.queue.records import Outcome
-from hpcnb.pilot.queue.running import Attempt, Commands, Logs, Stopped, function
+from hpcnb.pilot.queue.running import Attempt, Commands, Stopped, function
 from hpcnb.pilot.queue.wire import Connection
 
 BATCH = 0.25
@@ -236,7 +237,7 @@ class Worker:
         with self._lock:
             self._runs = None
             self._spent, self._ran = self._spent + time.monotonic() - self._since, self._ran + 1
-            if outcome and (outcome.task, outcome.attempt) not in self._taken:
+            if outcome:  # of what was taken from us the owner keeps what it has printed
                 self._told.append(outcome)
                 self._size += _size(outcome)
             if self._listens:

@@ -375,6 +375,7 @@ def test_a_task_that_kills_its_workers(q):
     """A task that kills each worker that runs it fails, and costs no other task its result."""
 
     def call(x):
+        sys.stdout.write(f"begun {x}\n")
         if x == 2:
             os.kill(os.getpid(), signal.SIGKILL)
         return x
@@ -385,5 +386,6 @@ def test_a_task_that_kills_its_workers(q):
     wait_for(lambda: ended(q) == 5 and q.status()["ntasks"]["Failed"] == 1, 90)
     (task,) = q.tasks("Failed")
     assert (task.task, task.attempts) == (2, 5)
+    assert [q.log(task, number) for number in range(1, 6)] == ["begun 2\n"] * 5
     assert {attempt["error"] for attempt in q.task(task.id)["attempts"]} == {"its worker has vanished"}
     wait_for(lambda: Watch(place(q)).owner() is None, 60)
