@@ -126,14 +126,21 @@ export class Api {
   tasks = (site: string, queue: string, state: string, after: number, most: number): Promise<{ tasks: ITask[]; next: number | null }> =>
     this.call('GET', `${of(site, queue, 'tasks')}&after=${after}&most=${most}${state && `&state=${state}`}`);
 
+  /** What a task's attempt has printed after so many bytes of stdout and stderr; after -1: the end of both. */
+  taskLog = async (site: string, queue: string, task: number, attempt: number, [out, err]: [number, number]) => {
+    const path = `${of(site, queue, `tasks/${task}/log`)}&attempt=${attempt}&out=${out}&err=${err}`;
+    const found = await this.call<{ text: string; state: string; out: number; err: number }>('GET', path);
+    return { text: found.text, next: [found.out, found.err] as [number, number], over: found.state !== 'Running' };
+  };
+
   pause = (site: string, queue: string): Promise<IQueue> => this.call('POST', of(site, queue, 'pause'));
 
   resume = (site: string, queue: string): Promise<IQueue> => this.call('POST', of(site, queue, 'resume'));
 
   retry = (site: string, queue: string): Promise<{ retried: number }> => this.call('POST', of(site, queue, 'retry'));
 
-  launch = (site: string, queue: string, jobs: number): Promise<{ jobs: string[] }> =>
-    this.call('POST', of(site, queue, 'launch'), { jobs });
+  launch = (site: string, queue: string, asked: object): Promise<{ jobs: string[] }> =>
+    this.call('POST', of(site, queue, 'launch'), asked);
 
   /** Where Dask's dashboard of a cluster is, behind this server's own authentication. */
   dashboard = (id: string): string => URLExt.join(this.settings.baseUrl, 'proxy', 'hpcnb', id, 'status');

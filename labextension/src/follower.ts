@@ -1,6 +1,5 @@
 /** Follows a log: piece after piece from where the last one ended, so that nothing is missing or there twice. */
 
-import type { IPiece } from './api';
 import { Refusal } from './refusal.js'; // with its ending, for Node
 
 export const PIECE = 65536;
@@ -8,9 +7,13 @@ export const PIECE = 65536;
 const SOONEST = 1000;
 const LATEST = 8000;
 
-export class Follower {
+/** Reads from a place on; says where to go on, and whether nothing more will come. */
+export type Read<Place> = (from: Place) => Promise<{ text: string; next: Place; over?: boolean }>;
+
+export class Follower<Place> {
   constructor(
-    private _read: (offset: number, most: number) => Promise<IPiece>,
+    private _read: Read<Place>,
+    private _next: Place,
     private _show: (text: string) => void,
     /** Told why nothing more is read, and nothing when it goes on. */
     private _say: (trouble: string) => void
@@ -32,7 +35,7 @@ export class Follower {
 
   private async _ask(turn: number): Promise<void> {
     try {
-      const { text, next } = await this._read(this._next, PIECE);
+      const { text, next, over } = await this._read(this._next);
       if (turn !== this._turn) {
         return;
       }
@@ -41,6 +44,9 @@ export class Follower {
       this._say('');
       if (text) {
         this._show(text);
+      } else if (over) {
+        this.stop();
+        return;
       }
     } catch (error) {
       if (turn !== this._turn) {
@@ -55,7 +61,6 @@ export class Follower {
     this._timer = window.setTimeout(() => void this._ask(turn), this._pause);
   }
 
-  private _next = -PIECE;
   private _on = false;
   private _turn = 0;
   private _pause = SOONEST;

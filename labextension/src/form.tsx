@@ -3,7 +3,7 @@
 import React, { useEffect, useState } from 'react';
 
 import { Action } from './action';
-import type { ILimits, ISite } from './api';
+import type { Api, ILimits, ISite } from './api';
 import { allows, complaint, duration, target, walltimes } from './limits';
 import type { Model } from './model';
 
@@ -24,7 +24,7 @@ export function Form({ model, sites }: { model: Model; sites: ISite[] }): JSX.El
   const [busy, setBusy] = useState(false);
 
   const chosen = sites.find(one => one.name === site) ?? sites.find(one => one.default);
-  const { limits, refused, look, again } = useLimits(model, chosen);
+  const { limits, refused, look, again } = useLimits(model.api, chosen);
   const wrong = limits ? complaint(limits, wishes) : '';
   const defaults: { [wish: string]: string } = limits
     ? { ...limits.defaults, nodes: String(limits.defaults.nodes), walltime: duration(limits.defaults.walltime) }
@@ -103,7 +103,7 @@ export function Form({ model, sites }: { model: Model; sites: ISite[] }): JSX.El
 }
 
 /** What a site allows, once the form is used: to look means a connection there. */
-function useLimits(model: Model, site: ISite | undefined) {
+export function useLimits(api: Pick<Api, 'limits'>, site: ISite | undefined) {
   const [used, setUsed] = useState(false);
   const [asked, setAsked] = useState(0);
   const [limits, setLimits] = useState<ILimits | null>(null);
@@ -114,7 +114,7 @@ function useLimits(model: Model, site: ISite | undefined) {
     setLimits(null);
     setRefused('');
     if (used && site?.batch === 'slurm') {
-      model.api.limits(site.name).then(
+      api.limits(site.name).then(
         found => current && setLimits(found),
         error => current && setRefused(error.message)
       );
@@ -137,7 +137,7 @@ interface IWish {
 }
 
 /** One field: a choice where the site names what there is, else free. */
-function Wish({ name, number, hint, limits, wishes, change }: IWish): JSX.Element {
+export function Wish({ name, number, hint, limits, wishes, change }: IWish): JSX.Element {
   const value = wishes[name] ?? '';
   const partition = limits && target(limits, wishes['partition'] ?? '');
   const usual = limits && target(limits, '');
@@ -167,7 +167,8 @@ function Wish({ name, number, hint, limits, wishes, change }: IWish): JSX.Elemen
       <input
         className="jp-mod-styled"
         type={number ? 'number' : 'text'}
-        min={number ? 1 : undefined}
+        min={number ? (name === 'core_hours' ? 0 : 1) : undefined}
+        step={name === 'core_hours' ? 'any' : undefined}
         max={most}
         name={name}
         list={name === 'walltime' ? 'hpcnb-walltimes' : undefined}

@@ -1,21 +1,44 @@
-/** A cluster's logs in the main area: one at a time, as it is written. */
+/** Logs in the main area, of a cluster or of a queue's task: one at a time, as it is written. */
 
 import type { JupyterFrontEnd } from '@jupyterlab/application';
 import { MainAreaWidget } from '@jupyterlab/apputils';
 import type { Message } from '@lumino/messaging';
 import { Widget } from '@lumino/widgets';
 
-import type { Api, ICluster } from './api';
-import { Follower } from './follower';
+import type { Api, ICluster, ITask } from './api';
+import { Follower, PIECE } from './follower';
 import { icon } from './icon';
 import { printable } from './words';
 
 const MOST = 1 << 20;
 /** Characters that are kept on the page. */
 
+type Tell = (text: string) => void;
+interface ILog {
+  start(): void;
+  stop(): void;
+}
+/** Has one of several logs followed, by its name. */
+type Follow = (name: string, show: Tell, say: Tell) => ILog;
+
 export function showLogs(app: JupyterFrontEnd, api: Api, cluster: ICluster, names: string[]): void {
-  const widget = new MainAreaWidget({ content: new LogView(api, cluster.id, names) });
-  widget.title.label = `Logs of ${cluster.spec.name}`;
+  const follow: Follow = (name, show, say) => new Follower(from => api.log(cluster.id, name, from, PIECE), -PIECE, show, say);
+  add(app, `Logs of ${cluster.spec.name}`, new LogView(names, follow));
+}
+
+export function showTaskLog(app: JupyterFrontEnd, api: Api, site: string, queue: string, task: ITask): void {
+  // The last one first; there may be more when it is looked at again.
+  const attempts = Array.from({ length: task.attempts }, (_, before) => task.attempts - before);
+  const follow: Follow = (name, show, say) => {
+    const attempt = Number(name.split(' ')[1]);
+    return new Follower<[number, number]>(from => api.taskLog(site, queue, task.id, attempt, from), [-1, -1], show, say);
+  };
+  add(app, `Log of ${queue} ${task.id}`, new LogView(attempts.map(number => `attempt ${number}`), follow));
+}
+
+function add(app: JupyterFrontEnd, title: string, content: LogView): void {
+  const widget = new MainAreaWidget({ content });
+  widget.title.label = title;
   widget.title.icon = icon;
   widget.title.closable = true;
   app.shell.add(widget, 'main');
@@ -23,9 +46,8 @@ export function showLogs(app: JupyterFrontEnd, api: Api, cluster: ICluster, name
 
 class LogView extends Widget {
   constructor(
-    private _api: Api,
-    private _id: string,
-    names: string[]
+    names: string[],
+    private _follow: Follow
   ) {
     super();
     this.addClass('hpcnb-logs');
@@ -68,8 +90,7 @@ class LogView extends Widget {
     this._text.replaceChildren();
     const name = this._names.value;
     if (name) {
-      const read = (offset: number, most: number) => this._api.log(this._id, name, offset, most);
-      this._follower = new Follower(read, text => this._append(text), trouble => this._tell(trouble));
+      this._follower = this._follow(name, text => this._append(text), trouble => this._tell(trouble));
       if (this.isVisible) {
         this._follower.start();
       }
@@ -99,5 +120,5 @@ class LogView extends Widget {
   private _again = document.createElement('button');
   private _trouble = document.createElement('p');
   private _text = document.createElement('pre');
-  private _follower: Follower | undefined;
+  private _follower: ILog | undefined;
 }

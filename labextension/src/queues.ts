@@ -11,7 +11,7 @@ const SHARE = 10;
 /** Of the time, a tenth at most is spent with a question: elsewhere each is a command on a login node. */
 
 export class Queues {
-  constructor(readonly api: Pick<Api, 'queues'>) {}
+  constructor(readonly api: Pick<Api, 'queues' | 'limits' | 'launch'>) {}
 
   /** Empty: the default site. */
   site = '';

@@ -5,6 +5,7 @@ import React, { useEffect, useState } from 'react';
 
 import { Action } from './action';
 import type { IQueue, ISite } from './api';
+import { Launch } from './launch';
 import type { Queues } from './queues';
 import { plural, tally } from './words';
 
@@ -14,7 +15,6 @@ export interface IQueueActions {
   pause: (site: string, queue: IQueue) => Promise<void>;
   resume: (site: string, queue: IQueue) => Promise<void>;
   retry: (site: string, queue: IQueue) => Promise<void>;
-  launch: (site: string, queue: IQueue) => Promise<void>;
   login: (site: string) => Promise<void>;
 }
 
@@ -48,22 +48,29 @@ export function QueueSection({ queues, sites, actions }: IProps): JSX.Element {
           ))}
         </select>
       )}
-      <UseSignal signal={queues.changed}>{() => <List queues={queues} remote={Boolean(chosen?.host)} actions={actions} />}</UseSignal>
+      <UseSignal signal={queues.changed}>{() => <List queues={queues} at={chosen} actions={actions} />}</UseSignal>
     </details>
   );
 }
 
-function List({ queues, remote, actions }: { queues: Queues; remote: boolean; actions: IQueueActions }): JSX.Element {
+function List({ queues, at, actions }: { queues: Queues; at: ISite | undefined; actions: IQueueActions }): JSX.Element {
+  const [launching, setLaunching] = useState('');
+  const [submitted, setSubmitted] = useState<{ [queue: string]: string[] }>({});
   const { site, list, trouble } = queues;
   const told =
     (work: (site: string, queue: IQueue) => Promise<void>, queue: IQueue) => async (): Promise<void> => {
       await work(site, queue);
       await queues.ask();
     };
+  const launched = (name: string, ids: string[]) => {
+    setLaunching('');
+    setSubmitted({ [name]: ids });
+    void queues.ask();
+  };
   return (
     <>
       {trouble && <pre className="hpcnb-trouble">{trouble}</pre>}
-      {trouble && remote && <Action label="Log in" run={() => actions.login(site).then(() => queues.ask())} />}
+      {trouble && at?.host && <Action label="Log in" run={() => actions.login(site).then(() => queues.ask())} />}
       {trouble && <Action label="Try again" run={() => queues.ask()} />}
       {!trouble && list === null && <p className="hpcnb-none">looking …</p>}
       {!trouble && list?.length === 0 && <p className="hpcnb-none">There is none. `hpcnb queue create` makes one.</p>}
@@ -80,8 +87,14 @@ function List({ queues, remote, actions }: { queues: Queues; remote: boolean; ac
             {queue.state === 'Active' && <Action label="Pause" title="Give out no further tasks; those that run go on" run={told(actions.pause, queue)} />}
             {queue.state === 'Paused' && <Action label="Resume" title="Give out tasks again" run={told(actions.resume, queue)} />}
             {queue.ntasks.Failed > 0 && <Action label="Retry failed" title="Have them carried out again" run={told(actions.retry, queue)} />}
-            <Action label="Launch …" title="Submit jobs that drain it" run={told(actions.launch, queue)} />
+            {at && (
+              <Action label="Launch …" title="Submit jobs that drain it" off={launching === queue.name} run={async () => setLaunching(queue.name)} />
+            )}
           </footer>
+          {at && launching === queue.name && (
+            <Launch key={`${site} ${queue.name}`} api={queues.api} site={at} queue={queue.name} done={ids => launched(queue.name, ids)} />
+          )}
+          {submitted[queue.name]?.length ? <p>Submitted: {submitted[queue.name]?.join(', ')}</p> : null}
         </section>
       ))}
     </>

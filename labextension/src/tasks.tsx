@@ -13,20 +13,21 @@ export class TasksView extends ReactWidget {
   constructor(
     private _api: Api,
     private _site: string,
-    private _queue: string
+    private _queue: string,
+    private _log: (task: ITask) => void
   ) {
     super();
     this.addClass('hpcnb-tasks');
   }
 
   protected override render(): JSX.Element {
-    return <Tasks ask={(state, after) => this._api.tasks(this._site, this._queue, state, after, PAGE)} />;
+    return <Tasks ask={(state, after) => this._api.tasks(this._site, this._queue, state, after, PAGE)} log={this._log} />;
   }
 }
 
 type Ask = (state: string, after: number) => Promise<{ tasks: ITask[]; next: number | null }>;
 
-function Tasks({ ask }: { ask: Ask }): JSX.Element {
+function Tasks({ ask, log }: { ask: Ask; log: (task: ITask) => void }): JSX.Element {
   const [state, setState] = useState('');
   const [after, setAfter] = useState(0);
   const [asked, setAsked] = useState(0);
@@ -70,7 +71,15 @@ function Tasks({ ask }: { ask: Ask }): JSX.Element {
         <tbody>
           {page.tasks.map(one => (
             <tr key={one.id} data-state={one.state}>
-              <td>{one.id}</td>
+              <td>
+                {one.attempts ? (
+                  <a title="What it has printed" onClick={() => log(one)}>
+                    {one.id}
+                  </a>
+                ) : (
+                  one.id
+                )}
+              </td>
               <td>{one.state}</td>
               <td>{one.attempts > 1 ? `attempt ${one.attempts}` : ''}</td>
               <td>

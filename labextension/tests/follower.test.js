@@ -13,7 +13,7 @@ const settled = () => new Promise(resolve => setImmediate(resolve));
 const made = read => {
   const shown = [];
   const said = [];
-  return { shown, said, follower: new Follower(read, text => shown.push(text), trouble => said.push(trouble)) };
+  return { shown, said, follower: new Follower(read, -65536, text => shown.push(text), trouble => said.push(trouble)) };
 };
 
 /** A log that answers like the server. */
@@ -98,4 +98,24 @@ test('a refusal is said, and is not repeated before the user asks', async t => {
   await settled();
   assert.equal(log.asked.length, 2);
   follower.stop();
+});
+
+test('what has ended is read to its end, and not asked for again', async t => {
+  t.mock.timers.enable({ apis: ['setTimeout'] });
+  const pieces = [
+    { text: 'first ', next: 1, over: true },
+    { text: 'last', next: 2, over: true },
+    { text: '', next: 2, over: true }
+  ];
+  const asked = [];
+  const { follower, shown } = made(async from => {
+    asked.push(from);
+    return pieces[asked.length - 1];
+  });
+  follower.start();
+  for (let second = 0; second < 60; second++) {
+    await settled();
+    t.mock.timers.tick(1000);
+  }
+  assert.deepEqual([asked, shown], [[-65536, 1, 2], ['first ', 'last']]);
 });

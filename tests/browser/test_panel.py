@@ -136,7 +136,7 @@ def test_the_server_restarted_while_a_cluster_runs(lab, browser, figure):
 
 @pytest.mark.timeout(180)
 def test_queues_in_the_panel(page, lab, tmp_path):
-    """Queues with counts and a bar; pause, resume, launch a job that drains one, its tasks by the page, what failed again."""
+    """Queues with counts and a bar; pause, resume, launch a job that drains one, its tasks by the page, their logs, what failed again."""
     here = Here("local", lab.folder / "home")
     here("create", name="extract")
     Queue(here, "extract").add_multiple(["true"] * 60 + ["echo '<b>bold</b>'; false"])
@@ -148,8 +148,21 @@ def test_queues_in_the_panel(page, lab, tmp_path):
     press(page, "Resume", mine)
     expect(mine).to_have_attribute("data-state", "Active")
     press(page, "Launch …", mine)
-    press(page, "Launch", page.page.locator(".jp-Dialog"))
+    mine.get_by_label("Submit").select_option("one job of several workers")
+    mine.locator("[name=jobs]").fill("2")
+    mine.get_by_label("Walltime").fill("30 parsecs")
+    press(page, "Launch", mine)
+    expect(mine.locator(".hpcnb-trouble")).to_contain_text("'30 parsecs' is not a duration")
+    page.page.screenshot(path=tmp_path / "launch.png")
+    mine.get_by_label("Walltime").fill("20m")
+    press(page, "Launch", mine)
+    expect(mine).to_contain_text("Submitted: ")
+    expect(mine.get_by_label("Walltime")).to_have_count(0)
+    page.complaints.remove("Failed to load resource: the server responded with a status of 400 (Bad Request)")
     expect(mine).to_contain_text("60 succeeded, 1 failed")
+    (run,) = (lab.folder / "home" / "queues" / "extract" / "runs").iterdir()
+    asked = json.loads((run / "run.json").read_text())
+    assert (asked["workers"], asked["walltime"]) == (2, 1200)
     mine.get_by_text("extract", exact=True).click()
     tasks = page.page.locator(".hpcnb-tasks")
     expect(tasks.locator("tr")).to_have_count(50)
@@ -158,6 +171,11 @@ def test_queues_in_the_panel(page, lab, tmp_path):
     tasks.get_by_label("State").select_option("Failed")
     expect(tasks.locator("tr")).to_have_count(1)
     page.page.screenshot(path=tmp_path / "queues.png")
+    tasks.get_by_text("61", exact=True).click()
+    log = page.page.locator(".hpcnb-logs")
+    expect(log.locator("pre")).to_have_text("<b>bold</b>\n")
+    expect(log.get_by_label("Log")).to_have_value("attempt 1")
+    page.page.screenshot(path=tmp_path / "log.png")
     press(page, "Retry failed", mine)
     expect(mine).to_contain_text("1 pending")
 
