@@ -27,10 +27,6 @@ from hpcnb.pilot.queue.states import TaskState
 LONGEST_ERROR = 4000
 ENDED_EARLY = "its job ended before it did"
 """Why a task is Killed that the next job goes on with."""
-
-MOMENT = 0.5
-"""Seconds within which we are told, too, when a batch system tells all processes of a job to end, and a command was told first."""
-_TERMINATED = (-signal.SIGTERM, 128 + signal.SIGTERM)
 _SHELL = "/bin/sh"
 _PLAIN = re.compile(r"[\w@%+=:,./ -]+", re.ASCII)
 """Command lines in which nothing is the shell's own."""
@@ -156,8 +152,6 @@ class Commands:
         except (ValueError, OSError) as exc:
             return {"state": TaskState.FAILED, "error": _reason(exc, task)}
         code = self._wait(pid, id, attempt)
-        if code in _TERMINATED:
-            time.sleep(MOMENT)  # until our own signal comes, whose handler raises `Stopped`
         why, lines = _ending(code), []
         try:
             left = self._notes.taken(id, attempt, values)
@@ -288,18 +282,26 @@ class Attempt:
     run : callable
         By `function`, or `Commands`.
     logs : Logs
+    calm : callable
+        Called when one has ended: from then on `Stopped` is not to be raised, since what it has come to would be lost.
     """
 
-    def __init__(self, run: Callable[[int, int, Any, Any], dict[str, Any]], logs: Logs) -> None:
+    def __init__(
+        self, run: Callable[[int, int, Any, Any], dict[str, Any]], logs: Logs, calm: Callable[[], None]
+    ) -> None:
         self._run = run
         self._logs = logs
+        self._calm = calm
 
     def __call__(self, id: int, attempt: int, payload: str, values: dict[str, Any] | None = None) -> Outcome:
         began = time.time()
-        self._logs.begin(id, attempt)
         try:
-            task, _ = _decoded(payload)
-            ended = self._run(id, attempt, with_values(task, values), values)
+            try:
+                self._logs.begin(id, attempt)
+                task, _ = _decoded(payload)
+                ended = self._run(id, attempt, with_values(task, values), values)
+            finally:
+                self._calm()
         except Stopped:
             ended = {"state": TaskState.KILLED, "error": ENDED_EARLY}
         except json.JSONDecodeError as exc:

@@ -18,7 +18,7 @@ import cloudpickle
 import pytest
 
 import hpcnb as hpc
-from hpcnb.pilot.queue import desk, draining, lease
+from hpcnb.pilot.queue import desk, draining, lease, worker
 from hpcnb.pilot.queue.lease import Watch
 from hpcnb.queue import drain, launch
 from tests.site.account import words
@@ -58,6 +58,16 @@ def test_commands(q):
     q.retry(2)
     q.do()
     assert [attempt["number"] for attempt in q.task(2)["attempts"]] == [1, 2]
+
+
+def test_commands_that_were_told_to_end(q, monkeypatch):
+    """That we may be told to end, too, keeps no other task waiting; in the end it is known that we were not."""
+    monkeypatch.setattr(worker, "MOMENT", 3)
+    q.add_multiple(["kill -TERM $$"] * 5)
+    q.do()
+    attempts = [last(q, task.id) for task in q.tasks()]
+    assert {(one["state"], one["code"]) for one in attempts} == {("Failed", -signal.SIGTERM)}
+    assert attempts[-1]["began"] - attempts[0]["ended"] < 3
 
 
 def test_functions(q):
@@ -368,6 +378,20 @@ def test_launched_on_this_machine(q, isolated):
     assert {path.stat().st_mode & 0o077 for path in place(q).path.rglob("*")} == {0}
     with pytest.raises(hpc.QueueError, match="nodes= of 2 and more are for pack=True"):
         q.launch(2, nodes=2)
+
+
+@pytest.mark.slow
+def test_a_command_that_is_told_to_end_together_with_its_worker(q):
+    """Which of both hears of it first is chance: such a task has not failed, but is gone on with, also when another runs by then."""
+    begun, ended = place(q).path / "begun", place(q).path / "ended"
+    tell = f"setsid sh -c 'touch {begun}; until [ -e {ended} ]; do sleep 0.01; done; kill -TERM $0' $PPID &"
+    q.add_multiple(
+        [f"{tell} until [ -e {begun} ]; do sleep 0.01; done; touch {ended}; kill -TERM $$", "sleep 600; true"]
+    )
+    q.launch(walltime="5m")
+    wait_for(lambda: q.task(1)["attempts"], 60)
+    wait_for(lambda: Watch(place(q)).owner() is None, 60)
+    assert last(q, 1)["error"] == "its job ended before it did"
 
 
 @pytest.mark.slow
