@@ -22,8 +22,8 @@ FILE, VALUES = "HPCNB_ACTIONS", "HPCNB_VALUES"
 class Action:
     """What a queue's function returns when it has more to say than its result.
 
-    All of it is entered together with the end of its task, once: an attempt that fails or dies adds nothing. A task that succeeded
-    and is carried out again (`Queue.rerun`) adds again, but for what is ``unique=True``.
+    All of it is entered together with the end of its task, once: an attempt that fails or dies adds nothing. What a task that succeeded
+    and is carried out again (`Queue.rerun`) adds as it did before is what it added then, and is carried out again, too, once it has ended.
 
     Parameters
     ----------

@@ -37,10 +37,12 @@ INSERT INTO count SELECT value, 0 FROM json_each('[0, 1, 2, 3, 4, 5]');
 INSERT INTO setting VALUES ('next', 1), ('edges', 0), ('paused', 0);
 """
 
-# What came later, or is there only where it is asked for: what a task has passed to its children, and tasks by their content.
+# What came later, or is there only where it is asked for: what a task has passed to its children, tasks by their content, and what a
+# task has added, by what it said.
 _LATER = """
 CREATE TABLE IF NOT EXISTS passed (parent INTEGER PRIMARY KEY, said TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS content (digest BLOB PRIMARY KEY, task INTEGER NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS added (parent INTEGER NOT NULL, name BLOB NOT NULL, task INTEGER NOT NULL, PRIMARY KEY (parent, name)) WITHOUT ROWID;
 """
 
 

@@ -47,7 +47,7 @@ class Store:
         self._db = opened(path)
         self._fence = fence
         self._load()
-        self.growth = Growth(self._db, self.add_after, self._moved)
+        self.growth = Growth(self._db, self.add_after, self._moved, self.again)
         self.contents = Contents(self._db)
 
     def _load(self) -> None:

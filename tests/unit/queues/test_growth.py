@@ -245,6 +245,45 @@ def test_a_fan_out_uses_all_workers(q):
     assert len(used) == 3
 
 
+def test_who_runs_again_adds_nothing_twice(q):
+    """What a task adds as it did before is what it added before, which is carried out again; what is new is added."""
+    order, parts = [], ["a", "a", "b"]
+
+    def call(task):
+        order.append(task)
+        said = hpc.Action(result=len(order))
+        if task == "split":
+            numbers = [said.child(part) for part in parts]
+            said.add("merge", requires=numbers)
+            said.detour("check", after=numbers[:1])
+        return said
+
+    q.add("split")
+    q.add("behind", requires=[1])
+    q.do(func=call)
+    known = ["split", "behind", "a", "a", "b", "merge", "check"]
+    assert tasks(q) == known
+    q.rerun(force=True)
+    order.clear()
+    q.do(func=call)
+    assert (tasks(q), sorted(order), order[0]) == (known, sorted(known), "split")
+    assert order.index("merge") > max(place for place, task in enumerate(order) if task in "ab")
+    assert order.index("behind") > order.index("check")
+    assert {one.attempts for one in q.tasks()} == {2}
+
+    q.rerun(1, force=True)  # alone: its children have been done from what it had found before
+    order.clear()
+    parts.append("c")  # so that what is merged is other than before
+    q.do(func=call)
+    assert tasks(q) == [*known, "c", "merge"]
+    assert sorted(order) == ["a", "a", "b", "c", "check", "merge", "split"]
+    assert order[-1] == "merge"
+    q.set_state(3, "Failed")
+    q.rerun(1, force=True)
+    q.do(func=call)
+    assert (len(q), q.status()["ntasks"]["Succeeded"], q.task(3)["attempts"][-1]["number"]) == (9, 9, 4)
+
+
 def test_the_same_is_not_added_again(q):
     """On request a task is not added whose content the queue has, whatever became of it; keys may be in another order."""
     q.add_multiple([{"a": 1, "b": 2}, "true", "false"])
