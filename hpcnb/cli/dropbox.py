@@ -79,6 +79,7 @@ def run(
     """See to the jobs in DIRECTORY (~/.hpcnb/dropbox): fill workspaces, have one batch job carry them out, bring back outputs.
 
     It can be killed at any moment, and started again; of several for one directory one works, and the others wait to take its place.
+    Programs of another kind know nothing of that: should one submit from DIRECTORY, too, jobs may be carried out twice.
     Whoever can write to DIRECTORY has files read and written as you.
 
     \b
