@@ -15,6 +15,8 @@ ADDED = ("add", "child", "detour")
 """What a line may add: a task of its own; one that requires who adds it; one that, besides, the children he has wait for."""
 _OPTIONS = {"requires": list, "after": list, "priority": int, "unique": bool}
 _SAID: dict[str, type] = {"values": dict, "push": dict, "defuse": bool, "result": object}
+LARGEST = 2**62
+"""Priorities are numbers up to this."""
 FILE, VALUES = "HPCNB_ACTIONS", "HPCNB_VALUES"
 """Where a command leaves its lines, and finds what was passed to it."""
 
@@ -112,6 +114,8 @@ def checked(line: Any, before: int) -> None:
         if not isinstance(value, known[word]):
             what = f"{_shown(line)}: {word!r} is no {known[word].__name__}"
             raise ValueError(what)  # noqa: TRY004 - of what somebody has written into a file
+    if not -LARGEST <= line.get("priority", 0) <= LARGEST:
+        raise ValueError(f"{_shown(line)}: 'priority' is beyond {LARGEST:,}")
     for word in ("requires", "after"):
         for number in line.get(word, ()):
             if not isinstance(number, int) or not 0 < number <= before:

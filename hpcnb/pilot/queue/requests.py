@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import socket
+import sqlite3
 from collections.abc import Callable, Container, Iterator
 from typing import IO, Any
 
@@ -45,7 +46,10 @@ def carry_out(store: Store, file: IO[str], present: Container[int] = ()) -> tupl
         arguments["present"] = present
     try:
         return head["op"], call(store, (line.rstrip("\n") for line in file), **arguments)
-    except (TypeError, ValueError, LookupError) as exc:  # what nobody of ours writes
+    except OverflowError as exc:
+        raise QueueError("a number is too large for a queue", remedy=f"The largest is {2**63 - 1:,}.") from exc
+    except (TypeError, ValueError, LookupError, sqlite3.InterfaceError, sqlite3.ProgrammingError) as exc:
+        # What nobody of ours writes. Whoever owns the queue would find it again, and fail by it again.
         raise QueueError(f"the request {head['op']!r} is malformed", evidence=f"{type(exc).__name__}: {exc}") from exc
 
 
@@ -146,9 +150,15 @@ def told(rows: list[list[Any]]) -> list[Outcome]:
         One is none.
     """
     try:
-        return [Outcome(task, attempt, _ENDED[state], *more) for task, attempt, state, *more in rows]
+        outcomes = [Outcome(task, attempt, _ENDED[state], *more) for task, attempt, state, *more in rows]
     except KeyError as exc:
         raise QueueError(f"no attempt ends {TaskState(exc.args[0]).title}") from None
+    return [one._replace(error=_writable(one.error)) if one.error else one for one in outcomes]
+
+
+def _writable(text: str) -> str:
+    """Text without halves of characters, as names of files have them, which are not to be had in a file of SQLite."""
+    return text.encode(errors="backslashreplace").decode()
 
 
 def _recover(store: Store, _lines: _Rows, *, present: Container[int]) -> int:

@@ -87,6 +87,17 @@ def test_functions(q):
     assert ["two is too many" in errors[0], "no more" in errors[1], "not JSON serializable" in errors[2]] == [True] * 3
 
 
+def test_a_name_that_is_no_text(q):
+    """What a function raises may name a file whose name is not UTF-8."""
+
+    def call(task):
+        raise ValueError(os.fsdecode(b"caf\xe9.tif"))
+
+    q.add({"\udcff": 1})
+    q.do(func=call)
+    assert last(q, 1)["error"].strip().endswith("ValueError: caf\\udce9.tif")
+
+
 def test_templates(q):
     """A template's values are single words of the shell, whatever is in them; a missing key fails its task and is named."""
     nasty = "a b'c\"; $(touch hacked) `x` \n -- *"

@@ -127,7 +127,9 @@ def test_outside_of_a_task(isolated, monkeypatch):
         action.leave({"add": "x"})
 
 
-@pytest.mark.parametrize("more", [{"requires": [1]}, {"priority": "x"}, {"wrong": 1}, {"unique": 1}])
+@pytest.mark.parametrize(
+    "more", [{"requires": [1]}, {"priority": "x"}, {"wrong": 1}, {"unique": 1}, {"priority": 10**20}]
+)
 def test_what_an_action_cannot_mean(more):
     """A wrong word is refused where it was written."""
     with pytest.raises(ValueError, match=next(iter(more))):

@@ -341,3 +341,19 @@ def test_growth_and_statistics_on_the_command_line(run, monkeypatch, tmp_path):
     assert run("introspect", "extract")[1].split("\n")[2].startswith("20 of 20  0 of 20    1.00  ")
     assert json.loads(run("introspect", "extract", "--json")[1])["findings"][0]["parameter"] == "n"
     assert json.loads(run("status", "extract", "--json")[1])["rate"] is None
+
+
+def test_numbers_that_are_too_large(q, run):
+    """A number that no queue can have is refused, and fails neither who owns the queue nor what is asked next."""
+    huge = str(10**20)
+    for words in (
+        ("add", "extract", "true", "--priority", huge),
+        ("add", "extract", "true", "--retries", huge),
+        ("add", "extract", "true", "--requires", huge),
+        ("task", "extract", huge),
+        ("log", "extract", huge),
+        ("retry", "extract", "--id", huge),
+    ):
+        code, out, err = run(*words)
+        assert (code, out, "a number is too large for a queue" in err) == (1, "", True), words
+    assert q.add("true") == 1
