@@ -7,6 +7,9 @@ from typing import Any
 
 import click
 
+MOST = 1_000_000
+"""Tasks that can be named one by one."""
+
 
 def on_queue(command: Callable[..., Any]) -> Callable[..., Any]:
     """Give a command the queue it is about."""
@@ -15,13 +18,22 @@ def on_queue(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def task_numbers(_context: click.Context, _parameter: click.Parameter, text: str | None) -> list[int]:
-    """Ids as people write them: 3,5,10-20."""
+    """Ids as people write them: 3,5,10-20. An option that names none was meant otherwise: without it all tasks are meant."""
+    if text is None:
+        return []
     found: list[int] = []
-    for piece in filter(None, (text or "").split(",")):
+    for piece in filter(None, text.split(",")):
         first, dash, last = piece.partition("-")
         if not first.strip().isdecimal() or (dash and not last.strip().isdecimal()):
             raise click.BadParameter(f"{piece!r} is no id of a task; write 3,5,10-20")
-        found += range(int(first), int(last or first) + 1)
+        several = range(int(first), int(last or first) + 1)
+        if not several or several[-1] - several[0] + len(found) >= MOST:
+            raise click.BadParameter(
+                f"{piece!r} is {'more than a million tasks' if several else 'none'}; write 3,5,10-20"
+            )
+        found += several
+    if not found:
+        raise click.BadParameter(f"{text!r} names no task; write 3,5,10-20, or leave the option out")
     return found
 
 

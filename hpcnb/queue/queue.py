@@ -20,7 +20,7 @@ from hpcnb.queue.drain import drain
 from hpcnb.queue.following import follow
 from hpcnb.queue.introspection import Introspection, introspect, sample
 from hpcnb.queue.launch import Launched, certify, launch, plan
-from hpcnb.queue.task import QueuedTask, ids, lines_with_edges, per_task, plain_lines, policy
+from hpcnb.queue.task import QueuedTask, check_ways, ids, lines_with_edges, per_task, plain_lines, policy
 from hpcnb.views.queue import queues_text
 
 __all__ = ["Queue", "queues"]
@@ -242,10 +242,7 @@ class Queue:
         script : str
             A command line with the names of values, ``analyze -a {a}``; each value is quoted for the shell.
         """
-        if func is not None and script:
-            raise QueueError(
-                "func= and script= together", remedy="Give one of them: each says how a task is carried out."
-            )
+        check_ways(func, script)
         if self._desk.root is None:
             what = f"queue {self.name!r} is at site {self._desk.site!r}, and cannot be drained here"
             raise QueueError(what, remedy="Use `launch`, or `do` there.")
@@ -297,10 +294,7 @@ class Queue:
         >>> q.launch(24, pack=True, script="analyze {file}")     # doctest: +SKIP
         >>> q.launch(core_hours=400, nodes=8, walltime="4h")     # doctest: +SKIP
         """
-        if func is not None and script:
-            raise QueueError(
-                "func= and script= together", remedy="Give one of them: each says how a task is carried out."
-            )
+        check_ways(func, script)
         jobs, wishes = plan(count, pack=pack, nodes=nodes, queued=queued, core_hours=core_hours, wishes=wishes)
         work: dict[str, Any] = {"call": func, "script": script, "wishes": wishes}
         return launch(self._desk, self.name, jobs, queued=queued or 0, core_hours=core_hours or 0, **work)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Iterator, Sequence
+import string
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -84,6 +85,17 @@ def policy(retries: int = 0, retry_delay: str | float = 0, retry_on: str = "") -
     except re.error as exc:
         raise QueueError(f"retry_on={retry_on!r} is no regular expression: {exc}") from None
     return [int(retries), parse_duration(retry_delay), retry_on] if retries else None
+
+
+def check_ways(func: Callable[[Any], Any] | None, script: str) -> None:
+    """Raise `QueueError` unless tasks can be carried out by at most one of both, or by that template whatever they are."""
+    if func is not None and script:
+        raise QueueError("func= and script= together", remedy="Give one of them: each says how a task is carried out.")
+    try:
+        list(string.Formatter().parse(script))
+    except ValueError as exc:
+        remedy = "Write {a} for a task's value of that name, and {{ or }} for a brace that is meant itself."
+        raise QueueError(f"script={script!r} is no template: {exc}", remedy=remedy) from None
 
 
 def plain_lines(tasks: Iterable[Any]) -> Iterator[str]:

@@ -114,6 +114,10 @@ def checked(line: Any, before: int) -> None:
         if not isinstance(value, known[word]):
             what = f"{_shown(line)}: {word!r} is no {known[word].__name__}"
             raise ValueError(what)  # noqa: TRY004 - of what somebody has written into a file
+    _check_numbers(line, before)
+
+
+def _check_numbers(line: Mapping[str, Any], before: int) -> None:
     if not -LARGEST <= line.get("priority", 0) <= LARGEST:
         raise ValueError(f"{_shown(line)}: 'priority' is beyond {LARGEST:,}")
     for word in ("requires", "after"):

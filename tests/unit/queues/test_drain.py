@@ -109,6 +109,11 @@ def test_templates(q):
     assert q.log(4) == "<null><3.00>"
     with pytest.raises(hpc.QueueError, match="func= and script= together"):
         q.do(print, script="x")
+    q.retry()
+    for call in (q.do, q.launch):
+        with pytest.raises(hpc.QueueError, match=r"script='awk \{print\}\}' is no template: Single '}'"):
+            call(script="awk {print}}")
+    assert q.status()["ntasks"]["Pending"] == 2
 
 
 def test_a_graph(q):

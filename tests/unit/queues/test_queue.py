@@ -357,3 +357,23 @@ def test_numbers_that_are_too_large(q, run):
         code, out, err = run(*words)
         assert (code, out, "a number is too large for a queue" in err) == (1, "", True), words
     assert q.add("true") == 1
+
+
+@pytest.mark.parametrize(
+    ("ids", "why"),
+    [
+        ("", "names no task"),
+        (",", "names no task"),
+        ("5-3", "is none"),
+        ("1-99999999999", "more than a million"),
+        ("1,x", "'x' is no id"),
+    ],
+)
+def test_ids_that_name_no_task(q, run, ids, why):
+    """An option that names no task, as by an empty variable of the shell, is not taken for all tasks."""
+    q.add_multiple(["true", "false"])
+    q.set_state([1, 2], "Failed")
+    for words in (("retry", "extract", "--id", ids), ("add", "extract", "--requires", ids, "true")):
+        code, _, err = run(*words)
+        assert (code, why in err) == (2, True), words
+    assert (len(q), q.status()["ntasks"]["Failed"]) == (2, 2)
