@@ -87,6 +87,7 @@ __all__ = sorted([*_LAZY, *errors.__all__])  # noqa: PLE0605
 
 def __getattr__(name: str) -> Any:
     if name in _LAZY:
+        importlib.import_module("hpcnb.config")  # before Dask, of which a file that is not YAML is no error of ours
         found = getattr(importlib.import_module(_LAZY[name]), name)
         for module_name, show in _SHOWN.items():
             if (module := sys.modules.get(module_name)) is not None:

@@ -7,13 +7,15 @@ import os
 import re
 import sys
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 import hpcnb
-from hpcnb.cli.face import Face, TerminalFace
 from hpcnb.errors import HPCError
+
+if TYPE_CHECKING:
+    from hpcnb.cli.face import Face
 
 _COMMANDS = {
     "up": "hpcnb.cli.clusters",
@@ -77,6 +79,8 @@ def commands(ctx: click.Context) -> None:
       hpcnb down --all
     """
     if ctx.obj is None:
+        from hpcnb.cli.face import TerminalFace
+
         ctx.obj = TerminalFace()
 
 

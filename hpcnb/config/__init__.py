@@ -14,7 +14,6 @@ from collections.abc import Collection, Mapping
 from importlib import resources
 from typing import Any, Literal, NamedTuple
 
-import dask.config
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -22,6 +21,18 @@ from hpcnb.config.values import Count, Duration, Line, Lines, Memory, Name, Opti
 from hpcnb.errors import ConfigError
 from hpcnb.model import ClusterSpec, Resources
 from hpcnb.units import format_duration, parse_duration, parse_memory, shown
+
+
+def _not_yaml(error: ValueError) -> ConfigError:
+    return ConfigError(
+        "a file of the configuration is not YAML", evidence=str(error), remedy="Indent by spaces, not tabs."
+    )
+
+
+try:
+    import dask.config
+except ValueError as error:  # it reads all files while it is imported
+    raise _not_yaml(error) from None
 
 __all__ = [
     "Settings",
@@ -214,7 +225,14 @@ def _sources() -> list[_Source]:
     try:
         files = [(str(path), data) for path, data in dask.config.collect_yaml(dask.config.paths, return_paths=True)]
     except ValueError as error:
-        raise ConfigError("a file of the configuration is not YAML", evidence=str(error)) from None
+        raise _not_yaml(error) from None
+    for path, data in files:
+        if os.path.basename(path) == "hpcnb.yaml" and (stray := {*Settings.spelling()} & {*data}):  # noqa: PTH119 - see PTH109
+            raise ConfigError(
+                f"{', '.join(sorted(stray))} stands outside of hpcnb",
+                where=path,
+                remedy="Write `hpcnb:` as the first line, and indent what follows.",
+            )
     default = yaml.safe_load(resources.files("hpcnb").joinpath("hpcnb.yaml").read_text(encoding="utf-8"))
     found = [("hpcnb's defaults", default), *files, ("variables DASK_HPCNB__…", dask.config.collect_env())]
     return [_Source(name, _checked(name, data["hpcnb"])) for name, data in found if data.get("hpcnb") is not None]

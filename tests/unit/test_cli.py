@@ -153,6 +153,34 @@ def test_a_wrong_configuration_is_named(run, isolated):
     assert str(isolated.folder / "config" / "hpcnb.yaml") in err
 
 
+IN_PYTHON = "import hpcnb; hpcnb.Cluster"
+IN_A_NOTEBOOK = """
+from IPython.core.interactiveshell import InteractiveShell
+shell = InteractiveShell.instance()
+shell.run_line_magic("load_ext", "hpcnb")
+shell.run_cell("%hpc")
+"""
+
+
+@pytest.mark.parametrize(
+    "command",
+    [[*HPCNB, "status"], [sys.executable, "-c", IN_PYTHON], [sys.executable, "-c", IN_A_NOTEBOOK]],
+    ids=["terminal", "python", "notebook"],
+)
+def test_a_file_that_is_not_yaml_is_named(isolated, command):
+    """Dask, which reads it as it is imported, is no reason for a traceback: the file and the line are said."""
+    isolated.configure("hpcnb:\n  sites:\n\toctopus: {}\n")
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    said = (done.stdout + done.stderr).strip().splitlines()
+    found = next(i for i, line in enumerate(said) if "ConfigError: " in line)
+    assert "a file of the configuration is not YAML" in said[found]
+    assert str(isolated.folder / "config" / "hpcnb.yaml") in "\n".join(said[found:])
+    assert "line 3" in "\n".join(said[found:])
+    assert "ValueError" not in "".join(said)
+    if command[:3] == HPCNB:
+        assert (done.returncode, found) == (1, 0)
+
+
 def test_a_place_that_is_not_safe_is_named(run, isolated):
     """A runtime directory that is open to others is an error with its remedy."""
     (isolated.folder / "run" / "hpcnb").mkdir(mode=0o755)
@@ -218,7 +246,7 @@ def test_down_all_goes_on_after_a_failure(run, monkeypatch):
 
     spec = ClusterSpec(site="local", name="fit", resources=Resources())
     three = [Handle(ClusterStatus(id=str(i), spec=spec, state=State.READY)) for i in range(3)]
-    monkeypatch.setattr("hpcnb.cli.TerminalFace", Stuck)
+    monkeypatch.setattr("hpcnb.cli.face.TerminalFace", Stuck)
     monkeypatch.setattr("hpcnb.cli.clusters._live", lambda: three)
     status, _, err = run("down", "--all")
     assert (status, ended) == (1, ["0", "1", "2"])

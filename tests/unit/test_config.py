@@ -202,6 +202,7 @@ def test_a_variable_at_fault_is_named(file, monkeypatch):
         ('hpcnb: {sites: {o: {options: {--x: "a\\nb"}}}}', ["o.options.--x", "one line"]),
         ("hpcnb: {sites: {o: {options: [a]}}}", ["o.options: ['a']", "dictionary"]),
         ("hpcnb: {", ["is not YAML", "hpcnb.yaml"]),
+        ("sites: {o: {host: x}}", ["sites stands outside of hpcnb", "`hpcnb:`"]),
     ],
 )
 def test_a_wrong_file_is_refused_with_the_place(file, text, parts):
