@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import click
 
 from hpcnb import handle
 from hpcnb.cli.face import Face, as_json
-from hpcnb.errors import ConfigError, HPCError, NotReady
+from hpcnb.errors import ClusterError, ConfigError, HPCError, NotReady
 from hpcnb.handle import Handle
-from hpcnb.model import State
-from hpcnb.units import parse_duration
+from hpcnb.model import ClusterSpec, ClusterStatus, State
+from hpcnb.units import format_duration, format_memory, parse_duration
 
 _WISHES = (
     click.option("--nodes", type=click.IntRange(min=1), help="How many nodes."),
@@ -54,7 +54,8 @@ def wishes(command: Callable[..., Any]) -> Callable[..., Any]:
 def up(face: Face, /, site: str, name: str, no_wait: bool, keep: bool, timeout: str | None, **asked: Any) -> None:
     """Start a cluster on SITE and wait until it is ready, showing what it waits for.
 
-    Interrupting cancels the job unless --keep was given. A cluster of that name that lives already is used.
+    Interrupting cancels the job unless --keep was given. A cluster of that name that lives already is used,
+    if it is as asked.
 
     \b
     Examples:
@@ -67,6 +68,13 @@ def up(face: Face, /, site: str, name: str, no_wait: bool, keep: bool, timeout: 
     patience = parse_duration(timeout) if timeout else None
     wanted = Handle.new(handle.spec_for(site, name=name, **asked))
     joined = _living(wanted)
+    if joined and (has := unlike(joined.status, wanted.status.spec, asked)):
+        called = joined.status.spec.name
+        raise ClusterError(
+            f"a cluster named {called!r} is {joined.status.state} already, with {', '.join(has)}",
+            where=f"site {joined.status.spec.site}",
+            remedy=f"`up` without these options uses it, `down {called}` ends it, another --name starts one beside it; `scale` changes nodes.",
+        )
     known = joined or wanted
     keep = keep or joined is not None  # what another notebook started is not ours to end
     try:
@@ -91,6 +99,27 @@ def _living(wanted: Handle) -> Handle | None:
         if (known.status.spec.site, known.status.spec.name) == (wanted.status.spec.site, wanted.status.spec.name):
             return known
     return None
+
+
+def unlike(status: ClusterStatus, wanted: ClusterSpec, asked: Mapping[str, Any]) -> list[str]:
+    """What a cluster has in place of what is asked for, as options: what is not asked for may be anything."""
+    has, wants = ({**vars(spec), **vars(spec.resources)} for spec in (status.spec, wanted))
+    if wants["nodes"] == has["nodes"] + max(0, len(status.jobs) - 1):  # as it was scaled, a job for each further node
+        has["nodes"] = wants["nodes"]
+    options = [(name, has["options"].get(name), value) for name, value in asked["options"].items()]
+    given = [key for key, value in asked.items() if value is not None and key != "options"]
+    differ = [_option("--" + key.replace("_", "-"), has[key]) for key in given if has[key] != wants[key]]
+    return [*differ, *(_option(name, there) for name, there, value in options if there != value)]
+
+
+def _option(name: str, value: Any) -> str:
+    if value in (None, "", 0):
+        return f"no {name}"
+    if name in ("--walltime", "--idle-timeout"):
+        value = format_duration(value)
+    elif name.startswith("--memory"):
+        value = format_memory(value).replace(" ", "")
+    return f"{name} {value}"
 
 
 def _begin(known: Handle, *, wait: bool, patience: int | None, keep: bool) -> None:

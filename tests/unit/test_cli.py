@@ -17,10 +17,12 @@ import pytest
 import hpcnb
 from hpcnb import cli
 from hpcnb.agent import places
+from hpcnb.cli.clusters import unlike
 from hpcnb.cli.face import TerminalFace
+from hpcnb.config import SiteConfig, cluster_spec
 from hpcnb.errors import ClusterError
 from hpcnb.handle import Handle
-from hpcnb.model import ClusterSpec, ClusterStatus, Resources, State
+from hpcnb.model import ClusterSpec, ClusterStatus, JobState, JobStatus, Resources, State
 from tests.unit.pilot.tiny import wait_for
 
 HPCNB = [sys.executable, "-m", "hpcnb.cli"]
@@ -254,6 +256,39 @@ def test_down_all_goes_on_after_a_failure(run, monkeypatch):
     assert "ClusterError: 1 has not ended yet" in err
 
 
+SPEC = ClusterSpec(
+    site="s",
+    name="s",
+    memory_per_worker=2**34,
+    resources=Resources(nodes=2, walltime=3600, partition="debug", options={"--exclusive": "", "--constraint": "a"}),
+)
+
+
+@pytest.mark.parametrize(
+    ("asked", "has"),
+    [
+        ({}, []),
+        ({"walltime": "60m", "nodes": 2, "partition": "debug", "memory_per_worker": "16GiB"}, []),
+        ({"walltime": "2h", "nodes": 4}, ["--nodes 2", "--walltime 1h"]),
+        ({"nodes": 3}, []),  # as it was scaled
+        (
+            {"account": "m1", "partition": "gpu", "gpus_per_node": 1},
+            ["no --gpus-per-node", "no --account", "--partition debug"],
+        ),
+        ({"memory_per_worker": "8GiB"}, ["--memory-per-worker 16GiB"]),
+        ({"options": {"--constraint": "a", "--exclusive": ""}}, []),
+        ({"options": {"--constraint": "b", "--comment": "x"}}, ["--constraint a", "no --comment"]),
+    ],
+)
+def test_what_a_living_cluster_has_instead(asked, has):
+    """Only what is asked for is compared, by what it means."""
+    asked = {"options": {}, "nodes": None} | asked
+    site = SiteConfig(name="s", batch="slurm", partition="other", walltime="3h", nodes=7)
+    jobs = tuple(JobStatus(job_id=str(i), state=JobState.RUNNING) for i in range(2))
+    found = unlike(ClusterStatus(id="0", spec=SPEC, state=State.READY, jobs=jobs), cluster_spec(site, **asked), asked)
+    assert sorted(found) == sorted(has)
+
+
 def test_a_reader_that_has_enough_is_no_error(isolated):
     """A pipe that is closed early, as by `head`, is no reason for a traceback."""
     reading, writing = os.pipe()
@@ -373,6 +408,10 @@ def test_a_whole_life(run, isolated):
     assert (shown["state"], shown["counts"]["workers"], shown["spec"]["name"]) == ("ready", 1, "fit")
     assert run("status")[1].startswith("● fit on local: ready")
     assert run("up", "--name", "fit")[0] == 0
+    assert run("up", "--name", "fit", "--workers-per-node", "1")[0] == 0
+    status, _, err = run("up", "--name", "fit", "--workers-per-node", "2", "--walltime", "2h", "--nodes", "1")
+    assert status == 1
+    assert "a cluster named 'fit' is ready already, with --workers-per-node 1, --walltime 30d (site local)" in err
     assert len(json.loads(run("status", "--json")[1])) == 1
     status, out, _ = run("logs", "scheduler", "-n", "3")
     assert status == 0
