@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.shell_completion import ShellComplete
 
 import hpcnb
 from hpcnb.errors import HPCError
@@ -61,7 +62,16 @@ class _Lazy(click.Group):
             found = getattr(importlib.import_module(_COMMANDS[name]), name)
         if found is not None:
             found.context_class = _Context
+            _summarize(found)
         return found
+
+
+def _summarize(command: click.Command) -> None:
+    """Have lists of commands show the first clause of each one's help, which click would cut after so many letters."""
+    text = " ".join((command.help or "").partition("\n\n")[0].split())
+    command.short_help = re.split(r"[.;](?: |$)", text)[0]
+    for member in command.commands.values() if isinstance(command, click.Group) else ():
+        _summarize(member)
 
 
 @click.group(cls=_Lazy, context_settings={"help_option_names": ["-h", "--help"]})
@@ -110,7 +120,16 @@ def _guarded(work: Callable[[], Any]) -> int:
 
 def run_line(words: list[str], face: Face, own: Mapping[str, click.Command]) -> Any:
     """Run a command from within a program, as `%hpc` does, or one of its `own`; errors are raised, help is printed."""
-    group = _Lazy(
+    return _line(own).main(args=words, prog_name="%hpc", standalone_mode=False, obj=face)
+
+
+def completions(words: list[str], last: str, own: Mapping[str, click.Command]) -> list[str]:
+    """What may stand for `last`, of which a part is typed, after these words of such a line."""
+    completer = ShellComplete(_line(own), {}, "%hpc", "")
+    return [found.value for found in completer.get_completions(words, last)]
+
+
+def _line(own: Mapping[str, click.Command]) -> click.Group:
+    return _Lazy(
         name="%hpc", own=own, help=commands.help, callback=commands.callback, context_settings=commands.context_settings
     )
-    return group.main(args=words, prog_name="%hpc", standalone_mode=False, obj=face)

@@ -15,7 +15,7 @@ from hpcnb.errors import ClusterError
 
 @click.group()
 def agent() -> None:
-    """The agent: one small process of yours that keeps SSH connections and clusters.
+    """The small process of yours that keeps connections and clusters.
 
     It starts by itself and ends by itself. Stopping it ends no cluster: the next one finds them again.
 

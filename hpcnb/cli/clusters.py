@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from hpcnb import handle
+from hpcnb import config, handle
 from hpcnb.cli.face import Face, as_json
 from hpcnb.errors import ClusterError, ConfigError, HPCError, NotReady
 from hpcnb.handle import Handle
@@ -22,18 +22,23 @@ _WISHES = (
     click.option("--partition", "-p", help="Slurm's partition."),
     click.option("--account", "-A", help="Who pays."),
     click.option("--qos", help="Slurm's quality of service."),
-    click.option("--cores-per-node", type=int),
+    click.option("--cores-per-node", type=int, help="Cores to ask for."),
     click.option("--memory-per-node", help="With its unit: 64GiB."),
-    click.option("--gpus-per-node", type=int),
+    click.option("--gpus-per-node", type=int, help="GPUs to ask for."),
     click.option("--workers-per-node", type=int, help="Dask workers on each node."),
-    click.option("--cores-per-worker", type=int),
+    click.option("--cores-per-worker", type=int, help="Tasks at a time, in each."),
     click.option("--memory-per-worker", help="With its unit: 16GiB."),
-    click.option("--gpus-per-worker", type=int),
+    click.option("--gpus-per-worker", type=int, help="For it alone."),
     click.option("--idle-timeout", help="End when nobody has used it for so long: 30m."),
     click.option(
         "--option", "options", multiple=True, metavar="--NAME=VALUE", help="Any other option of sbatch; repeatable."
     ),
 )
+
+
+def sites_beginning(_ctx: click.Context, _param: click.Parameter, typed: str) -> list[str]:
+    """The sites that may be meant, for who presses the tabulator."""
+    return [name for name in config.load().sites if name.startswith(typed)]
 
 
 def wishes(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -44,7 +49,7 @@ def wishes(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 @click.command()
-@click.argument("site", default="")
+@click.argument("site", default="", shell_complete=sites_beginning)
 @click.option("--name", default="", help="What to call it; by default as its site.")
 @wishes
 @click.option("--no-wait", is_flag=True, help="Return when the job is submitted.")
@@ -52,9 +57,9 @@ def wishes(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.option("--timeout", help="Give up waiting (not the cluster) after so long: 10m.")
 @click.pass_obj
 def up(face: Face, /, site: str, name: str, no_wait: bool, keep: bool, timeout: str | None, **asked: Any) -> None:
-    """Start a cluster on SITE and wait until it is ready, showing what it waits for.
+    """Start a cluster on SITE, and wait until it is ready.
 
-    Interrupting cancels the job unless --keep was given. A cluster of that name that lives already is used,
+    Meanwhile it shows what it waits for. Interrupting cancels the job unless --keep was given. A cluster of that name that lives already is used,
     if it is as asked.
 
     \b
@@ -172,7 +177,7 @@ def down(face: Face, name: str, everything: bool) -> None:
 @click.option("--all", "everything", is_flag=True, help="Those that have ended, too.")
 @click.pass_obj
 def status(face: Face, as_json: bool, everything: bool) -> None:
-    """Show your clusters: state, place in the queue and why, workers, tasks, walltime left.
+    """Show your clusters: state, place in the queue, work, walltime left.
 
     \b
     Examples:
@@ -193,7 +198,7 @@ def status(face: Face, as_json: bool, everything: bool) -> None:
 @click.argument("name", default="")
 @click.pass_obj
 def scale(face: Face, nodes: int, name: str) -> None:
-    """Have NODES nodes in the cluster called NAME, or in the only one.
+    """Have NODES nodes in a cluster: the one called NAME, or the only one.
 
     \b
     Examples:
@@ -207,7 +212,7 @@ def scale(face: Face, nodes: int, name: str) -> None:
 @click.argument("name", default="")
 @click.pass_obj
 def keep(face: Face, name: str) -> None:
-    """Keep the idle cluster called NAME, or the only one: its idle time begins anew.
+    """Keep the idle cluster called NAME, or the only one; its idle time begins anew.
 
     \b
     Examples:
@@ -221,7 +226,9 @@ def keep(face: Face, name: str) -> None:
 @click.argument("name", default="")
 @click.pass_obj
 def dashboard(face: Face, name: str) -> None:
-    """Print the link to Dask's dashboard of the cluster called NAME, or of the only one; whoever has it may look.
+    """Print the link to a cluster's Dask dashboard; whoever has it may look.
+
+    The cluster is the one called NAME, or the only one.
 
     \b
     Examples:

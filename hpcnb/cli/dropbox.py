@@ -20,9 +20,9 @@ from hpcnb.pilot.queue.place import home
 
 @click.group()
 def dropbox() -> None:
-    """Drop boxes: programs that know nothing of HPC leave NAME.job in a directory, and wait for NAME.job.finished.
+    """Run the jobs that programs leave as files in a directory.
 
-    A job is YAML: `script`, `args`, `input_map`, `output_map`. Its script is made from TEMPLATES/script.template, in which <<name>> stands
+    The programs need to know nothing of HPC: they leave NAME.job, and wait for NAME.job.finished. A job is YAML: `script`, `args`, `input_map`, `output_map`. Its script is made from TEMPLATES/script.template, in which <<name>> stands
     for an argument, for the base name of a file, for `workspace`, or for what the site's entry says under `settings`.
 
     \b
@@ -58,7 +58,7 @@ _JOBS = (
     click.option("--qos", help="Slurm's quality of service."),
     click.option("--cores-per-worker", type=int, help="Cores for each job at once.  [default: 1]"),
     click.option("--memory-per-worker", help="With its unit: 16GiB."),
-    click.option("--gpus-per-worker", type=int),
+    click.option("--gpus-per-worker", type=int, help="For it alone."),
 )
 
 
@@ -76,8 +76,9 @@ def _with(*options: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
 def run(
     directory: Path | None, templates: Path | None, keep: bool, site: str, workspaces: str, queue: str, **more: Any
 ) -> None:
-    """See to the jobs in DIRECTORY (~/.hpcnb/dropbox): fill workspaces, have one batch job carry them out, bring back outputs.
+    """Have the jobs in DIRECTORY (~/.hpcnb/dropbox) carried out.
 
+    Each gets a workspace at the site; one batch job carries them all out, and their outputs are brought back.
     It can be killed at any moment, and started again; of several for one directory one works, and the others wait to take its place.
     Programs of another kind know nothing of that: should one submit from DIRECTORY, too, jobs may be carried out twice.
     Whoever can write to DIRECTORY has files read and written as you.
@@ -96,7 +97,7 @@ def run(
 @dropbox.command()
 @_with(*_BOX, *_SITE)
 def submit(directory: Path | None, templates: Path | None, keep: bool, site: str, workspaces: str, **more: Any) -> None:
-    """See to the jobs in DIRECTORY, but leave it to somebody else to carry out what is in the workspaces.
+    """Fill workspaces for the jobs in DIRECTORY; somebody else carries them out.
 
     \b
     Examples:
@@ -111,7 +112,7 @@ def submit(directory: Path | None, templates: Path | None, keep: bool, site: str
 @dropbox.command()
 @_with(*_SITE, *_JOBS)
 def drain(site: str, workspaces: str, queue: str, **more: Any) -> None:
-    """Have one batch job carry out the workspaces that somebody else has filled.
+    """Have a batch job carry out workspaces that somebody else fills.
 
     \b
     Examples:

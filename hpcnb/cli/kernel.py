@@ -8,14 +8,14 @@ from typing import Any
 
 import click
 
-from hpcnb.cli.clusters import options_given, wishes
+from hpcnb.cli.clusters import options_given, sites_beginning, wishes
 from hpcnb.cli.face import as_json
 from hpcnb.views.visible import visible
 
 
 @click.group()
 def kernel() -> None:
-    """Kernels that run whole notebooks in an allocation, each in a job of its own.
+    """Kernels that run a whole notebook in a job of its own.
 
     \b
     Examples:
@@ -26,7 +26,7 @@ def kernel() -> None:
 
 
 @kernel.command()
-@click.argument("site", default="")
+@click.argument("site", default="", shell_complete=sites_beginning)
 @click.option("--name", default="", help="What Jupyter calls it; by default made of what is asked for.")
 @click.option("--title", default="", help="What the launcher shows; by default the site and what is asked for.")
 @wishes

@@ -33,10 +33,10 @@ AT_ONCE = 1000
 @click.option("--name", default="", help="Of which cluster; by default the youngest, alive or not.")
 @click.pass_obj
 def logs(face: Face, /, target: str, count: int, follow: bool, name: str, level: str | None, **filters: str) -> None:
-    """Show what was printed last: in the job's log, in those whose name contains TARGET, or by the task TARGET.
+    """Show what the job, workers and tasks have printed last.
 
-    It is read from the site's files, so that it is there when the job and the kernel are gone. A task is named by the beginning of its
-    key, which is that of its function.
+    Without TARGET that is the job's log; else the logs whose name contains TARGET, or the task whose key begins so, as its function's
+    name does. It is read from the site's files, so that it is there when the job and the kernel are gone.
 
     \b
     Examples:

@@ -306,7 +306,7 @@ def do(name: str, site: str, script: str) -> None:
 @click.option("--cores-per-node", type=int, help="With --core-hours, where the batch system does not say.")
 @click.option("--cores-per-worker", type=int, help="Cores of each worker.  [default: 1]")
 @click.option("--memory-per-worker", help="With its unit: 16GiB.")
-@click.option("--gpus-per-worker", type=int)
+@click.option("--gpus-per-worker", type=int, help="For it alone.")
 @click.option(
     "--option", "options", multiple=True, metavar="--NAME=VALUE", help="Any other option of sbatch; repeatable."
 )

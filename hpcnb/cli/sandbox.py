@@ -30,7 +30,9 @@ def _directory(command: Callable[..., Any]) -> Callable[..., Any]:
 
 @click.group()
 def sandbox() -> None:
-    """A real Slurm site on this machine, for trying things out: munge, Slurm and sshd, all run by you.
+    """A real Slurm site on this machine, to try things out.
+
+    It is munge, Slurm and sshd, all run by you.
 
     \b
     Examples:
@@ -45,9 +47,9 @@ def sandbox() -> None:
 @click.option("--nodes", type=click.IntRange(1, 64), default=2, show_default=True, help="How many nodes it pretends.")
 @click.option("--cores", type=click.IntRange(1, 1024), default=4, show_default=True, help="Cores of each node.")
 def up(directory: Path, nodes: int, cores: int) -> None:
-    """Bring the sandbox up, or what is missing of it, and add the site `sandbox` to your configuration.
+    """Bring the sandbox up, or what is missing of it.
 
-    Needs Debian's slurm-wlm, munge and openssh-server, and no privileges. Nobody else can use it.
+    The site `sandbox` is added to your configuration. Needs Debian's slurm-wlm, munge and openssh-server, and no privileges. Nobody else can use it.
 
     \b
     Examples:
@@ -70,9 +72,9 @@ def up(directory: Path, nodes: int, cores: int) -> None:
 @sandbox.command()
 @_directory
 def down(directory: Path) -> None:
-    """Cancel the sandbox's jobs, end all its processes, and take the site out of your configuration.
+    """End the sandbox, with all its jobs and processes.
 
-    Keys, logs and the number of the next job stay.
+    The site is taken out of your configuration. Keys, logs and the number of the next job stay.
 
     \b
     Examples:

@@ -7,6 +7,7 @@ import json
 import click
 
 from hpcnb import handle
+from hpcnb.cli.clusters import sites_beginning
 from hpcnb.cli.face import as_json
 from hpcnb.views.cluster import sites_text
 
@@ -26,7 +27,7 @@ def sites(as_json: bool) -> None:
 
 
 @click.command()
-@click.argument("site", default="")
+@click.argument("site", default="", shell_complete=sites_beginning)
 def login(site: str) -> None:
     """Connect to SITE now; what it asks (a password, a code) is asked here, and the connection is kept.
 

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import inspect
+import re
 from functools import partial
 from typing import TYPE_CHECKING, Any
+
+from IPython.core.completer import SimpleCompletion, context_matcher
 
 from hpcnb import printed
 
 if TYPE_CHECKING:
+    from IPython.core.completer import CompletionContext, SimpleMatcherResult
     from IPython.core.interactiveshell import InteractiveShell
 
 
@@ -15,11 +20,28 @@ def register(shell: InteractiveShell) -> None:
     """Register the magics. Nothing else is imported yet: an extension must not slow every notebook down."""
 
     def hpc(line: str, cell: str | None = None) -> Any:
-        """Clusters inside Slurm allocations: `%hpc --help`, `%%hpc --help`."""
+        """Clusters inside Slurm allocations, and cells that run there.
+
+        %hpc up [SITE]             start a cluster; until it is ready, show what it waits for
+        %hpc                       show your clusters
+        %hpc down                  end it
+        %hpc --help                all commands; `%hpc COMMAND --help` explains one
+
+        %%hpc [OPTIONS]            run the cell on the cluster in use; without one, on one that is started for it
+          -i a,b                   send these variables; those that the cell needs and lacks are sent by themselves
+          -o c,d                   bring these back
+          -s SESSION               in another session than `main`, with variables of its own
+          --cluster NAME           on this cluster
+          --detach                 return at once, with a handle; its output goes on appearing under the cell
+          --timeout 10m            interrupt it after so long
+          --quiet                  show the cell's own output only
+        """
         if cell is None:
             from hpcnb.notebook.line import run_line
 
             return run_line(shell, line)
+        if line.strip() in ("-h", "--help"):
+            return print(inspect.getdoc(hpc))  # noqa: T201 - where help is shown
         from hpcnb.notebook.cells import run_cell
         from hpcnb.notebook.where import session_for
 
@@ -28,6 +50,8 @@ def register(shell: InteractiveShell) -> None:
     printed.show_with(partial(_place, shell))
     # IPython's annotation of this method speaks of the shell where it means the magic.
     shell.register_magic_function(hpc, "line_cell", "hpc")  # type: ignore[arg-type]
+    if _complete not in shell.Completer.custom_matchers:
+        shell.Completer.custom_matchers.append(_complete)
 
     def show(cluster: Any) -> None:
         from hpcnb.notebook.cluster_view import show_cluster
@@ -44,6 +68,21 @@ def register(shell: InteractiveShell) -> None:
         shown = shell.display_formatter.ipython_display_formatter
         shown.for_type_by_name("hpcnb.cluster", "Cluster", show)
         shown.for_type_by_name("hpcnb.queue.queue", "Queue", show_tasks)
+
+
+@context_matcher(priority=100)  # type: ignore[untyped-decorator]  # IPython has no types for it
+def _complete(context: CompletionContext) -> SimpleMatcherResult:
+    typed = context.text_until_cursor.lstrip()
+    found: list[str] = []
+    if re.match(r"%hpc\s", typed):
+        from hpcnb.notebook import line
+
+        found = line.complete(typed)
+    elif re.match(r"%%hpc\s", typed):
+        from hpcnb.notebook import options
+
+        found = options.complete(typed)
+    return {"completions": [SimpleCompletion(one, type="magic") for one in found], "suppress": bool(found)}
 
 
 def _place(shell: InteractiveShell) -> printed.Place:

@@ -15,11 +15,11 @@ from IPython.display import DisplayHandle, display
 
 from hpcnb.agent.client import nobody_to_ask
 from hpcnb.agent.loop import background
-from hpcnb.cli import commands
+from hpcnb.cli import commands, completions
 from hpcnb.cli import run_line as run_command
 from hpcnb.cli.clusters import pick
 from hpcnb.cli.face import redrawing
-from hpcnb.errors import ConfigError
+from hpcnb.errors import ConfigError, HPCError
 from hpcnb.handle import Handle, ask_with
 from hpcnb.model import ClusterStatus, State
 from hpcnb.notebook.logs import explore
@@ -58,6 +58,16 @@ def run_line(shell: InteractiveShell, line: str) -> None:
         ) from None
     except click.Abort:  # what click makes of an interrupt
         raise shown(KeyboardInterrupt(), ["KeyboardInterrupt"]) from None
+
+
+def complete(text: str) -> list[str]:
+    """What may stand for the last word of a `%hpc` line that is being typed."""
+    try:
+        words = shlex.split(text)[1:]
+        last = "" if text[-1:].isspace() else words.pop()
+        return completions(words, last, _NOTEBOOK_ONLY)
+    except (ValueError, IndexError, HPCError):  # half a quotation, or a wrong configuration: no place to speak of it
+        return []
 
 
 class NotebookFace:
@@ -159,7 +169,7 @@ def _import_dask() -> None:
     "--notebook", default="", metavar="PATH", help="Take over the futures of another notebook that has no kernel."
 )
 def attach(name: str, notebook: str) -> None:
-    """Come back to a cluster that is alive: the one called NAME, or the youngest.
+    """Come back to the live cluster called NAME, or to the youngest.
 
     Its sessions and this notebook's futures (`hpc.futures()`) are there again, and the output that its cells have had in the
     meantime is shown: after a restart of the kernel, and after a page was closed or loaded anew.
@@ -182,7 +192,9 @@ def attach(name: str, notebook: str) -> None:
 @click.argument("name", default="")
 @click.pass_obj
 def adapt(face: NotebookFace, least: int, most: int, name: str) -> None:
-    """Have between LEAST and MOST nodes, as the work needs them, as long as this kernel lives; `%hpc scale` ends it.
+    """Have between LEAST and MOST nodes, as the work needs them.
+
+    That lasts as long as this kernel, or until `%hpc scale`.
 
     \b
     Examples:

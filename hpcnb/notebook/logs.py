@@ -29,7 +29,9 @@ LAST = 200
 @click.option("--name", default="", help="Of which cluster; by default the one in use, or the youngest, alive or not.")
 @click.pass_obj
 def explore(face: NotebookFace, target: str, name: str) -> None:
-    """Search the logs of a cluster, also of one that has ended: of its workers, or those that TARGET names, as in `%hpc logs`.
+    """Search the logs of a cluster, also of one that has ended.
+
+    They are those of its workers, or those that TARGET names, as in `%hpc logs`.
 
     \b
     Examples:

@@ -86,6 +86,12 @@ def parse(line: str) -> Options:
     return Options(**{**found, "inputs": tuple(found["inputs"]), "outputs": tuple(found["outputs"])})
 
 
+def complete(text: str) -> list[str]:
+    """The options that may stand for the last word of a `%%hpc` line that is being typed."""
+    last = text.rsplit(" ", maxsplit=1)[-1]
+    return [option for option in _parser()._option_string_actions if option.startswith(last)]  # noqa: SLF001 - its only list
+
+
 def _names(text: str) -> list[str]:
     names = [name.strip() for name in text.split(",") if name.strip()]
     if wrong := [name for name in names if not name.isidentifier()]:

@@ -92,7 +92,38 @@ def test_examples_can_be_typed(path, command):
 def test_options_explain_themselves(path, command):
     """An option whose name does not say it all has a sentence of help."""
     silent = {p.name for p in command.params if isinstance(p, click.Option) and not p.help}
-    assert silent <= {"cores_per_node", "gpus_per_node", "cores_per_worker", "gpus_per_worker"}
+    assert silent == set()
+
+
+@pytest.mark.parametrize(
+    "words", [path[1:] for path, command in COMMANDS if isinstance(command, click.Group)], ids=" ".join
+)
+def test_lists_of_commands_are_whole(run, words):
+    """What a command does is not cut off in the middle of a sentence."""
+    listed = run(*words, "--help")[1].partition("Commands:")[2]
+    assert len(listed.splitlines()) > 2
+    assert "..." not in listed
+
+
+def test_the_tabulator(isolated):
+    """A shell is told commands, options and sites, and nothing is started for it."""
+    isolated.configure("hpcnb: {sites: {octopus: {host: o}}}")
+
+    def offered(*words):
+        asked = os.environ | {
+            "_HPCNB_COMPLETE": "bash_complete",
+            "COMP_WORDS": " ".join(["hpcnb", *words]),
+            "COMP_CWORD": str(len(words)),
+        }
+        code = "import sys; sys.argv = ['hpcnb']; from hpcnb.cli import main; main()"
+        said = subprocess.run([sys.executable, "-c", code], env=asked, capture_output=True, text=True, check=False)
+        assert said.stderr == ""
+        return [line.partition(",")[2] for line in said.stdout.splitlines()]
+
+    assert offered("st") == ["status"]
+    assert offered("up", "--wall") == ["--walltime"]
+    assert offered("up", "o") == ["octopus"]
+    assert isolated.processes() == []
 
 
 @each_command

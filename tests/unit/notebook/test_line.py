@@ -5,10 +5,12 @@ from __future__ import annotations
 import re
 
 import pytest
+from IPython.core.completer import provisionalcompleter
+from IPython.core.error import UsageError
 from IPython.core.interactiveshell import InteractiveShell
 
 from hpcnb.errors import ConfigError
-from hpcnb.notebook.line import run_line
+from hpcnb.notebook.line import complete, run_line
 
 
 @pytest.fixture
@@ -30,6 +32,46 @@ def test_the_help_is_a_notebooks(shell, capsys):
         said = capsys.readouterr().out
         assert said.startswith(f"Usage: %hpc {command}")
         assert not re.search(r"^ +hpcnb ", said, re.MULTILINE)
+
+
+@pytest.mark.parametrize(
+    ("typed", "offered"),
+    [
+        ("%hpc u", ["up"]),
+        ("%hpc a", ["adapt", "agent", "attach"]),
+        ("%hpc up loc", ["local"]),
+        ("%hpc up --wall", ["--walltime"]),
+        ("%hpc up local --no", ["--no-wait", "--nodes"]),
+        ("%%hpc --d", ["--detach"]),
+        ("%%hpc -o a --c", ["--cluster"]),
+    ],
+)
+def test_the_tabulator(shell, isolated, typed, offered):
+    """Commands, options and sites are offered as they are typed, and nothing is started for it."""
+    shell.run_line_magic("load_ext", "hpcnb")
+    with provisionalcompleter():
+        found = [one.text for one in shell.Completer.completions(typed, len(typed))]
+    assert sorted(found) == offered
+    assert isolated.processes() == []
+
+
+@pytest.mark.parametrize("typed", ["%hpc up 'l", "%hpc", "%hpc nonsense x"])
+def test_the_tabulator_where_nothing_can_be_offered(shell, typed):
+    """It is silent."""
+    assert complete(typed) == []
+
+
+def test_the_magics_explain_themselves(shell, capsys):
+    """`%%hpc?` and `%%hpc --help` say what there is, every option of a cell with it."""
+    shell.run_line_magic("load_ext", "hpcnb")
+    shell.run_cell_magic("hpc", "--help", "1")
+    said = capsys.readouterr().out.strip()
+    shell.run_line_magic("pinfo", "%%hpc")
+    assert said.splitlines()[-1] in capsys.readouterr().out
+    with pytest.raises(UsageError) as caught:
+        shell.run_cell_magic("hpc", "--nonsense", "1")
+    for option in re.findall(r"\[(.*?)\]", str(caught.value).partition("usage:")[2]):
+        assert f" {option} " in said
 
 
 def test_an_unknown_command_is_told_those_there_are(shell):
