@@ -223,11 +223,11 @@ class AgentClient:
     async def _answer(self, message: dict[str, Any]) -> None:
         prompt = Prompt(kind=message["kind"], title=message["title"], text=message["text"])
         try:
-            reply = {"text": await self._ask(prompt)}
+            reply: dict[str, Any] = {"text": await self._ask(prompt)}
         except HPCError as exc:
-            reply = {"refused": str(exc)}
+            reply = {"refused": exc.to_json()}
         except Exception as exc:  # the end of the input, a front end that has gone: whoever asked must hear of it
-            reply = {"refused": f"the question was not answered ({type(exc).__name__})"}
+            reply = {"refused": {"what": f"the question was not answered ({type(exc).__name__})"}}
         if self._socket is not None:
             with contextlib.suppress(websocket.WebSocketClosedError):
                 await self._socket.write_message(json.dumps({"answer": message["prompt"], **reply}))
@@ -298,7 +298,8 @@ def _log_tail() -> str:
 async def nobody_to_ask(prompt: Prompt) -> str:
     """An `Ask` for where nobody can answer: a notebook run without a front end, a script without a terminal."""
     raise AuthenticationFailed(
-        f"{prompt.title} asks: {prompt.text.strip()}",
-        remedy="Nobody can answer here. Log in once where you can type (`hpcnb up SITE` in a terminal): the agent keeps the "
-        "connection, and this will work without a question. Or use a key in an ssh-agent.",
+        f"{prompt.title} asks, and nobody can answer here",
+        evidence=prompt.text.strip(),
+        remedy="Log in where you can type: `hpcnb login` in a terminal, with the name of the site. The agent keeps the connection, and "
+        "this will work without a question. Or use a key in an ssh-agent.",
     )

@@ -119,7 +119,10 @@ class Client(websocket.WebSocketHandler):
         if waiting is None or waiting.done():
             return
         if "refused" in data:
-            waiting.set_exception(AuthenticationFailed(data["refused"]))
+            why = data["refused"]
+            waiting.set_exception(
+                AuthenticationFailed(why["what"], evidence=why.get("evidence", ""), remedy=why.get("remedy", ""))
+            )
         else:
             waiting.set_result(data["text"])
 

@@ -212,7 +212,7 @@ class _Login:
             self._unanswered = AuthenticationFailed(
                 known.what if known else "the question could not be asked",
                 where=self._end.alias,
-                evidence="\n".join(filter(None, [shown, known.evidence if known else repr(error)])),
+                evidence=(known.evidence if known else f"{shown}\n{error!r}") or shown,
                 remedy=known.remedy if known else "",
             )
             raise self._unanswered from error

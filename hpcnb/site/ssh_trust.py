@@ -49,7 +49,8 @@ async def check(transport: paramiko.Transport, end: Endpoint, known: KnownHosts,
         f"nobody vouched for the host key of {known.name}. {_UNSENT}",
         where=end.alias,
         evidence="\n".join(filter(None, [_describe(key), judgement.flaw and f"its certificate: {judgement.flaw}"])),
-        remedy="Compare the fingerprint with the one that the site publishes; then connect again and say yes.",
+        remedy="Compare the fingerprint with the one that the site publishes; then connect where you are asked, as by `hpcnb login` in a "
+        "terminal, and say yes.",
     )
 
 

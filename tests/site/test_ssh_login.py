@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import json
 import shutil
 import signal
 import socket
 import subprocess
+import sys
 import tempfile
 import threading
 import time
@@ -123,6 +125,21 @@ async def test_nobody_to_ask(sshd, connect):
     """When a passphrase is needed and nobody is there, that is the error."""
     sshd.configure(identity=keygen(sshd.folder / "locked", passphrase="open sesame"))
     assert (await refused(connect, sshd)).what == "nobody is here"
+
+
+def test_a_question_without_a_terminal(sshd, isolated):
+    """A script hears once what was asked, that nobody can answer, and where that would be: `hpcnb login` of that site."""
+    sshd.configure(identity=keygen(sshd.folder / "locked", passphrase="open sesame"))
+    site = {"host": "site", "ssh-config": str(sshd.config)}
+    isolated.configure(json.dumps({"hpcnb": {"sites": {"far": site}}}))
+    command = [sys.executable, "-m", "hpcnb.cli", "login", "far"]
+    said = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+    assert said.returncode == 1
+    first, question, remedy = said.stderr.splitlines()
+    assert first.startswith("AuthenticationFailed: ")
+    assert first.endswith("asks, and nobody can answer here (site)")
+    assert question.startswith("  | Passphrase for ")
+    assert remedy.startswith("→ Log in where you can type: `hpcnb login` in a terminal")
 
 
 async def test_a_certificate_opens(sshd, connect):
