@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from typing import Any
 
@@ -51,9 +52,13 @@ def default_running() -> Cluster | None:
 
 
 def clusters() -> list[Cluster]:
-    """Your live clusters, of whichever notebook, oldest first."""
+    """Your live clusters, of whichever notebook, oldest first; not those whose site has left the configuration."""
+    found = []
     with _lock:
-        return [Cluster.of(known) for known in handle.run(handle.handles())]
+        for known in handle.run(handle.handles()):
+            with contextlib.suppress(NotReady):  # it has ended meanwhile, or cannot be followed, as `%hpc` says
+                found.append(Cluster.of(known))
+    return found
 
 
 def attach(name: str | None = None, *, notebook: str = "") -> Cluster:
@@ -90,13 +95,14 @@ def named(name: str | None) -> Cluster:
     NotReady
         There is none (of that name).
     """
-    found = [c for c in clusters() if name in (None, c.name)]
+    found = [known for known in handle.run(handle.handles()) if name in (None, known.status.spec.name)]
     if not found:
         raise NotReady(
             f"there is no live cluster named {name!r}" if name else "you have no live cluster",
             remedy="`%hpc` lists your clusters; `%hpc up` starts one.",
         )
-    return found[-1]
+    with _lock:
+        return Cluster.of(found[-1])
 
 
 def sites() -> list[dict[str, Any]]:

@@ -245,6 +245,12 @@ class Calls:
         return replace(status, notices=status.notices | cluster.site.notices)
 
     def _find(self, id: str) -> LiveCluster:
+        if lost := self._orphans.get(id):
+            spec, why = lost[0].status.spec, lost[1]
+            raise NotReady(
+                f"cluster {spec.name!r}: {why}",
+                remedy=f"Put the entry of {spec.site!r} back into the configuration, and this will work; its jobs, if it has any, go on.",
+            )
         if id not in self._clusters:
             raise NotReady("there is no such cluster any more", remedy="`%hpc` lists those that exist.")
         return self._clusters[id]

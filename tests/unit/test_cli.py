@@ -10,17 +10,18 @@ import socket
 import subprocess
 import sys
 import termios
+from dataclasses import replace
 
 import click
 import pytest
 
 import hpcnb
 from hpcnb import cli
-from hpcnb.agent import places
+from hpcnb.agent import places, record
 from hpcnb.cli.clusters import unlike
 from hpcnb.cli.face import TerminalFace
 from hpcnb.config import SiteConfig, cluster_spec
-from hpcnb.errors import ClusterError
+from hpcnb.errors import ClusterError, NotReady
 from hpcnb.handle import Handle
 from hpcnb.model import ClusterSpec, ClusterStatus, JobState, JobStatus, Resources, State
 from tests.unit.pilot.tiny import wait_for
@@ -260,6 +261,21 @@ def test_the_agent_is_stopped(run, isolated):
     status, out, err = run("agent", "status")
     assert (status, out) == (1, "")
     assert "no agent runs" in err
+
+
+def test_a_cluster_whose_site_has_left_the_configuration(run, isolated):
+    """It is listed with the reason; who asks for it hears that, and what to do; the others are not kept from anybody."""
+    spec = ClusterSpec(site="octopus", name="fit", resources=Resources())
+    kept = record.new("1" * 16, spec)
+    record.save(replace(kept, status=replace(kept.status, state=State.READY)))
+    assert "there is no site 'octopus'" in run("status")[1]
+    for words in ["down", "fit"], ["down", "--all"], ["dashboard"]:
+        status, _, err = run(*words)
+        assert status == 1
+        assert "NotReady: cluster 'fit': it cannot be followed: there is no site 'octopus'\n→ Put the entry" in err
+    assert hpcnb.clusters() == []
+    with pytest.raises(NotReady, match="there is no site 'octopus'"):
+        hpcnb.attach("fit")
 
 
 def test_down_all_without_any(run):
