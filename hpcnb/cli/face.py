@@ -8,6 +8,7 @@ import concurrent.futures
 import shutil
 import sys
 import termios
+import textwrap
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -32,6 +33,8 @@ as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 _question = threading.Lock()
 """Held while a question stands on the terminal, which no status line may overwrite."""
+_asked = 0
+"""How many questions there have been."""
 
 
 class Face(Protocol):
@@ -129,10 +132,12 @@ def redrawing(handle: Handle, view: View) -> Iterator[None]:
 
 
 class _Line:
-    """One line of a terminal, rewritten in place; in a file or a pipe, a line for each state."""
+    """The status, rewritten in place on as many lines of a terminal as it takes; in a file or a pipe, a line for each state."""
 
     def __init__(self) -> None:
         self._state = ""
+        self._height = 1
+        self._asked = _asked
 
     def draw(self, status: ClusterStatus) -> None:
         if _question.acquire(blocking=False):
@@ -144,8 +149,11 @@ class _Line:
     def _draw(self, status: ClusterStatus) -> None:
         line = status_line(status, time.time())
         if sys.stderr.isatty():
-            width = shutil.get_terminal_size().columns
-            click.echo(f"\r\x1b[2K{line[: width - 1]}", nl=False, err=True)
+            lines = textwrap.wrap(line, max(20, shutil.get_terminal_size().columns - 1))
+            above = self._height - 1 if self._asked == _asked else 0  # what a question has left there stays
+            up = f"\x1b[{above}A" if above else ""
+            click.echo(f"\r{up}\x1b[J" + "\n".join(lines), nl=False, err=True)
+            self._height, self._asked = len(lines), _asked
         elif self._state != status.state:
             click.echo(line, err=True)
         self._state = status.state
@@ -169,6 +177,7 @@ async def ask_in_terminal(prompt: Prompt) -> str:
 
 
 def _ask(prompt: Prompt, answer: concurrent.futures.Future[str]) -> None:
+    global _asked
     answer.set_running_or_notify_cancel()
     # Interrupted in the middle of a password, the program must leave a terminal that shows what is typed.
     restore = partial(termios.tcsetattr, sys.stdin, termios.TCSADRAIN, termios.tcgetattr(sys.stdin))
@@ -176,6 +185,7 @@ def _ask(prompt: Prompt, answer: concurrent.futures.Future[str]) -> None:
     secret = prompt.kind == "secret"
     try:
         with _question:
+            _asked += 1
             click.echo(f"\n{prompt.title}", err=True)
             answer.set_result(click.prompt(prompt.text.rstrip(), hide_input=secret, err=True, prompt_suffix=" "))
     except Exception as exc:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shlex
 import signal
 import socket
@@ -440,6 +441,46 @@ def test_the_end_of_input_instead_of_a_password(terminal):
     assert terminal.process.wait(20) != 0
     terminal.until("Abort")
     assert terminal.echoes
+
+
+LINES = """
+from hpcnb.cli.face import _Line
+from hpcnb.model import ClusterSpec, ClusterStatus, Resources, State
+line = _Line()
+print("$ hpcnb up")
+for detail in ("as long as it takes " * 5, "soon", "as long as it takes, and longer"):
+    line.draw(ClusterStatus(id="0", spec=ClusterSpec(site="s", name="s", resources=Resources()), state=State.QUEUED, detail=detail))
+line.done()
+print("over")
+"""
+
+
+def screen(written):
+    """What a terminal shows of it, a line each."""
+    lines, row = [""], 0
+    for part in re.findall(r"\x1b\[\d*[A-Z]|\r|\n|[^\x1b\r\n]+", written):
+        if up := re.fullmatch(r"\x1b\[(\d*)A", part):
+            row -= int(up[1])
+        elif part == "\x1b[J":
+            lines[row:] = [""]
+        elif part == "\n":
+            row += 1
+            lines += [""] * (row + 1 - len(lines))
+        elif part != "\r":
+            lines[row] += part
+    return lines
+
+
+def test_what_is_waited_for_is_shown_whole(isolated, monkeypatch):
+    """In a narrow terminal the status takes several lines, and the next one takes their place."""
+    monkeypatch.setenv("COLUMNS", "40")
+    terminal = Terminal(LINES)
+    terminal.until("over")
+    terminal.close()
+    shown = screen(terminal.shown)
+    assert shown[:3] == ["$ hpcnb up", "s: queued: as long as it takes, and", "longer"]
+    assert shown[3:] == ["over", ""]
+    assert "as long as it takes as long as it takes" in " ".join(terminal.shown.replace("\r\n", " ").split())
 
 
 @pytest.mark.slow
