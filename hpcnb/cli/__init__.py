@@ -13,27 +13,11 @@ import click
 from click.shell_completion import ShellComplete
 
 import hpcnb
+from hpcnb.cli.names import COMMANDS, typed
 from hpcnb.errors import HPCError
 
 if TYPE_CHECKING:
     from hpcnb.cli.face import Face
-
-_COMMANDS = {
-    "up": "hpcnb.cli.clusters",
-    "down": "hpcnb.cli.clusters",
-    "status": "hpcnb.cli.clusters",
-    "scale": "hpcnb.cli.clusters",
-    "logs": "hpcnb.cli.logs",
-    "keep": "hpcnb.cli.clusters",
-    "dashboard": "hpcnb.cli.clusters",
-    "sites": "hpcnb.cli.sites",
-    "login": "hpcnb.cli.sites",
-    "queue": "hpcnb.cli.queue",
-    "dropbox": "hpcnb.cli.dropbox",
-    "kernel": "hpcnb.cli.kernel",
-    "agent": "hpcnb.cli.agent",
-    "sandbox": "hpcnb.cli.sandbox",
-}
 
 
 class _Context(click.Context):
@@ -54,12 +38,12 @@ class _Lazy(click.Group):
         self._own = dict(own or {})
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return [*_COMMANDS, *self._own]
+        return [*COMMANDS, *self._own]
 
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
         found: click.Command | None = self._own.get(name)
-        if found is None and name in _COMMANDS:
-            found = getattr(importlib.import_module(_COMMANDS[name]), name)
+        if found is None and name in COMMANDS:
+            found = getattr(importlib.import_module(COMMANDS[name]), name)
         if found is not None:
             found.context_class = _Context
             _summarize(found)
@@ -109,7 +93,7 @@ def _guarded(work: Callable[[], Any]) -> int:
         click.echo("interrupted", err=True)
         return 130
     except HPCError as exc:
-        click.echo(f"{type(exc).__name__}: {exc}", err=True)
+        click.echo(typed(f"{type(exc).__name__}: {exc}"), err=True)
         return 1
     except BrokenPipeError:
         # Whoever reads has enough; at the end Python would flush, and complain.

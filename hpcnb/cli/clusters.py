@@ -11,6 +11,7 @@ import click
 
 from hpcnb import config, handle
 from hpcnb.cli.face import Face, as_json
+from hpcnb.cli.names import typed
 from hpcnb.errors import ClusterError, ConfigError, HPCError, NotReady
 from hpcnb.handle import Handle
 from hpcnb.model import ClusterSpec, ClusterStatus, State
@@ -78,7 +79,7 @@ def up(face: Face, /, site: str, name: str, no_wait: bool, keep: bool, timeout: 
         raise ClusterError(
             f"a cluster named {called!r} is {joined.status.state} already, with {', '.join(has)}",
             where=f"site {joined.status.spec.site}",
-            remedy=f"`up` without these options uses it, `down {called}` ends it, another --name starts one beside it; `scale` changes nodes.",
+            remedy=f"`%hpc up` without these options uses it, `%hpc down {called}` ends it, another --name starts one beside it; `%hpc scale` changes nodes.",
         )
     known = joined or wanted
     keep = keep or joined is not None  # what another notebook started is not ours to end
@@ -88,11 +89,11 @@ def up(face: Face, /, site: str, name: str, no_wait: bool, keep: bool, timeout: 
     except TimeoutError:
         raise NotReady(
             f"{known.status.spec.name} is still {known.status.state} after {timeout}: {known.status.detail}",
-            remedy="It goes on waiting: `up` again, or `down` to give it up.",
+            remedy="It goes on waiting: `%hpc up` again, or `%hpc down` to give it up.",
         ) from None
     except KeyboardInterrupt:
         called = known.status.spec.name
-        stays = f"{called} stays; `up` again waits for it, `down {called}` ends it"
+        stays = typed(f"{called} stays; `%hpc up` again waits for it, `%hpc down {called}` ends it")
         click.echo(stays if keep else f"{called} was given up; no job of it is left", err=True)
         raise
     face.use(known)
@@ -167,7 +168,7 @@ def down(face: Face, name: str, everything: bool) -> None:
         except HPCError as exc:  # the others end all the same
             errors.append(exc)
     for error in errors[:-1]:
-        click.echo(str(error), err=True)
+        click.echo(typed(str(error)), err=True)
     if errors:
         raise errors[-1]
 
@@ -190,7 +191,7 @@ def status(face: Face, as_json: bool, everything: bool) -> None:
     elif found:
         face.show(found)
     else:
-        click.echo("no cluster; `up` starts one")
+        click.echo(typed("no cluster; `%hpc up` starts one"))
 
 
 @click.command()
@@ -251,7 +252,7 @@ def pick(name: str) -> Handle:
     if not named:
         raise NotReady(
             f"there is no live cluster {name!r}" if name else "there is no live cluster",
-            remedy=f"Those there are: {names}." if live else "`up` starts one.",
+            remedy=f"Those there are: {names}." if live else "`%hpc up` starts one.",
         )
     if len(named) > 1:
         raise ConfigError(f"which one: {names}?", remedy="Name it.")

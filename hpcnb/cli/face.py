@@ -19,6 +19,7 @@ from typing import Protocol
 import click
 
 from hpcnb.agent.client import nobody_to_ask
+from hpcnb.cli.names import typed
 from hpcnb.handle import Handle, ask_with, run
 from hpcnb.model import ClusterStatus
 from hpcnb.site.shell import Prompt
@@ -76,13 +77,13 @@ class TerminalFace:
     def show(self, found: Sequence[Handle]) -> None:
         now, statuses = time.time(), [handle.status for handle in found]
         if not sys.stdout.isatty():
-            click.echo(table_text(statuses, now))
+            click.echo(typed(table_text(statuses, now)))
             return
         from rich.console import Console  # it is dear, and a script does without
         from rich.text import Text
 
         for status in statuses:
-            Console().print(Text.assemble(*overview_styled(status, now)))
+            Console().print(Text.assemble(*((typed(text), style) for text, style in overview_styled(status, now))))
 
     def use(self, handle: Handle) -> None:
         """Nothing to do: a terminal has no current cluster."""
@@ -147,7 +148,7 @@ class _Line:
                 _question.release()
 
     def _draw(self, status: ClusterStatus) -> None:
-        line = status_line(status, time.time())
+        line = typed(status_line(status, time.time()))
         if sys.stderr.isatty():
             lines = textwrap.wrap(line, max(20, shutil.get_terminal_size().columns - 1))
             above = self._height - 1 if self._asked == _asked else 0  # what a question has left there stays

@@ -62,7 +62,7 @@ def cluster_called(name: str) -> Handle:
     """The youngest cluster of that name, or of any, alive or not."""
     found: list[Handle] = [k for k in handle.run(handle.handles(live=False)) if name in ("", k.status.spec.name)]
     if not found:
-        raise NotReady("there is no cluster with logs", remedy="`up` starts one.")
+        raise NotReady("there is no cluster with logs", remedy="`%hpc up` starts one.")
     return found[-1]
 
 

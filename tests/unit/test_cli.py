@@ -230,7 +230,7 @@ def test_without_a_cluster(run, words):
     status, out, err = run(*words)
     assert (status, out) == (1, "")
     assert "NotReady" in err
-    assert "`up` starts one" in err
+    assert "`hpcnb up` starts one" in err
 
 
 # -- what is right --------------------------------------------------------------------------------------------------
@@ -247,7 +247,7 @@ def test_listings_are_json(run):
 
 def test_listings_are_text(run):
     """Every listing has a form for people."""
-    assert run("status")[:2] == (0, "no cluster; `up` starts one\n")
+    assert run("status")[:2] == (0, "no cluster; `hpcnb up` starts one\n")
     assert run("sites")[:2] == (0, "* local: process on this machine\n")
     assert str(places.agent_log()) in run("agent", "status")[1]
 
@@ -512,7 +512,7 @@ def test_a_whole_life(run, isolated):
     assert status == 0
     assert err.splitlines()[-1] == "fit on local: ended: closed"
     assert run("down", "fit")[0] == 1
-    assert run("status")[1] == "no cluster; `up` starts one\n"
+    assert run("status")[1] == "no cluster; `hpcnb up` starts one\n"
     assert run("status", "--all")[1] == "○ fit on local: ended: closed\n"
     assert run("logs")[0] == 0
     assert run("agent", "stop")[0] == 0

@@ -9,7 +9,8 @@ from IPython.core.completer import provisionalcompleter
 from IPython.core.error import UsageError
 from IPython.core.interactiveshell import InteractiveShell
 
-from hpcnb.errors import ConfigError
+from hpcnb.cli.names import typed
+from hpcnb.errors import ConfigError, NotReady
 from hpcnb.notebook.line import complete, run_line
 
 
@@ -78,3 +79,12 @@ def test_an_unknown_command_is_told_those_there_are(shell):
     """Those of the notebook as well."""
     with pytest.raises(ConfigError, match=r"commands: up, .*, adapt, attach, explore, push, pull\."):
         run_line(shell, "nonsense")
+
+
+def test_what_can_be_typed_is_named_as_it_is_typed_here(shell, isolated, capsys):
+    """A notebook is told of `%hpc up`, a terminal of `hpcnb up`."""
+    run_line(shell, "status")
+    assert capsys.readouterr().out == "no cluster; `%hpc up` starts one\n"
+    with pytest.raises(NotReady, match="`%hpc up` starts one"):
+        run_line(shell, "down")
+    assert typed("`%hpc` and `%hpc login x`; `%hpc attach`") == "`hpcnb status` and `hpcnb login x`; `%hpc attach`"
