@@ -8,7 +8,10 @@ from __future__ import annotations
 import json
 import os
 import select
+from collections.abc import Callable, Iterable
 from typing import Any
+
+from hpcnb.model import Record
 
 LONGEST = select.PIPE_BUF
 """Bytes of one line: what a pipe takes in one piece, so that lines of two processes never mix."""
@@ -53,3 +56,17 @@ def emit(event: str, **fields: Any) -> None:
 
 def _encode(event: str, fields: dict[str, Any]) -> bytes:
     return json.dumps({"event": event, **fields}).encode() + b"\n"
+
+
+def news(event: str, look: Callable[[], Iterable[Record]]) -> Callable[[], None]:
+    """A function that emits the records which `look` gives, unless they are those that it has emitted last."""
+    told: list[dict[str, Any]] = []
+
+    def publish() -> None:
+        nonlocal told
+        found = [one.to_json() for one in look()]
+        if found != told:
+            told = found
+            emit(event, **{event: found})
+
+    return publish

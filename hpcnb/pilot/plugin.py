@@ -13,20 +13,17 @@ from distributed.scheduler import Scheduler
 from distributed.worker import Worker
 from tornado.ioloop import PeriodicCallback
 
-from hpcnb.pilot.events import emit
+from hpcnb.pilot.events import emit, news
 from hpcnb.pilot.output.feed import Feed
 from hpcnb.pilot.output.worker import catch
 from hpcnb.pilot.run import Run
+from hpcnb.pilot.scheduler import groups, nodes
 from hpcnb.pilot.scheduler.dashboard import serve_pages
 from hpcnb.pilot.scheduler.early import Early, pass_on
 from hpcnb.pilot.scheduler.elsewhere import Elsewhere
-from hpcnb.pilot.scheduler.groups import INTERVAL as GROUPS_INTERVAL
-from hpcnb.pilot.scheduler.groups import Groups
 from hpcnb.pilot.scheduler.history import History
 from hpcnb.pilot.scheduler.keeper import Keeper
 from hpcnb.pilot.scheduler.known import Known
-from hpcnb.pilot.scheduler.nodes import INTERVAL as NODES_INTERVAL
-from hpcnb.pilot.scheduler.nodes import Nodes
 from hpcnb.pilot.scheduler.once import Once
 from hpcnb.pilot.scheduler.refusals import Refusals
 from hpcnb.pilot.scheduler.suspects import Suspects
@@ -43,6 +40,8 @@ HISTORY_INTERVAL = 5000
 """Milliseconds after which what the nodes have done is written down again."""
 INTERVAL = 250
 """Milliseconds between two summaries: four a second at most, and none while nothing changes."""
+NEWS_INTERVAL = 2000
+"""Of nodes and groups; workers tell of themselves once a second at most."""
 
 
 class Load(SchedulerPlugin):
@@ -122,8 +121,10 @@ async def dask_setup(server: Scheduler | Worker) -> None:
     Chooser(scheduler)
     scheduler.add_plugin(Refusals(scheduler))
     scheduler.periodic_callbacks["hpcnb-load"] = PeriodicCallback(plugin.publish, INTERVAL)
-    scheduler.periodic_callbacks["hpcnb-nodes"] = PeriodicCallback(Nodes(scheduler).publish, NODES_INTERVAL)
-    scheduler.periodic_callbacks["hpcnb-groups"] = PeriodicCallback(Groups(work).publish, GROUPS_INTERVAL)
+    of_nodes = news("nodes", lambda: nodes.loads(scheduler.workers.values()))
+    scheduler.periodic_callbacks["hpcnb-nodes"] = PeriodicCallback(of_nodes, NEWS_INTERVAL)
+    of_groups = news("groups", lambda: groups.loads(work))
+    scheduler.periodic_callbacks["hpcnb-groups"] = PeriodicCallback(of_groups, NEWS_INTERVAL)
     emit("scheduler", address=scheduler.address)
     serve_pages(scheduler)
     if (where := dask.config.get("hpcnb.run", None)) is not None:

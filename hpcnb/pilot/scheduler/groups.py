@@ -2,34 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from hpcnb.model import GroupLoad
-from hpcnb.pilot.events import emit
 from hpcnb.pilot.scheduler.counts import Summary
 from hpcnb.pilot.scheduler.work import Work
 
-INTERVAL = 2000
-"""Milliseconds between two summaries."""
 MOST = 5
 """Groups that are told of, those that came last."""
 LONGEST = 60
 """Characters of a group's name."""
 
 
-class Groups:
-    """Publishes how it stands with them, when it has changed."""
-
-    def __init__(self, work: Work) -> None:
-        self._work = work
-        self._published: list[dict[str, Any]] = []
-
-    def publish(self) -> None:
-        """Emit the summary if it differs from the last one."""
-        summary = [_load(one).to_json() for one in self._work.unfinished(MOST)]
-        if summary != self._published:
-            self._published = summary
-            emit("groups", groups=summary)
+def loads(work: Work) -> list[GroupLoad]:
+    """How it stands with each of them."""
+    return [_load(one) for one in work.unfinished(MOST)]
 
 
 def _load(one: Summary) -> GroupLoad:

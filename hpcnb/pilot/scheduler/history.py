@@ -11,10 +11,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from distributed.diagnostics.plugin import SchedulerPlugin
-from distributed.scheduler import Scheduler, TaskState, WorkerState
+from distributed.scheduler import Scheduler, TaskState
 
 from hpcnb.pilot.output.search import HISTORY
 from hpcnb.pilot.run import Run
+from hpcnb.pilot.scheduler.nodes import node_of
 
 __all__ = ["Ended", "History"]
 
@@ -68,7 +69,7 @@ class History(SchedulerPlugin):
 
     def add_worker(self, scheduler: Scheduler, worker: str) -> None:
         state = scheduler.workers[worker]
-        node = self._nodes.setdefault(_node_of(state), Node(since=time.time()))
+        node = self._nodes.setdefault(node_of(state), Node(since=time.time()))
         self._of[worker] = node, str(state.name)
         node.cores, node.until = node.cores + state.nthreads, 0.0
         node.most = max(node.most, node.cores)
@@ -78,7 +79,7 @@ class History(SchedulerPlugin):
         self._of.pop(worker, None)
         left: dict[str, int] = {}
         for state in scheduler.workers.values():
-            left[_node_of(state)] = left.get(_node_of(state), 0) + state.nthreads
+            left[node_of(state)] = left.get(node_of(state), 0) + state.nthreads
         for name, node in self._nodes.items():
             node.cores = left.get(name, 0)
             node.until = 0.0 if node.cores else node.until or time.time()
@@ -193,8 +194,3 @@ class History(SchedulerPlugin):
                 if len(found) < RUNNING:
                     found.append((str(worker.name), now - lasted, 0.0, str(task.prefix.name), False))
         return found
-
-
-def _node_of(worker: WorkerState) -> str:
-    """The node in a worker's name, which is ``ALLOCATION-NODE-NUMBER``."""
-    return "-".join(str(worker.name).split("-")[1:-1]) or str(worker.host)

@@ -4,15 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Collection, Iterable
-from typing import Any
 
-from distributed.scheduler import Scheduler, WorkerState
+from distributed.scheduler import WorkerState
 
 from hpcnb.model import NodeLoad
-from hpcnb.pilot.events import emit
 
-INTERVAL = 2000
-"""Milliseconds between two summaries: workers tell of themselves once a second at most."""
 MOST = 20
 """Nodes that have a line of their own; the others share one, so that an event stays small."""
 LONGEST = 40
@@ -21,34 +17,18 @@ STEP = 16 << 20
 """Bytes to which memory is rounded: what hardly changes is no news."""
 
 
-class Nodes:
-    """Publishes what the nodes do, when it has changed."""
-
-    def __init__(self, scheduler: Scheduler) -> None:
-        self._scheduler = scheduler
-        self._published: list[dict[str, Any]] = []
-
-    def publish(self) -> None:
-        """Emit the summary if it differs from the last one."""
-        summary = [load.to_json() for load in loads(self._scheduler.workers.values())]
-        if summary != self._published:
-            self._published = summary
-            emit("nodes", nodes=summary)
-
-
 def loads(workers: Iterable[WorkerState]) -> list[NodeLoad]:
     """What each node does, by name; beyond `MOST` the last one is the sum of all others."""
     nodes: dict[str, list[WorkerState]] = {}
     for worker in workers:
-        nodes.setdefault(_node(worker), []).append(worker)
+        nodes.setdefault(node_of(worker), []).append(worker)
     each = [_load(name, nodes[name]) for name in sorted(nodes, key=lambda name: (len(name), name))]
     return each if len(each) <= MOST else [*each[: MOST - 1], _sum(each[MOST - 1 :])]
 
 
-def _node(worker: WorkerState) -> str:
+def node_of(worker: WorkerState) -> str:
     """The node in a worker's name, which is ``ALLOCATION-NODE-NUMBER``."""
-    parts = str(worker.name).split("-")
-    return "-".join(parts[1:-1]) or str(worker.host)
+    return "-".join(str(worker.name).split("-")[1:-1]) or str(worker.host)
 
 
 def _load(name: str, workers: Collection[WorkerState]) -> NodeLoad:

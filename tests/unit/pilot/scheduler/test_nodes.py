@@ -35,9 +35,9 @@ def test_thousands_of_nodes_are_one_small_event(monkeypatch):
     workers = {i: worker(f"0-{'x' * 100}{i}-0", cpu=99.9) for i in range(3000)}
     reading, writing = os.pipe()
     monkeypatch.setattr(events, "_descriptor", writing)
-    published = nodes.Nodes(SimpleNamespace(workers=workers))
-    published.publish()
-    published.publish()  # nothing has changed
+    publish = events.news("nodes", lambda: nodes.loads(workers.values()))
+    publish()
+    publish()  # nothing has changed
     os.close(writing)
     with os.fdopen(reading, "rb") as end:
         [line] = end.read().splitlines()
