@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import threading
 from collections.abc import Coroutine, Generator
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -20,9 +21,9 @@ from hpcnb.facts import Facts
 from hpcnb.handle import Handle
 from hpcnb.kept import NotebookClient
 from hpcnb.model import ClusterStatus, State
+from hpcnb.notebook_name import notebook_name
 from hpcnb.past import Timeline, timeline
 from hpcnb.scaling import Nodewise, leaving, nodes_for, workers_per_node
-from hpcnb.sessions import Sessions
 from hpcnb.site.authority import Identity
 
 if TYPE_CHECKING:
@@ -108,8 +109,8 @@ class Cluster(Facts, DaskCluster):
         self._keeps_link = asynchronous
         self._state = State.REQUESTED
         self._client: NotebookClient | None = None
-        self._sessions = Sessions(self)
-        self._client_lock = threading.Lock()
+        self._sessions: dict[str, Session] = {}
+        self._client_lock, self._session_lock = threading.Lock(), threading.Lock()
         self._handle.on_change(self._hear)
 
     # -- life --------------------------------------------------------------------------------------------------
@@ -182,7 +183,7 @@ class Cluster(Facts, DaskCluster):
     async def _close(self) -> None:
         if self._starting and not self._starting.done():
             self._starting.cancel()
-        for session in self._sessions.all():
+        for session in self.sessions:
             await self._on_agent(session.disconnect())
         if self._client is not None:
             await self._client._close()
@@ -210,7 +211,7 @@ class Cluster(Facts, DaskCluster):
                 background().start(self._learn_link())
         if status.state is State.ENDED:
             # Cells that wait end with the cause, not with silence.
-            for session in self._sessions.all():
+            for session in self.sessions:
                 session.lose(self._handle.error())
             if self._client is not None:
                 self._client.ledger.close(self._handle.error())
@@ -340,11 +341,27 @@ class Cluster(Facts, DaskCluster):
     @property
     def sessions(self) -> list[Session]:
         """Those that this kernel has used."""
-        return self._sessions.all()
+        return list(self._sessions.values())
 
     def session_named(self, name: str) -> Session:
-        """One of several sessions beside each other, made when first asked for."""
-        return self._sessions.named(name)
+        """One of several sessions beside each other, made when first asked for; waits until the cluster is ready."""
+        from hpcnb.session import Session  # with jupyter_client, which a cluster does without
+
+        with self._session_lock:
+            if name not in self._sessions:
+                self.wait_until_ready()
+                if self.security is None:
+                    raise NotReady(f"cluster {self.name!r} gave no credentials")
+                self._sessions[name] = Session(
+                    f"{SCHEME}://{self._handle.id}/session",
+                    security=self.security,
+                    loop=background().asyncio_loop,
+                    name=name,
+                    notebook=notebook_name(),
+                    awaited=self._handle.awaited,
+                    patience=math.inf,  # however long it does not answer, the cluster's end is what ends it
+                )
+            return self._sessions[name]
 
 
 _known: dict[str, Cluster] = {}

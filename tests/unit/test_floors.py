@@ -37,7 +37,6 @@ FLOORS = [
         "said",
         "serializing",
         "session",
-        "sessions",
         "future",
         "tasks",
         "handle",
