@@ -16,8 +16,8 @@ from dask.utils import funcname
 from distributed import Future as DaskFuture
 
 from hpcnb.notebook_name import shell
-from hpcnb.pilot.values import dump, size
-from hpcnb.pilot.worker.blame import PLAIN, blame, is_array, kind
+from hpcnb.pilot.values import dump, kind, size
+from hpcnb.pilot.worker.blame import PLAIN, blame, is_array
 from hpcnb.pilot.worker.call import Call
 from hpcnb.pilot.worker.packed import Packed
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import linecache
-import sys
 import sysconfig
 import traceback
 from collections.abc import Iterator
@@ -14,6 +13,7 @@ from types import TracebackType
 from typing import Any, cast
 
 import hpcnb
+from hpcnb.notebook_name import shell
 from hpcnb.pilot.worker.raised import HEAD, Line, RemoteTraceback, Trace, between
 
 __all__ = ["revealed"]
@@ -87,9 +87,8 @@ def _marks(line: Line) -> str:
 
 def _place(file: str) -> str:
     """A file as the user knows it: a cell by its number."""
-    ipython: Any = sys.modules.get("IPython")
-    shell = ipython.get_ipython() if ipython is not None else None
-    named = shell.compile.format_code_name(file) if shell is not None else None
+    running = shell()
+    named = running.compile.format_code_name(file) if running is not None else None
     return " ".join(named) if named else f"File {file}"
 
 

@@ -13,7 +13,7 @@ from cloudpickle import cloudpickle
 
 from hpcnb.errors import CannotSerialize
 
-__all__ = ["Frame", "dump", "pack", "size", "unpack", "words"]
+__all__ = ["Frame", "dump", "kind", "pack", "size", "unpack", "words"]
 
 Frame = bytes | bytearray | memoryview
 
@@ -88,7 +88,7 @@ def _blame(values: Mapping[str, Any], limit: int | None) -> CannotSerialize:
             return _too_large(name, value, limit)
         except (Exception, SystemExit) as error:
             return CannotSerialize(
-                f"{name} ({_kind(value)}) cannot be sent: {words(error)}",
+                f"{name} ({kind(value)}) cannot be sent: {words(error)}",
                 remedy=f"Create {name} in the cell that needs it, or send something plainer (its values, a path).",
             )
     largest = max(sizes, key=lambda name: sizes[name])
@@ -97,13 +97,14 @@ def _blame(values: Mapping[str, Any], limit: int | None) -> CannotSerialize:
 
 def _too_large(name: str, value: Any, limit: int | None, together: int = 0) -> CannotSerialize:
     allowed = f"{(limit or 0) / 1e6:,.0f} MB"
-    what = f"{name} ({_kind(value)}) is larger than the {allowed} that are sent unasked"
+    what = f"{name} ({kind(value)}) is larger than the {allowed} that are sent unasked"
     if together:
         what = f"the variables are {together / 1e6:,.0f} MB together, more than {allowed}; the largest is {name}"
     return CannotSerialize(what, remedy=f"Send it on purpose with `-i {name}`, or create it in the session.")
 
 
-def _kind(value: Any) -> str:
+def kind(value: Any) -> str:
+    """The type of a value as its user knows it."""
     cls = type(value)
     return cls.__qualname__ if cls.__module__ in ("builtins", "__main__") else f"{cls.__module__}.{cls.__qualname__}"
 

@@ -13,8 +13,9 @@ from cloudpickle import cloudpickle
 from distributed.protocol.serialize import serialize
 
 from hpcnb.errors import CannotSerialize
+from hpcnb.pilot.values import kind
 
-__all__ = ["PLAIN", "blame", "check", "is_array", "kind"]
+__all__ = ["PLAIN", "blame", "check", "is_array"]
 
 DEEPEST = 12
 WIDEST = 10_000
@@ -38,12 +39,6 @@ class _Nowhere:
 
     def write(self, data: Any) -> int:
         return len(data)
-
-
-def kind(value: Any) -> str:
-    """The type of a value as its user knows it."""
-    cls = type(value)
-    return cls.__qualname__ if cls.__module__ in ("builtins", "__main__") else f"{cls.__module__}.{cls.__qualname__}"
 
 
 def check(value: Any, name: str, *, where: str = "") -> None:
