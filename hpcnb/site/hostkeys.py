@@ -21,6 +21,7 @@ from cryptography.hazmat.primitives.serialization import (
     PublicFormat,
     SSHCertificate,
     SSHCertificateType,
+    SSHCertPublicKeyTypes,
     load_ssh_public_identity,
 )
 
@@ -134,8 +135,8 @@ class KnownHosts:
         return judgement
 
     def _judge(self, entries: list[Entry], key: bytes, blob: bytes) -> Judgement:
-        certificate = _certificate(blob) if blob else None
-        authority = _authority(certificate) if certificate else b""
+        certificate = read_certificate(blob) if blob else None
+        authority = encoded(certificate.signature_key()) if certificate else b""
         for entry in entries:
             if entry.marker == _REVOKED and entry.key in {key, authority}:
                 return Judgement(verdict=Verdict.REVOKED, entry=entry)
@@ -198,7 +199,8 @@ def _judge_bare(key: bytes, entries: list[Entry], flaw: str) -> Judgement:
     return Judgement(verdict=Verdict.CHANGED if other else Verdict.UNKNOWN, entry=other, flaw=flaw)
 
 
-def _certificate(blob: bytes) -> SSHCertificate | None:
+def read_certificate(blob: bytes) -> SSHCertificate | None:
+    """A certificate as SSH sends it; None: it is none."""
     try:
         found = load_ssh_public_identity(f"{kind(blob)} {base64.b64encode(blob).decode()}".encode())
     except (ValueError, UnsupportedAlgorithm):
@@ -206,9 +208,9 @@ def _certificate(blob: bytes) -> SSHCertificate | None:
     return found if isinstance(found, SSHCertificate) else None
 
 
-def _authority(certificate: SSHCertificate) -> bytes:
-    text = certificate.signature_key().public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH)
-    return base64.b64decode(text.split()[1])
+def encoded(key: SSHCertPublicKeyTypes) -> bytes:
+    """A public key as SSH sends it."""
+    return base64.b64decode(key.public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH).split()[1])
 
 
 def _flaw(certificate: SSHCertificate, blob: bytes, host: str) -> str:

@@ -166,7 +166,7 @@ def _read(path: Path, home: Path, outer: _Block | None = None, depth: int = 0) -
     if depth > _DEPTH:
         raise ConfigError(f"Include goes too deep in the SSH configuration {path}")
     block = outer
-    for number, line in enumerate(_text(path).split("\n"), 1):
+    for number, line in enumerate(read_text(path, "the SSH configuration").split("\n"), 1):
         match = _LINE.fullmatch(line.rstrip())
         if match is None:
             continue
@@ -180,13 +180,14 @@ def _read(path: Path, home: Path, outer: _Block | None = None, depth: int = 0) -
             yield _Setting(block=block, keyword=keyword, words=words, place=f"{path} line {number}")
 
 
-def _text(path: Path) -> str:
+def read_text(path: Path, what: str) -> str:
+    """What a file says; nothing, where there is none."""
     try:
         return path.read_text("utf-8", "replace")
     except FileNotFoundError:
         return ""
     except OSError as error:
-        raise ConfigError(f"the SSH configuration {path} cannot be read: {error.strerror}") from None
+        raise ConfigError(f"{what} {path} cannot be read: {error.strerror}") from None
 
 
 def _words(text: str) -> tuple[str, ...]:

@@ -20,15 +20,12 @@ from cryptography.hazmat.primitives.serialization import (
     Encoding,
     NoEncryption,
     PrivateFormat,
-    PublicFormat,
-    SSHCertificate,
     load_pem_private_key,
     load_ssh_private_key,
-    load_ssh_public_identity,
 )
 from paramiko.pkey import PublicBlob
 
-from hpcnb.site.hostkeys import CERTIFIED, kind
+from hpcnb.site.hostkeys import CERTIFIED, encoded, kind, read_certificate
 from hpcnb.site.ssh_config import Endpoint
 
 _MAGIC = b"openssh-key-v1\0"
@@ -91,7 +88,7 @@ class Offer:
     @property
     def ends(self) -> float | None:
         """POSIX time at which the certificate expires; None for one that does not, and without one."""
-        found = _identity(self.certificate) if self.certificate else None
+        found = read_certificate(self.certificate) if self.certificate else None
         return float(found.valid_before) if found and found.valid_before < _FOREVER else None
 
     def load(self, passphrase: str = "") -> paramiko.PKey:
@@ -228,17 +225,6 @@ def _public_file(path: Path) -> bytes:
     return key if kind(key) == fields[0] else b""
 
 
-def _identity(certificate: bytes) -> SSHCertificate | None:
-    text = f"{kind(certificate)} {base64.b64encode(certificate).decode()}".encode()
-    try:
-        found = load_ssh_public_identity(text)
-    except (ValueError, UnsupportedAlgorithm):
-        return None
-    return found if isinstance(found, SSHCertificate) else None
-
-
 def _certified_key(certificate: bytes) -> bytes:
-    found = _identity(certificate)
-    if found is None:
-        return b""
-    return base64.b64decode(found.public_key().public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH).split()[1])
+    found = read_certificate(certificate)
+    return encoded(found.public_key()) if found else b""

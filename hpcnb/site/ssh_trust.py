@@ -12,7 +12,7 @@ from hpcnb.errors import AuthenticationFailed, ConfigError, HostKeyMismatch
 from hpcnb.site import hostkeys
 from hpcnb.site.hostkeys import Judgement, KnownHosts, Verdict
 from hpcnb.site.shell import Ask, Prompt
-from hpcnb.site.ssh_config import Endpoint
+from hpcnb.site.ssh_config import Endpoint, read_text
 
 _UNSENT = "Nothing was sent to it."
 
@@ -92,13 +92,8 @@ def _describe(key: bytes) -> str:
 
 
 def _text(path: Path) -> str:
-    try:
-        return path.read_text("utf-8", "replace")
-    except FileNotFoundError:
-        return ""
-    except OSError as error:
-        # A file that we cannot read may revoke the very key we are shown.
-        raise ConfigError(f"the known hosts in {path} cannot be read: {error.strerror}") from None
+    # A file that we cannot read may revoke the very key we are shown.
+    return read_text(path, "the known hosts in")
 
 
 def _remember(end: Endpoint, name: str, key: bytes) -> None:
