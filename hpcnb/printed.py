@@ -131,12 +131,7 @@ class _Room:
 
 
 class Cell:
-    """The output of one cell's tasks, in the form in which it is shown.
-
-    Parameters
-    ----------
-    place : Place
-    """
+    """The output of one cell's tasks, in the form in which it is shown."""
 
     def __init__(self, place: Place) -> None:
         self._place = place

@@ -22,13 +22,7 @@ CANCELLING = 60.0
 
 
 class Closing:
-    """Ends one cluster.
-
-    Parameters
-    ----------
-    book : Book
-    site : Site
-    """
+    """Ends one cluster."""
 
     def __init__(self, book: Book, site: Site) -> None:
         self._book = book

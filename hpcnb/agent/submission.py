@@ -23,13 +23,7 @@ T = TypeVar("T")
 
 
 class Submission:
-    """Submits the jobs of one cluster.
-
-    Parameters
-    ----------
-    book : Book
-    site : Site
-    """
+    """Submits the jobs of one cluster."""
 
     def __init__(self, book: Book, site: Site) -> None:
         self._book = book

@@ -50,14 +50,7 @@ def free() -> Free:
 
 
 class Pinned:
-    """A call in a process of its own, which sees the GPUs that it was given: a library looks once in its process's life.
-
-    Parameters
-    ----------
-    fn : callable
-    gpus : int
-    timeout : float, optional
-    """
+    """A call in a process of its own, which sees the GPUs that it was given: a library looks once in its process's life."""
 
     isolates = True
 

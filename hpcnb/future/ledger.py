@@ -39,10 +39,6 @@ class Ledger:
     """The batches of one client, each by its key.
 
     Those that are not finished are held here, so that what was submitted is run, whoever still thinks of it.
-
-    Parameters
-    ----------
-    client : NotebookClient
     """
 
     def __init__(self, client: NotebookClient) -> None:

@@ -36,12 +36,7 @@ MOST = 200
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Work:
-    """Calls that are shown together.
-
-    Parameters
-    ----------
-    id, label : str
-    """
+    """Calls that are shown together."""
 
     id: str
     label: str
@@ -144,12 +139,7 @@ class Look:
 
 
 class Looks:
-    """What one client looks at. All but `sent` and `settle` runs on its loop.
-
-    Parameters
-    ----------
-    client : NotebookClient
-    """
+    """What one client looks at. All but `sent` and `settle` runs on its loop."""
 
     def __init__(self, client: NotebookClient) -> None:
         self.client = client

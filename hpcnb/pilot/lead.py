@@ -39,10 +39,6 @@ LAST_WARNING = 300.0
 class Pilot:
     """Starts what the nodes run, passes on what they say, and ends with them.
 
-    Parameters
-    ----------
-    run : Run
-
     Notes
     -----
     It ends when the cluster is closed (``{"op": "close"}`` on the control stream, SIGTERM from the batch system), when a

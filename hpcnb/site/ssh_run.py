@@ -71,13 +71,7 @@ def _quoted(word: str) -> str:
 
 
 class Commands:
-    """Runs commands at the far end of a connection, some at once.
-
-    Parameters
-    ----------
-    transport : Transport
-    sessions : Sessions
-    """
+    """Runs commands at the far end of a connection, some at once."""
 
     def __init__(self, transport: Transport, sessions: Sessions) -> None:
         self._transport = transport

@@ -17,12 +17,7 @@ _AT_FIRST, _LATER = 4, 60
 
 
 class Sessions:
-    """Opens sessions, and waits for one to end where a server (``MaxSessions``) refuses more.
-
-    Parameters
-    ----------
-    transport : Transport
-    """
+    """Opens sessions, and waits for one to end where a server (``MaxSessions``) refuses more."""
 
     def __init__(self, transport: Transport) -> None:
         self._transport = transport

@@ -39,12 +39,7 @@ class _Written:
 
 
 class Program:
-    """The tasks and data of a main program, or of a task that calls tasks itself.
-
-    Parameters
-    ----------
-    where : Where
-    """
+    """The tasks and data of a main program, or of a task that calls tasks itself."""
 
     def __init__(self, where: Where) -> None:
         self._where = where

@@ -85,12 +85,7 @@ class _Reader:
 
 
 class Feed(SchedulerPlugin):
-    """Passes on what tasks print to the notebooks that want their results.
-
-    Parameters
-    ----------
-    scheduler : Scheduler
-    """
+    """Passes on what tasks print to the notebooks that want their results."""
 
     name = "hpcnb-feed"
 

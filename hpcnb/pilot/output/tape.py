@@ -148,12 +148,7 @@ def _rest(tape: _Tape, run: Run, end: int) -> Iterator[Piece]:
 
 
 def pieces(index: Path) -> Iterator[Piece]:
-    """All pieces that an index tells of, in order; a line that was cut by a full disk is left out.
-
-    Parameters
-    ----------
-    index : Path
-    """
+    """All pieces that an index tells of, in order; a line that was cut by a full disk is left out."""
     reader = _Reader(folder=index.parent)
     with index.open("rb") as file:
         for line in file:

@@ -50,10 +50,6 @@ def serve_pages(scheduler: Scheduler) -> None:
 class Dashboard(httputil.HTTPServerConnectionDelegate):
     """Serves the pages of a scheduler.
 
-    Parameters
-    ----------
-    scheduler : Scheduler
-
     Notes
     -----
     Dask's own server is on a TCP port, which every user of the node can reach, without a question. A socket's file is

@@ -16,10 +16,6 @@ class Elsewhere:
     """Has the next attempt of a failed task avoid the worker on which it has failed, where there is another one.
 
     A task with constraints goes where these allow: Dask would rather forget them than let it wait.
-
-    Parameters
-    ----------
-    scheduler : Scheduler
     """
 
     def __init__(self, scheduler: Scheduler) -> None:

@@ -46,12 +46,7 @@ class Node:
 
 
 class History(SchedulerPlugin):
-    """Remembers; each task costs the same, however many there are.
-
-    Parameters
-    ----------
-    scheduler : Scheduler
-    """
+    """Remembers; each task costs the same, however many there are."""
 
     name = "hpcnb-history"
 

@@ -66,10 +66,6 @@ class Keeper(SchedulerPlugin):
     To the scheduler it is one more client for each notebook, which wants what the notebook wants and stays. Only what a
     living client says in so many words ends that: a client that leaves, in whatever way, releases nothing. The scheduler
     tells the two apart, since it drops the wishes of a client that leaves without any message of that client.
-
-    Parameters
-    ----------
-    scheduler : Scheduler
     """
 
     name = "hpcnb-keeper"

@@ -42,10 +42,6 @@ class Once(SchedulerPlugin):
 
     A connection that breaks takes with it what was on its way, and nobody knows how much that was. So a client keeps what it says until it
     was heard, and says the rest again over its next connection.
-
-    Parameters
-    ----------
-    scheduler : Scheduler
     """
 
     name = "hpcnb-once"

@@ -16,12 +16,7 @@ REFUSE = "hpcnb-refuse"
 
 
 class Refusals(SchedulerPlugin):
-    """Ends tasks that wait for a worker in vain.
-
-    Parameters
-    ----------
-    scheduler : Scheduler
-    """
+    """Ends tasks that wait for a worker in vain."""
 
     name = "hpcnb-refusals"
 

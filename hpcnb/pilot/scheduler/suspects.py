@@ -71,10 +71,6 @@ class Suspects(SchedulerPlugin):
 
     What kills its worker even from a process of its own has a worker for itself the next time; if that dies as well, and its node
     lives to say so, nothing else can have been to blame: the task is poison.
-
-    Parameters
-    ----------
-    scheduler : Scheduler
     """
 
     name = "hpcnb-suspects"

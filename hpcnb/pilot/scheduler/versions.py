@@ -81,12 +81,7 @@ def choice(needs: Sequence[Mapping[str, float]], offered: Mapping[str, float], u
 
 
 class Chooser:
-    """Has the scheduler choose for such a task among the workers that suit any of its versions.
-
-    Parameters
-    ----------
-    scheduler : Scheduler
-    """
+    """Has the scheduler choose for such a task among the workers that suit any of its versions."""
 
     def __init__(self, scheduler: Scheduler) -> None:
         self._scheduler = scheduler

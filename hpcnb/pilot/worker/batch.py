@@ -141,12 +141,7 @@ class Calls:
 
 
 class Filled:
-    """One call, some of whose arguments come from batches.
-
-    Parameters
-    ----------
-    call : Call
-    """
+    """One call, some of whose arguments come from batches."""
 
     __slots__ = ("__name__", "_call")
     isolates = True

@@ -14,10 +14,6 @@ __all__ = ["Packed", "unpacked"]
 class Packed:
     """A value that was pickled where it was made, with cloudpickle: what is by value to a notebook is so in all of it.
 
-    Parameters
-    ----------
-    value : object
-
     Raises
     ------
     Exception

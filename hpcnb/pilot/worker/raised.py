@@ -73,12 +73,7 @@ class Trace:
 
 
 class RemoteTraceback(Exception):
-    """The cause of an exception that was raised elsewhere: the lines at which it was.
-
-    Parameters
-    ----------
-    trace : Trace
-    """
+    """The cause of an exception that was raised elsewhere: the lines at which it was."""
 
     def __init__(self, trace: Trace) -> None:
         super().__init__(trace)
