@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-import os
 import ssl
 from collections.abc import Mapping
 
 from hpcnb.agent import places
 from hpcnb.errors import ConnectionFailed, HPCError
 from hpcnb.link import Link, LinkRefused, secure
+from hpcnb.pilot.written import write_whole
 from hpcnb.site.authority import Role
 from hpcnb.site.routes import ROUTES, Goal, Route
 from hpcnb.site.shell import Pipe
@@ -141,11 +141,8 @@ def remember(site: str, route: str) -> None:
     if known.get(site) == route:
         return
     path = places.routes()
-    aside = path.with_suffix(".new")
     try:
-        with open(os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
-            json.dump(known | {site: route}, file)
-        aside.rename(path)
+        write_whole(path, json.dumps(known | {site: route}).encode())
     except OSError:  # the disk is full: the next cluster tries the routes in their order
         log.exception("%s could not be written", path)
 

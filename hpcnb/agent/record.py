@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import secrets
 import time
 from dataclasses import dataclass, replace
@@ -12,6 +11,7 @@ from pathlib import Path
 
 from hpcnb.agent import places
 from hpcnb.model import ClusterSpec, ClusterStatus, Record, State
+from hpcnb.pilot.written import write_whole
 from hpcnb.site.authority import Authority
 from hpcnb.site.environment import Probe
 
@@ -99,14 +99,8 @@ def new(cluster: str, spec: ClusterSpec) -> ClusterRecord:
 
 
 def save(record: ClusterRecord) -> None:
-    """Write a record: aside, fsync, rename, so that a crash or a full disk leaves the old one."""
-    path = places.records() / f"{record.status.id}.json"
-    aside = path.with_suffix(".new")
-    with open(os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
-        json.dump(record.to_json(), file)
-        file.flush()
-        os.fsync(file.fileno())
-    aside.rename(path)
+    """Write a record."""
+    write_whole(places.records() / f"{record.status.id}.json", json.dumps(record.to_json()).encode())
 
 
 def load_all() -> list[ClusterRecord]:

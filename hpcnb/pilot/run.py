@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import Any
 
 from hpcnb.model import ClusterSpec, Record
+from hpcnb.pilot.written import write_whole
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,10 +91,5 @@ class Run(Record):
         return bytes.fromhex(self.file("tls/link.secret").read_text().strip())
 
     def publish(self, name: str, value: dict[str, Any]) -> None:
-        """Write a JSON file so that no reader, on whatever file system, sees half of it."""
-        aside = self.file(f"{name}.new")
-        with open(os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
-            json.dump(value, file)
-            file.flush()
-            os.fsync(file.fileno())
-        aside.rename(self.file(name))
+        """Write a JSON file."""
+        write_whole(self.file(name), json.dumps(value).encode())

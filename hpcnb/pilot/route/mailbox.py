@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from hpcnb.errors import HPCError
+from hpcnb.pilot.written import write_whole
 
 log = logging.getLogger(__name__)
 
@@ -171,19 +172,10 @@ class Here:
         return await asyncio.to_thread(Path(path).read_bytes)
 
     async def write(self, path: str, data: bytes) -> None:
-        await asyncio.to_thread(_write, Path(path), data)
+        await asyncio.to_thread(write_whole, Path(path), data)
 
     async def remove(self, path: str) -> None:
         await asyncio.to_thread(os.unlink, path)
-
-
-def _write(path: Path, data: bytes) -> None:
-    aside = path.with_name(f".{path.name}")
-    with open(os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    aside.rename(path)
 
 
 def answer(folder: Path) -> socket.socket:

@@ -4,7 +4,7 @@
 the pilot looks, and the first who comes with the token that is written there is the one. Any user of the machine may
 connect; who has no token is let go and holds nobody up. What is carried is encrypted end to end, and no concern of a relay.
 
-Standard library only, and little of it, since each start of it is waited for. It ends with its stdin.
+Standard library only, but for how its word is written, and little of it, since each start of it is waited for. It ends with its stdin.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ import threading
 from contextlib import suppress
 from hmac import compare_digest
 from pathlib import Path
+
+from hpcnb.pilot.written import write_whole
 
 SAYS = b"hpcnb-relay: "
 """Begins the one line that a relay writes before it carries; what a login shell prints comes earlier."""
@@ -59,7 +61,7 @@ def listen(folder: str, gateway: str) -> socket.socket:
         word = {"hosts": [here, socket.gethostname()], "port": server.getsockname()[1], "token": token.hex()}
         path = Path(folder, f"{os.urandom(8).hex()}.json")
         try:
-            _write(path, json.dumps(word))
+            write_whole(path, json.dumps(word).encode())
             return _Door(server, token).wait()
         finally:
             path.unlink(missing_ok=True)
@@ -70,15 +72,6 @@ def _facing(gateway: str) -> str:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         probe.connect((gateway, 9))
         return str(probe.getsockname()[0])
-
-
-def _write(path: Path, text: str) -> None:
-    aside = path.with_name(f".{path.name}")
-    with open(os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    aside.rename(path)
 
 
 class _Door:

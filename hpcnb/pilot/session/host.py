@@ -7,7 +7,6 @@ import asyncio
 import ctypes
 import json
 import logging
-import os
 import re
 import signal
 from collections.abc import Sequence
@@ -21,6 +20,7 @@ from hpcnb.pilot import rpc
 from hpcnb.pilot.session.cells import Cell, Cells
 from hpcnb.pilot.session.hosted import HostedSession
 from hpcnb.pilot.session.relayed import RelayedKernel
+from hpcnb.pilot.written import write_whole
 
 __all__ = ["Host", "main"]
 
@@ -63,7 +63,7 @@ class Host:
         )
         handlers = {name.removeprefix("on_"): getattr(self, name) for name in dir(self) if name.startswith("on_")}
         self._server = await rpc.serve(handlers, "tls://127.0.0.1:0", security.get_listen_args("worker"))
-        _publish(self._run_dir / "sessions.json", {"address": self._server.address})
+        write_whole(self._run_dir / "sessions.json", json.dumps({"address": self._server.address}).encode())
 
     async def close(self) -> None:
         """End all kernels, and listen no more."""
@@ -194,15 +194,6 @@ class Host:
         if session not in self._sessions:
             raise NotReady(f"there is no session {session!r}", remedy="It was closed, or its host was started anew.")
         return self._sessions[session]
-
-
-def _publish(path: Path, value: dict[str, Any]) -> None:
-    aside = path.with_suffix(".new")
-    with os.fdopen(os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
-        json.dump(value, file)
-        file.flush()
-        os.fsync(file.fileno())
-    aside.rename(path)
 
 
 async def _serve(run_dir: Path) -> None:

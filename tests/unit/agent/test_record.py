@@ -112,7 +112,7 @@ def test_a_failed_write_leaves_the_old_record(isolated, monkeypatch):
     def full(descriptor):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(record.os, "fsync", full)
+    monkeypatch.setattr("os.fsync", full)
     changed = a_record()
     with pytest.raises(OSError, match="No space left"):
         record.save(replace(changed, status=replace(changed.status, state=State.DRAINING)))
