@@ -10,7 +10,6 @@ import os
 import threading
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -32,10 +31,8 @@ Implementation = tuple[Callable[..., Any], Options]
 """A function by which a task can be done, and how it is run."""
 
 
-@dataclass(kw_only=True)
-class _Written:
-    datum: Datum
-    access: Access
+_Written = tuple[Datum, Access]
+"""What a task writes, and how."""
 
 
 class Program:
@@ -112,8 +109,8 @@ class Program:
         parts = [task]
         if (number := returns + len(written)) > 1:
             parts = [self._where.submit(operator.itemgetter(i), [task], key=f"{task.key}-{i}") for i in range(number)]
-        for one, part in zip(written, parts[returns:], strict=False):
-            one.datum.written(one.access, Version(future=part, writers=(node.number,)))
+        for (datum, access), part in zip(written, parts[returns:], strict=False):
+            datum.written(access, Version(future=part, writers=(node.number,)))
         futures = parts[:returns] or [self._where.nothing(task)]
         for future in futures:
             self._ledger.object(future).origin = (node.number,)
@@ -139,13 +136,13 @@ class Program:
                 self._ledger.forget(datum)
             return seen
         datum = self._ledger.object(value)
-        written.append(_Written(datum=datum, access=direction.access))
+        written.append((datum, direction.access))
         return self._seen(datum, direction, sources) or self._resolved_within(value, sources)
 
     def _content(self, path: str, direction: Direction, sources: set[int], written: list[_Written]) -> Any:
         datum = self._ledger.path(path)
         if direction.writes:
-            written.append(_Written(datum=datum, access=direction.access))
+            written.append((datum, direction.access))
         future = self._seen(datum, direction, sources)
         if future is None and direction.reads and not direction.is_shared and Path(path).exists():
             return Content.read(path, direction.kind)

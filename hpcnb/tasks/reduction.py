@@ -42,13 +42,17 @@ def reduction(chunk: int, **options: Any) -> Callable[[Callable[[list[Any]], Any
 
         @functools.wraps(fn)
         def reduced(values: Iterable[Any]) -> Any:
-            left = list(values)
-            while True:
-                groups = [left[start : start + chunk] for start in range(0, len(left), chunk)] or [[]]
-                if len(groups) == 1:
-                    return step(groups[0])
-                left = [step(group) if len(group) > 1 else group[0] for group in groups]
+            return tree(values, chunk, step)
 
         return reduced
 
     return made
+
+
+def tree(values: Iterable[Any], chunk: int, step: Callable[[list[Any]], Any]) -> Any:
+    """What is left of values that a step takes so many of at a time, level by level."""
+    left = list(values)
+    while len(left) > chunk:
+        groups = [left[start : start + chunk] for start in range(0, len(left), chunk)]
+        left = [step(group) if len(group) > 1 else group[0] for group in groups]
+    return step(left)

@@ -8,7 +8,7 @@ import inspect
 import os
 import re
 import shlex
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -16,6 +16,7 @@ from hpcnb import tasks
 from hpcnb.compat.pycompss.decorators import Activated, amount, changed
 from hpcnb.tasks.binary import Command, apart, inside, running
 from hpcnb.tasks.mpi import Launch, before, environ, run_function
+from hpcnb.tasks.reduction import tree
 
 __all__ = ["binary", "container", "io", "mpi", "reduction"]
 
@@ -129,24 +130,17 @@ def reduction(*, chunk_size: Any) -> Callable[[tasks.Task], Callable[..., Any]]:
         @functools.wraps(of.fn)
         def reduced(*args: Any, **kwargs: Any) -> Any:
             bound = signature.bind(*args, **kwargs)
-            left: list[Any] = list(_items(bound.arguments[taken]))
-            while True:
-                groups = [left[start : start + chunk] for start in range(0, len(left), chunk)] or [[]]
-                done = []
-                for group in groups:
-                    bound.arguments[taken] = group
-                    done.append(of(*bound.args, **bound.kwargs) if len(group) != 1 or len(groups) == 1 else group[0])
-                if len(groups) == 1:
-                    return done[0]
-                left = done
+            collection = bound.arguments[taken]
+
+            def step(group: list[Any]) -> Any:
+                bound.arguments[taken] = group
+                return of(*bound.args, **bound.kwargs)
+
+            return tree(collection.values() if isinstance(collection, Mapping) else collection, chunk, step)
 
         return reduced
 
     return decorate
-
-
-def _items(collection: Any) -> Iterable[Any]:
-    return collection.values() if isinstance(collection, Mapping) else collection
 
 
 def _of_program(of: tasks.Task, program: str, *, args: str | None, working_dir: str | None, **more: Any) -> tasks.Task:
