@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import re
-import subprocess
 from pathlib import Path
 from typing import Any
 
 import nbformat
 from playwright.sync_api import ConsoleMessage, Locator, Page, expect
 
-from hpcnb.sandbox import Sandbox
 from tests.server.jupyter import START, Jupyter
 from tests.site.account import until
 
@@ -198,9 +195,3 @@ class Cell:
         box = self._found.locator(".jp-Stdin-input")
         box.fill(answer)
         box.press("Enter")
-
-
-def slurm(site: Sandbox, *command: str) -> str:
-    """Run one of Slurm's commands at a site; what it says."""
-    done = subprocess.run(command, env=os.environ | site.slurm_env, cwd="/", capture_output=True, text=True, check=True)
-    return done.stdout.strip()

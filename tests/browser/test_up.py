@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import expect
 
-from tests.browser.lab import slurm
+from tests.site.account import slurm
 
 pytestmark = pytest.mark.slow
 

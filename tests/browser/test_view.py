@@ -13,7 +13,7 @@ import nbformat
 import pytest
 from playwright.sync_api import expect
 
-from tests.browser.lab import slurm
+from tests.site.account import slurm
 
 pytestmark = [pytest.mark.slow, pytest.mark.site]
 

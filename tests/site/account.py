@@ -21,6 +21,7 @@ import pytest
 
 import hpcnb
 from hpcnb import cli
+from hpcnb.sandbox import Sandbox
 from tests.isolation import Isolation, disconnect
 
 ROOT = Path(hpcnb.__file__).parents[1]
@@ -36,6 +37,17 @@ def until(holds: Callable[[], Any], *, within: float = DEADLINE, every: float = 
             pytest.fail(f"not within {within} s: {holds}")
         time.sleep(every)
     return found
+
+
+def slurm(site: Sandbox, *command: str) -> str:
+    """Run one of Slurm's commands at a site; what it says."""
+    done = subprocess.run(command, env=os.environ | site.slurm_env, cwd="/", capture_output=True, text=True, check=True)
+    return done.stdout.strip()
+
+
+def jobs(site: Sandbox) -> list[str]:
+    """The ids of all jobs that wait or run there."""
+    return slurm(site, "squeue", "--noheader", "--format=%i").split()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import html
 import os
 import re
 import signal
-import subprocess
 import time
 
 import pytest
@@ -15,7 +15,8 @@ import hpcnb as hpc
 from hpcnb import handle
 from hpcnb.model import Reason, State
 from hpcnb.views.ending import deaths_html, deaths_text
-from tests.site.account import until
+from tests.site.account import jobs, until
+from tests.site.account import slurm as run
 
 pytestmark = [pytest.mark.site, pytest.mark.slow]
 
@@ -25,14 +26,8 @@ SOON = 60.0
 @pytest.fixture(scope="module")
 def slurm(sandbox):
     """Run one of Slurm's commands."""
-    environ = os.environ | sandbox.slurm_env
-
-    def run(*command):
-        done = subprocess.run(command, env=environ, capture_output=True, text=True, check=True)
-        return done.stdout.strip()
-
-    yield run
-    until(lambda: not run("squeue", "--noheader"))
+    yield functools.partial(run, sandbox)
+    until(lambda: not jobs(sandbox))
 
 
 @pytest.fixture(scope="module")

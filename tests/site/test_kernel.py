@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
-import subprocess
 
 import jupyter_kernel_test
 import pytest
 from jupyter_client.manager import KernelManager
 
-from tests.site.account import until
+from tests.site.account import jobs, slurm, until
 
 pytestmark = [pytest.mark.site, pytest.mark.slow]
 
@@ -85,15 +83,6 @@ def kernel(octopus):
     yield driven
     driven.client.stop_channels()
     driven.manager.shutdown_kernel(now=True)
-
-
-def slurm(site, *command):
-    environ = os.environ | site.slurm_env
-    return subprocess.run(command, env=environ, capture_output=True, text=True, check=True, cwd="/").stdout.strip()
-
-
-def jobs(site):
-    return slurm(site, "squeue", "--noheader", "--format=%i").split()
 
 
 def let_begin(site):

@@ -19,7 +19,7 @@ import hpcnb as hpc
 from hpcnb.agent import places
 from hpcnb.model import State
 from hpcnb.sandbox import Sandbox
-from tests.site.account import ESTABLISHED, connections, until
+from tests.site.account import ESTABLISHED, connections, jobs, until
 from tests.site.sshd import Sshd
 
 pytestmark = [pytest.mark.site, pytest.mark.slow]
@@ -33,19 +33,14 @@ class Site:
 
     def __init__(self, sandbox: Sandbox, folder: Path) -> None:
         self.sandbox = sandbox
-        self._environ = os.environ | sandbox.slurm_env
         self._shims = folder / "shims"
         self._shims.mkdir(parents=True)
         slurm = sandbox.slurm_env["SLURM_CONF"]
         self.sshd = Sshd(folder, f"SetEnv HOME={folder} SLURM_CONF={slurm} PATH={self._shims}:/usr/bin:/bin")
         self.entry = sandbox.site_entry() | {"host": self.sshd.name, "ssh-config": str(self.sshd.config)}
 
-    def slurm(self, *command: str) -> str:
-        done = subprocess.run(command, env=self._environ, capture_output=True, text=True, check=True)
-        return done.stdout.strip()
-
     def jobs(self) -> list[str]:
-        return self.slurm("squeue", "--noheader", "--format=%i").split()
+        return jobs(self.sandbox)
 
     @contextlib.contextmanager
     def instead_of(self, name: str, *lines: str):

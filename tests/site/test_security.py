@@ -23,7 +23,7 @@ from hpcnb.agent import places
 from hpcnb.site.authority import Authority, Role
 from tests.isolation import below
 from tests.site import attacker
-from tests.site.account import until, words
+from tests.site.account import slurm, until, words
 
 pytestmark = [
     pytest.mark.site,
@@ -197,21 +197,14 @@ def test_what_everybody_sees_holds_no_secret(clusters, account, sandbox, secrets
         with contextlib.suppress(psutil.Error):  # what asks Slurm comes and goes
             seen[f"variables of {process.pid}"] = str(process.environ())
     commands = "scontrol show job", "scontrol show step", "squeue --json", "squeue --format=%all"
-    seen |= {command: slurm(sandbox, command) for command in commands}
-    seen["script"] = slurm(sandbox, f"scontrol write batch_script {clusters[0].jobs[0].job_id} -")
+    seen |= {command: slurm(sandbox, *command.split()) for command in commands}
+    seen["script"] = slurm(sandbox, "scontrol", "write", "batch_script", clusters[0].jobs[0].job_id, "-")
     logs = [*(path for path in below(account.folder) if path.suffix == ".log"), *(sandbox.directory / "log").iterdir()]
     seen |= {str(path): path.read_text(errors="replace") for path in logs}
     seen["credentials"] = repr(handle.run(clusters[0].handle.credentials()))
     assert "exec " in seen["script"]
     assert len(logs) > 8
     assert [(place, secret) for place, text in seen.items() for secret in secrets if secret in text] == []
-
-
-def slurm(sandbox, command):
-    done = subprocess.run(
-        command.split(), env=os.environ | sandbox.slurm_env, capture_output=True, text=True, check=True
-    )
-    return done.stdout
 
 
 def test_nothing_secret_outlives_a_cluster(account, clusters, secrets):

@@ -11,6 +11,7 @@ import pytest
 
 import hpcnb as hpc
 from hpcnb.sandbox import Sandbox
+from tests.site.account import slurm
 from tests.unit.pilot.host import wait_for
 
 pytestmark = [pytest.mark.site, pytest.mark.slow]
@@ -29,8 +30,7 @@ STUCK = 15
 def cluster(debian, short_path, account):
     """Two nodes of a real Slurm."""
     with Sandbox(short_path(), nodes=2, cores_per_node=2) as sandbox:
-        command = ["scontrol", "update", "nodename=n2", "availablefeatures=big,new", "activefeatures=big"]
-        subprocess.run(command, env={**os.environ, **sandbox.slurm_env}, check=True)
+        slurm(sandbox, "scontrol", "update", "nodename=n2", "availablefeatures=big,new", "activefeatures=big")
         account.sites(box=sandbox.site_entry() | {"home": str(account.home), "software": ["mpich"]})
         with hpc.Cluster("box", nodes=2, cores_per_node=2, workers_per_node=1) as cluster:
             yield hpc.use(cluster)
@@ -42,7 +42,6 @@ def test_partition_features_and_software():
 
     @hpc.task(feature="big", partition="main", software="mpich")
     def where():
-        import os
 
         return os.environ["SLURMD_NODENAME"]
 
@@ -62,7 +61,6 @@ def test_an_mpi_function_of_four_ranks():
 
     @hpc.mpi(ranks=4, ranks_per_node=2, launcher_options=PMI, returns=4, retries=UNSURE, timeout=STUCK)
     def rank(offset):
-        import os
 
         from mpi4py import MPI
 

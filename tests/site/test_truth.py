@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import re
 import shutil
 import socket
@@ -17,7 +16,7 @@ import pytest
 import hpcnb as hpc
 from hpcnb.model import State
 from tests.figures import patient
-from tests.site.account import until
+from tests.site.account import jobs, slurm, until
 from tests.site.sshd import keygen, public
 
 pytestmark = pytest.mark.site
@@ -84,15 +83,6 @@ def wrapper(shims):
         return str(shims("python", f'PYTHONPATH={there} exec {sys.executable} "$@"'))
 
     return write
-
-
-def slurm(sandbox, *command):
-    done = subprocess.run(command, env=os.environ | sandbox.slurm_env, capture_output=True, text=True, check=True)
-    return done.stdout.strip()
-
-
-def jobs(sandbox):
-    return slurm(sandbox, "squeue", "--noheader", "--format=%i").split()
 
 
 # -- asking both ways --------------------------------------------------------------------------------------------
