@@ -6,13 +6,12 @@ import asyncio
 import contextlib
 import getpass
 import os
-import re
 import shutil
-import signal
 import subprocess
 import threading
 from pathlib import Path
 
+import psutil
 import pytest
 
 from hpcnb.errors import AuthenticationFailed
@@ -215,21 +214,10 @@ class Sshd:
 
     def kill_connections(self) -> None:
         """Kill the processes that serve connections, but not the one that listens."""
-        for pid in self._children(self._process.pid):
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-
-    def _children(self, parent: int) -> list[int]:
-        found = []
-        for status in Path("/proc").glob("[0-9]*/status"):
-            try:
-                match = re.search(r"^PPid:\t(\d+)$", status.read_text(), re.MULTILINE)
-            except OSError:  # it ended meanwhile
-                continue
-            if match and int(match[1]) == parent:
-                child = int(status.parent.name)
-                found += [child, *self._children(child)]
-        return found
+        with contextlib.suppress(psutil.NoSuchProcess):  # it has ended by itself
+            for child in psutil.Process(self._process.pid).children(recursive=True):
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    child.kill()
 
     def stop(self) -> None:
         """End the server and all that it serves."""
