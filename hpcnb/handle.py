@@ -286,7 +286,8 @@ def spec_for(site: str = "", *, name: str = "", **wishes: Any) -> ClusterSpec:
 
 def _umask() -> int:
     # To ask the system call is to change it, for all threads.
-    found = re.search(r"^Umask:\s*([0-7]+)$", Path("/proc/self/status").read_text(), re.MULTILINE)
+    status = Path("/proc/self/status").read_text(errors="replace")  # the name in it may end in the middle of a letter
+    found = re.search(r"^Umask:\s*([0-7]+)$", status, re.MULTILINE)
     return int(found[1], 8) if found else 0o077
 
 

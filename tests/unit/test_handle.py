@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import ctypes
+import os
 
 import pytest
 
@@ -14,6 +16,7 @@ from hpcnb.model import ClusterSpec, ClusterStatus, Resources, State
 from hpcnb.site.shell import Prompt
 from tests.isolation import until
 
+PR_SET_NAME, PR_GET_NAME = 15, 16
 SPEC = ClusterSpec(site="octopus", name="fit", resources=Resources())
 CODE = Prompt(kind="secret", title="ada@octopus", text="Verification code:")
 
@@ -98,3 +101,18 @@ async def test_an_answer_that_nobody_gives_ends_no_wait(calls, known):
         await until(lambda: calls.answers)
         assert "needs you" in known.status.notices["login"]
     assert calls.answers[0][1].startswith("ada@octopus asks")
+
+
+def test_the_umask_of_a_program_of_any_name():
+    """Of its name the system tells fifteen bytes, which may end in the middle of a letter."""
+    name = ctypes.create_string_buffer(16)
+    libc = ctypes.CDLL(None)
+    libc.prctl(PR_GET_NAME, name)
+    libc.prctl(PR_SET_NAME, "моделирование".encode()[:15])
+    try:
+        asked = handle._umask()
+    finally:
+        libc.prctl(PR_SET_NAME, name.value)
+    before = os.umask(0)
+    os.umask(before)
+    assert asked == before

@@ -9,9 +9,10 @@ import os
 import signal
 import time
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 import psutil
+
+from hpcnb.pilot.born import born
 
 __all__ = ["end", "now", "of_kernel", "stop"]
 
@@ -32,7 +33,7 @@ def of_kernel(kernel: int, since: float = 0.0, until: float = math.inf) -> list[
     for process in psutil.process_iter():
         if process.pid not in found and process.pid != kernel and _session(process.pid) == kernel:
             found[process.pid] = process
-    return [process for process in found.values() if since - SLACK <= _started(process) <= until]
+    return [process for process in found.values() if since - SLACK <= born(process.pid) <= until]
 
 
 def _descendants(pid: int) -> list[psutil.Process]:
@@ -48,16 +49,6 @@ def _session(pid: int) -> int:
         return os.getsid(pid)
     except ProcessLookupError:
         return -1
-
-
-def _started(process: psutil.Process) -> float:
-    try:
-        # psutil's own create_time adds the machine's start, which is known in whole seconds only, and may move.
-        # Bytes, for a name that was cut to its length may end within a character.
-        ticks = Path(f"/proc/{process.pid}/stat").read_bytes().rpartition(b")")[2].split()[19]
-    except (FileNotFoundError, ProcessLookupError):
-        return -1.0
-    return int(ticks) / os.sysconf("SC_CLK_TCK")
 
 
 async def stop(kernel: int, since: float, until: Callable[[], float]) -> None:

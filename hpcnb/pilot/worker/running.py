@@ -6,7 +6,6 @@ import contextlib
 import ctypes
 import heapq
 import itertools
-import os
 import threading
 import time
 from collections.abc import Callable
@@ -15,6 +14,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import psutil
+
+from hpcnb.pilot.born import born
 
 __all__ = ["GRACE", "Interrupted", "Job", "Running", "Watch", "end_tree", "raise_in", "stop_children"]
 
@@ -234,17 +235,7 @@ def _children(job: Job) -> list[int]:
         pids = [int(pid) for pid in Path(f"/proc/self/task/{job.native}/children").read_text().split()]
     except OSError:
         return []
-    return [pid for pid in pids if _born(pid) >= job.started - TICKS]
-
-
-def _born(pid: int) -> float:
-    """When a process was started, in seconds since the machine was; 0 for one that is gone."""
-    try:
-        # Bytes, for a name that was cut to its length may end within a character.
-        stat = Path(f"/proc/{pid}/stat").read_bytes()
-    except OSError:
-        return 0.0
-    return int(stat[stat.rindex(b")") + 2 :].split()[19]) / os.sysconf("SC_CLK_TCK")
+    return [pid for pid in pids if born(pid) >= job.started - TICKS]
 
 
 def end_tree(pids: list[int]) -> None:
