@@ -13,8 +13,13 @@ from typing import Any
 import pytest
 from jupyter_client.manager import start_new_kernel
 
-from tests.isolation import isolation
-from tests.unit.pilot.host import HostProcess, environment, make_run_dir
+import hpcnb as hpc
+from hpcnb.pilot.worker.call import Call
+from tests.isolation import Isolation, isolation
+from tests.unit.pilot.conftest import host
+from tests.unit.pilot.host import HostProcess, environment
+
+__all__ = ["host"]
 
 DEADLINE = 60.0
 START = 60.0
@@ -112,12 +117,30 @@ def notebook_at_work(folder: Path) -> Iterator[Kernel]:
         notebook.close()
 
 
-@pytest.fixture(scope="module")
-def host(tmp_path_factory):
-    """A session host."""
-    host = HostProcess(make_run_dir(tmp_path_factory.mktemp("run")))
-    yield host
-    host.end()
+@contextlib.contextmanager
+def own_cluster(**wishes: Any) -> Iterator[hpc.Cluster]:
+    """A cluster on this machine that is in use, in a place of its own."""
+    with pytest.MonkeyPatch.context() as monkeypatch, isolation(monkeypatch), hpc.Cluster("local", **wishes) as cluster:
+        cluster.wait_until_ready(START)
+        yield hpc.use(cluster)
+
+
+@pytest.fixture
+def place(isolated: Isolation) -> Iterator[Isolation]:
+    """Where no cluster stays."""
+    yield isolated
+    for left in hpc.clusters():
+        left.close()
+
+
+@pytest.fixture
+def run(cluster):
+    """Submit a call."""
+
+    def run(fn, *args, timeout=None, isolate=False):
+        return cluster.client.submit(Call(fn, timeout=timeout, isolate=isolate), *args, pure=False)
+
+    return run
 
 
 @pytest.fixture(scope="module")

@@ -18,9 +18,8 @@ import pytest
 from distributed import Lock, get_worker, rejoin, secede, worker_client
 
 import hpcnb as hpc
-from hpcnb.pilot.worker.call import Call
+from tests.acceptance.conftest import own_cluster
 from tests.figures import patient
-from tests.isolation import isolation
 from tests.unit.pilot.tiny import wait_for
 
 SOON = 2.0
@@ -31,23 +30,8 @@ LIMIT = "400MiB"
 @pytest.fixture(scope="module")
 def cluster():
     """One worker with two threads."""
-    with pytest.MonkeyPatch.context() as monkeypatch, isolation(monkeypatch):
-        cluster = hpc.Cluster(
-            workers_per_node=1, cores_per_worker=2, memory_per_worker=LIMIT, name="calls", walltime="30m"
-        )
-        with cluster:
-            cluster.wait_until_ready(LONG)
-            yield cluster
-
-
-@pytest.fixture
-def run(cluster):
-    """Submit a call."""
-
-    def run(fn, *args, timeout=None, isolate=False):
-        return cluster.client.submit(Call(fn, timeout=timeout, isolate=isolate), *args, pure=False)
-
-    return run
+    with own_cluster(workers_per_node=1, cores_per_worker=2, memory_per_worker=LIMIT, walltime="30m") as cluster:
+        yield cluster
 
 
 def endless(begun):

@@ -6,7 +6,6 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -27,14 +26,6 @@ def cluster(name: str) -> hpc.Cluster:
     made = hpc.use(hpc.Cluster("local", name=name, workers_per_node=2, cores_per_worker=1))
     made.wait_until_ready()
     return made
-
-
-@pytest.fixture
-def place(isolated: Isolation) -> Iterator[Isolation]:
-    """Where no cluster stays."""
-    yield isolated
-    for left in hpc.clusters():
-        left.close()
 
 
 def test_an_object_outlives_its_cluster(place: Isolation) -> None:

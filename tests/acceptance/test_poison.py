@@ -10,8 +10,7 @@ import time
 import pytest
 
 import hpcnb as hpc
-from hpcnb.pilot.worker.call import Call
-from tests.isolation import isolation
+from tests.acceptance.conftest import own_cluster
 from tests.unit.pilot.tiny import wait_for
 
 pytestmark = pytest.mark.slow
@@ -23,23 +22,8 @@ LIMIT = "400MiB"
 @pytest.fixture(scope="module")
 def cluster():
     """One worker with two threads, which nothing else has killed."""
-    with pytest.MonkeyPatch.context() as monkeypatch, isolation(monkeypatch):
-        cluster = hpc.Cluster(
-            workers_per_node=1, cores_per_worker=2, memory_per_worker=LIMIT, name="poison", walltime="30m"
-        )
-        with cluster:
-            cluster.wait_until_ready(LONG)
-            yield hpc.use(cluster)
-
-
-@pytest.fixture
-def run(cluster):
-    """Submit a call."""
-
-    def run(fn, *args, isolate=False):
-        return cluster.client.submit(Call(fn, isolate=isolate), *args, pure=False)
-
-    return run
+    with own_cluster(workers_per_node=1, cores_per_worker=2, memory_per_worker=LIMIT, walltime="30m") as cluster:
+        yield cluster
 
 
 def deadly(folder):

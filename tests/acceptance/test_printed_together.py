@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 import hpcnb as hpc
-from tests.isolation import isolation
+from tests.acceptance.conftest import own_cluster
 
 pytestmark = pytest.mark.slow
 
@@ -22,11 +22,8 @@ pytestmark = pytest.mark.slow
 @pytest.fixture(scope="module")
 def cluster():
     """One worker of two cores."""
-    with pytest.MonkeyPatch.context() as monkeypatch, isolation(monkeypatch):
-        cluster = hpc.use(hpc.Cluster("local", workers_per_node=1, cores_per_worker=2))
-        cluster.wait_until_ready()
+    with own_cluster(workers_per_node=1, cores_per_worker=2) as cluster:
         yield cluster
-        cluster.close()
 
 
 def meet(folder, me, other):

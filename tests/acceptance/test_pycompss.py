@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -32,14 +31,6 @@ print(y)
 import hpcnb
 print(len(hpcnb.clusters()))
 """
-
-
-@pytest.fixture
-def place(isolated: Isolation) -> Iterator[Isolation]:
-    """Where no cluster stays."""
-    yield isolated
-    for left in hpc.clusters():
-        left.close()
 
 
 def run(place: Isolation, *command: str | Path) -> subprocess.CompletedProcess[str]:
