@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mappin
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from hpcnb.agent.loop import run_on
 from hpcnb.cell import KERNEL, Message, Reply, Running
 from hpcnb.errors import HPCError, TaskLost, Unreachable
 
@@ -92,12 +93,7 @@ class Session:
 
     def wait(self, work: Coroutine[Any, Any, T], timeout: float | None = None) -> T:
         """Run one of the session's coroutines from another thread, and wait for it."""
-        running = asyncio.run_coroutine_threadsafe(work, self.loop)
-        try:
-            return running.result(timeout)
-        except BaseException:
-            running.cancel()
-            raise
+        return run_on(self.loop, work, timeout)
 
     def start(self, cell: Running) -> None:
         """Send a cell that needs nothing from here, without waiting; should that fail, the cell ends so."""

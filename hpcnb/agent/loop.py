@@ -36,18 +36,18 @@ class BackgroundLoop:
         return asyncio.run_coroutine_threadsafe(work, self.asyncio_loop)
 
     def run(self, work: Coroutine[Any, Any, T], *, timeout: float | None = None) -> T:
-        """Run a coroutine and wait for it; Ctrl-C cancels it and is raised here.
+        """Run a coroutine and wait for it, as `run_on` does."""
+        return run_on(self.asyncio_loop, work, timeout)
 
-        Raises
-        ------
-        TimeoutError
-        """
-        running = self.start(work)
-        try:
-            return running.result(timeout)
-        except BaseException:
-            running.cancel()
-            raise
+
+def run_on(loop: asyncio.AbstractEventLoop, work: Coroutine[Any, Any, T], timeout: float | None = None) -> T:
+    """Run a coroutine on the loop of another thread and wait for it; Ctrl-C, or `TimeoutError`, cancels it and is raised here."""
+    running = asyncio.run_coroutine_threadsafe(work, loop)
+    try:
+        return running.result(timeout)
+    except BaseException:
+        running.cancel()
+        raise
 
 
 _lock = threading.Lock()

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from hpcnb.errors import SiteError
 from hpcnb.model import JobStatus, Resources
+from hpcnb.site.shell import Completed, Shell
 from hpcnb.site.slurm_partitions import Partition
 
 
@@ -77,6 +79,14 @@ class Limits:
 
 class BatchUnknown(Exception):
     """The batch system could not be asked, or its answer made no sense: nothing is known, nothing changes."""
+
+
+async def ask(shell: Shell, site: str, argv: Sequence[str], *, timeout: float = 30.0) -> Completed:
+    """Run a command of a batch system; what is no answer is `BatchUnknown`."""
+    try:
+        return await shell.run(argv, timeout=timeout)
+    except (SiteError, OSError) as exc:
+        raise BatchUnknown(f"site {site}: {exc}") from exc
 
 
 class Batch(Protocol):

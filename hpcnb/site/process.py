@@ -9,9 +9,9 @@ import time
 from collections.abc import Collection, Sequence
 from dataclasses import replace
 
-from hpcnb.errors import SiteError, SubmissionRejected
+from hpcnb.errors import SubmissionRejected
 from hpcnb.model import Ending, JobState, JobStatus, Reason, Resources
-from hpcnb.site.batch import BatchUnknown, JobRequest, Limits, Pace
+from hpcnb.site.batch import BatchUnknown, JobRequest, Limits, Pace, ask
 from hpcnb.site.shell import Completed, Shell
 
 _NOT_YET = 5
@@ -122,10 +122,7 @@ class Process:
         return command(self._home, verb, *words)
 
     async def _run(self, argv: Sequence[str]) -> Completed:
-        try:
-            return await self._shell.run(argv)
-        except (SiteError, OSError) as exc:
-            raise BatchUnknown(f"site {self._site}: {exc}") from exc
+        return await ask(self._shell, self._site, argv)
 
     def _rejected(self, what: str, remedy: str, evidence: str = "") -> SubmissionRejected:
         return SubmissionRejected(what, where=f"site {self._site}", evidence=evidence, remedy=remedy)

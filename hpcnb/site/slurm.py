@@ -8,10 +8,10 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from typing import TypeVar
 
-from hpcnb.errors import SiteError, SubmissionRejected
+from hpcnb.errors import SubmissionRejected
 from hpcnb.model import Ending, JobState, JobStatus, Reason, Resources
 from hpcnb.site import slurm_answers as answers
-from hpcnb.site.batch import BatchUnknown, JobRequest, Limits, Pace
+from hpcnb.site.batch import BatchUnknown, JobRequest, Limits, Pace, ask
 from hpcnb.site.shell import Completed, Shell
 from hpcnb.site.slurm_answers import SEPARATOR
 from hpcnb.site.slurm_partitions import COLUMNS, Partition, impossible, partitions
@@ -283,30 +283,21 @@ class Slurm:
         return BatchUnknown(f"site {self._site}: Slurm's command failed ({done.returncode}) and said {said}")
 
     async def _run(self, argv: Sequence[str], *, wait: float = 30.0) -> Completed:
-        done = await self._ask(argv, wait)
+        done = await ask(self._shell, self._site, self._clean(argv), timeout=wait)
         if done.returncode == 127 and self._path is None:
             # A command over SSH gets no login shell, and at some sites only that knows where Slurm is.
             self._path = await self._login_path()
-            done = await self._ask(argv, wait)
+            done = await ask(self._shell, self._site, self._clean(argv), timeout=wait)
         return done
-
-    async def _ask(self, argv: Sequence[str], wait: float) -> Completed:
-        return await self._shell_run(self._clean(argv), wait)
 
     def _clean(self, argv: Sequence[str]) -> Sequence[str]:
         path = [f"PATH={self._path}"] if self._path else []
         return ["sh", "-c", CLEAN, "sh", *path, *argv]
 
     async def _login_path(self) -> str:
-        done = await self._shell_run(["sh", "-l", "-c", _LOGIN_PATH], 30.0)
+        done = await ask(self._shell, self._site, ["sh", "-l", "-c", _LOGIN_PATH])
         found = re.search("\x1f([^\x1f\n]+)\x1f", done.out)
         return found[1] if found else ""
-
-    async def _shell_run(self, argv: Sequence[str], wait: float) -> Completed:
-        try:
-            return await self._shell.run(argv, timeout=wait)
-        except (SiteError, OSError) as exc:
-            raise BatchUnknown(f"site {self._site}: {exc}") from exc
 
 
 def _checked(job_ids: Collection[str]) -> Sequence[str]:
