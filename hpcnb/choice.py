@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import threading
+import time
 from typing import Any
 
 from hpcnb import config, handle
 from hpcnb.cluster import Cluster
 from hpcnb.errors import NotReady
 from hpcnb.model import State
+from hpcnb.notebook_name import notebook_name
+from hpcnb.views.cluster import table_text
 
 __all__ = ["attach", "clusters", "current", "sites", "use"]
 
@@ -35,11 +38,33 @@ def current() -> Cluster:
 
     Raises
     ------
+    NotReady
+        An earlier kernel of this notebook has started one that lives; see `used`.
     HPCError
         It cannot be started.
     """
     with _lock:
-        return in_use() or default_running() or use(Cluster())
+        return used() or use(Cluster())
+
+
+def used() -> Cluster | None:
+    """The cluster in use, or your live one on the default site.
+
+    Raises
+    ------
+    NotReady
+        There is neither, but one that an earlier kernel of this notebook has started: another would cost, and lack what that one holds.
+    """
+    if (found := in_use() or default_running()) is not None:
+        return found
+    here = notebook_name()
+    if left := [known.status for known in handle.run(handle.handles()) if known.status.spec.notebook == here]:
+        raise NotReady(
+            "this kernel uses no cluster yet, and an earlier one of this notebook has started one",
+            evidence=table_text(left, time.time()),
+            remedy=f"`%hpc attach {left[-1].spec.name}` goes on there, `%hpc up` starts one on the default site.",
+        )
+    return None
 
 
 def default_running() -> Cluster | None:

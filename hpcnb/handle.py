@@ -19,6 +19,7 @@ from hpcnb.agent.client import AgentClient, nobody_to_ask
 from hpcnb.agent.loop import background
 from hpcnb.errors import HPCError, NotReady, error_from_json
 from hpcnb.model import ClusterSpec, ClusterStatus, State
+from hpcnb.notebook_name import notebook_name
 from hpcnb.site.environment import versions
 from hpcnb.site.shell import Ask, Prompt
 from hpcnb.views.logs import LEVELS, Line, lines_text
@@ -280,7 +281,7 @@ def spec_for(site: str = "", *, name: str = "", **wishes: Any) -> ClusterSpec:
     entry = config.load().site(site)
     spec = config.cluster_spec(entry, name=name, directory="" if entry.host else os.getcwd(), **wishes)
     # The agent may run in another environment than the notebook, whose modules the workers need.
-    spec = replace(spec, python=entry.python, client=versions())
+    spec = replace(spec, python=entry.python, client=versions(), notebook=notebook_name())
     return spec if entry.host else replace(spec, umask=_umask())
 
 

@@ -196,6 +196,8 @@ class ClusterSpec(Record):
         What asks, and what the site's Python must suit.
     umask : int or None
         For the files that cells and tasks make; None: as at a login there.
+    notebook : str
+        Which one asked; see `hpcnb.notebook_name`.
     """
 
     site: str
@@ -210,6 +212,7 @@ class ClusterSpec(Record):
     python: str = ""
     client: Versions | None = None
     umask: int | None = None
+    notebook: str = ""
 
 
 class JobState(enum.StrEnum):

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import time
 from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
 import click
 
 from hpcnb import choice, handle
-from hpcnb.errors import NotReady
 from hpcnb.model import State
 from hpcnb.notebook.line import NotebookFace, run_line
 from hpcnb.notebook.options import Options
 from hpcnb.session import Session
-from hpcnb.views.cluster import table_text
 
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
@@ -27,8 +24,7 @@ def session_for(shell: InteractiveShell, options: Options) -> Session:
     ----------
     shell : InteractiveShell
     options : Options
-        ``--cluster`` and ``-s`` say which; without the former the cluster in use, or that on the default site, which is started if
-        nothing lives.
+        ``--cluster`` and ``-s`` say which; without the former the cluster in use, or a new one on the default site.
         ``--quiet``: nothing is shown.
 
     Raises
@@ -38,15 +34,8 @@ def session_for(shell: InteractiveShell, options: Options) -> Session:
     """
     if options.cluster:
         found = choice.named(options.cluster)
-    elif (used := choice.in_use() or choice.default_running()) is not None:
+    elif (used := choice.used()) is not None:
         found = used
-    elif alive := handle.run(handle.handles()):
-        # Another one would cost, and is hardly what is meant after a restart of the kernel.
-        raise NotReady(
-            "this kernel has no cluster in use",
-            evidence=table_text([known.status for known in alive], time.time()),
-            remedy="`%hpc attach NAME` goes on with one of these, `%hpc up` starts one on the default site.",
-        )
     else:
         if not options.quiet:
             click.echo("no cluster yet: starting one on the default site (`%hpc down` ends it)")

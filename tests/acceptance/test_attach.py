@@ -116,20 +116,25 @@ def agent_pid(place):
     return agent.pid
 
 
-def test_a_cell_after_a_restart_starts_nothing_beside_what_lives(notebook):
-    """Where no cluster is in use and others live, a cell names them, and what to type; that then goes on with the variables."""
+def test_a_cell_after_a_restart_starts_nothing_beside_what_its_notebook_has(notebook, tmp_path):
+    """It names the cluster that an earlier kernel has started, and what to type; that then goes on with the variables."""
     kernel = notebook()
     for line in ("%hpc down --all", "%hpc up --name mine --workers-per-node 1 --cores-per-worker 1", "%%hpc\nx = 5"):
         assert kernel.wait(kernel.send(line), START).reply["status"] == "ok"
     kernel.restart()
-    reply = kernel.wait(kernel.send("%%hpc\nx"), START).reply
-    assert (reply["status"], reply["ename"]) == ("error", "NotReady")
-    said = "\n".join(reply["traceback"])
-    assert "● mine on local: ready" in said
-    assert "%hpc attach NAME" in said
+    for line in ("%%hpc\nx", "import hpcnb as hpc\nhpc.submit(abs, -1)"):
+        reply = kernel.wait(kernel.send(line), START).reply
+        assert (reply["status"], reply["ename"]) == ("error", "NotReady")
+        said = "\n".join(reply["traceback"])
+        assert "● mine on local: ready" in said
+        assert "%hpc attach mine" in said
     assert kernel.value("[cluster.name for cluster in hpc.clusters()]") == ["mine"]
     kernel.run("%hpc attach mine")
     assert kernel.wait(kernel.send("%%hpc\nprint(x)"), START).text == "5\n"
+    other = notebook()
+    other.run("import os; os.environ['JPY_SESSION_NAME'] = 'other.ipynb'")
+    assert other.wait(other.send("%%hpc --quiet\nprint(6)"), START).text == "6\n"
+    kernel.run("%hpc down --all")
 
 
 COUNT = """%%hpc

@@ -25,7 +25,7 @@ def start(**_: Any) -> None:
     global _started
     from hpcnb import choice  # not at a site, as in `calls`
 
-    had = choice.in_use() or choice.default_running()
+    had = choice.used()
     cluster = choice.current()
     _started = None if had else cluster
     cluster.wait_until_ready()
