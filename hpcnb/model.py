@@ -67,9 +67,8 @@ class State(enum.StrEnum):
     ENDED = "ended"  # over, for the reason in `ClusterStatus.ending`
 
 
-MOVES: dict[State, frozenset[State]] = {
+MOVES: dict[State, frozenset[State]] = {  # a requeued job goes back to the queue
     State.REQUESTED: frozenset({State.QUEUED, State.DRAINING, State.ENDED}),
-    # a requeued job goes back to the queue
     State.QUEUED: frozenset({State.STARTING, State.DRAINING, State.ENDED}),
     State.STARTING: frozenset({State.READY, State.QUEUED, State.DRAINING, State.ENDED}),
     State.READY: frozenset({State.UNREACHABLE, State.QUEUED, State.DRAINING, State.ENDED}),
@@ -113,10 +112,8 @@ class Ending(Record):
         Where; empty when there was no job or the node is not known.
     exit_code, signal : int or None
         Of the batch job's script, where the batch system told.
-    message : str
-        One sentence for the user.
-    tail : str
-        The last lines of the log.
+    message, tail : str
+        One sentence for the user; the last lines of the log.
     suggestion : str
         What to do about it; empty when nothing is.
     """
@@ -148,8 +145,7 @@ class Resources(Record):
     partition, account, qos : str
         Empty: the batch system's default.
     options : dict of str to str
-        Further options of the batch system, each passed as one argument (``--name=value``, or ``--name``
-        where the value is empty).
+        Further options of the batch system, each one argument (``--name=value``; ``--name`` where the value is empty).
     """
 
     nodes: int = 1
