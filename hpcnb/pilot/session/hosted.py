@@ -224,13 +224,12 @@ class HostedSession:
             return {"status": "error", "ename": "KeyboardInterrupt", "evalue": "", "traceback": []}
         message = await reply
         await idle  # all output comes before it
-        content: dict[str, Any] = json.loads(bytes(message["content"]))
-        return content
+        return _read(message["content"])
 
     def _keep(self, cell: Cell, reply: dict[str, Any], pulled: dict[str, Any]) -> None:
         if reply["status"] != "ok":
             return
-        answer = json.loads(bytes(pulled["content"]))
+        answer = _read(pulled["content"])
         if refusal := answer.get("error"):
             reply.update(_failure(error_from_json(refusal)))
             return
@@ -345,7 +344,7 @@ class HostedSession:
         content = bytes(message["content"])
         cell = self._current if self._current and self._current.id == cell_id else None
         if kind == "stream" and cell_id:  # the rest is what the kernel's own start has to say
-            stream = json.loads(content)
+            stream = _read(content, "surrogateescape")
             self.journal.text(cell_id, stream["name"], stream["text"])
         elif kind in PASSED_ON or channel == "stdin":
             self.journal.add(cell_id, kind, content, tuple(bytes(buffer) for buffer in message["buffers"]))
@@ -353,14 +352,20 @@ class HostedSession:
                 self._question = self.journal.seq
         elif cell and kind == "execute_input":
             cell.begun.set()
-        elif cell and kind == "status" and json.loads(content)["execution_state"] == "idle":
+        elif cell and kind == "status" and _read(content)["execution_state"] == "idle":
             cell.until = processes.now()
             cell.begun.set()
             cell.idle.set()
 
 
+def _read(content: Any, errors: str = "replace") -> dict[str, Any]:
+    """The content of a kernel's message: what a cell prints, or raises, may be no UTF-8, as the names of files."""
+    found: dict[str, Any] = json.loads(bytes(content).decode("utf-8", errors))
+    return found
+
+
 def _content(reply: dict[str, Any]) -> dict[str, Any]:
-    content: dict[str, Any] = json.loads(bytes(reply["content"]))
+    content = _read(reply["content"])
     if refusal := content.get("error"):
         raise error_from_json(refusal)
     return content

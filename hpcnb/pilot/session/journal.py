@@ -139,9 +139,10 @@ class Journal:
 
     def text(self, cell: str, name: str, text: str) -> None:
         """Take text of a stream (``stdout``, ``stderr``); it is published now, or soon with what follows it."""
-        self._messages.save(self._log, text.encode("utf-8", "surrogateescape"))
+        data = text.encode("utf-8", "surrogateescape")
+        self._messages.save(self._log, data)
         written = self._text(cell)
-        if head := written.take(text):
+        if head := written.take(data.decode("utf-8", "replace")):
             if not self._pending or (self._pending[-1].cell, self._pending[-1].name) != (cell, name):
                 self._pending.append(_Pending(cell=cell, name=name))
             self._pending[-1].parts.append(head)

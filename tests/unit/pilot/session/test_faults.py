@@ -197,3 +197,13 @@ def test_an_answer_is_to_one_question(own):
     own.wait(own.answer("2", asked()[1]))
     assert cell.reply.result(20).status == "ok"
     assert own.pull(["a", "b"]) == {"a": "1", "b": "2"}
+
+
+def test_text_and_errors_that_are_no_utf_8_arrive(own, host):
+    """Names of files may be any bytes: they are shown as well as that can be, and the log has them as they are."""
+    code = "import os\nopen(b'caf\\xe9', 'w').close()\nprint('before'); print(os.listdir()[0]); print('after')\n"
+    reply, output = run(own, code + "raise OSError(os.listdir()[0])")
+    assert (reply.ename, reply.error, reply.evalue) == ("OSError", None, "caf\ufffd")
+    assert output.text == "before\ncaf\ufffd\nafter\n"
+    assert b"before\ncaf\xe9\n" in (host.run_dir / "logs" / f"session-{own.name}.log").read_bytes()
+    (host.run_dir / "work" / os.fsdecode(b"caf\xe9")).unlink()
