@@ -7,6 +7,7 @@ import fcntl
 import logging
 import logging.handlers
 import os
+import resource
 import signal
 import sys
 
@@ -17,11 +18,17 @@ from hpcnb.link import lost_once
 log = logging.getLogger("hpcnb.agent")
 
 CHECK = 30.0
+DESCRIPTORS = 8192
+"""As many as the system allows, up to this: each stream of each kernel takes two."""
 
 
 def main() -> int:
     """Run until stopped, handed over or idle; 0, also when another agent runs already."""
     os.umask(0o077)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, DESCRIPTORS)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
     for number in (signal.SIGHUP, signal.SIGQUIT):
         # Whoever started us may ignore these (nohup); the jobs of this machine are not to inherit that.
         signal.signal(number, signal.SIG_DFL)

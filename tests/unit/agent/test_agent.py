@@ -105,6 +105,21 @@ async def test_many_clients_at_once_share_one(connect, isolated):
     await until(lambda: agents(isolated) == [found[0]["pid"]])
 
 
+async def test_it_has_room_for_many_connections(connect, isolated):
+    """Each stream of each kernel is a connection: the soft limit of descriptors (256 on some systems) is not the agent's."""
+    few = 'ulimit -Sn 64; exec "$0" -m hpcnb.agent'
+    process = await asyncio.create_subprocess_exec("sh", "-c", few, sys.executable)
+    await until((isolated.runtime / "agent.sock").exists)
+    with contextlib.ExitStack() as stack:
+        for _ in range(100):
+            stack.enter_context(socket.socket(socket.AF_UNIX)).connect(str(places.agent_socket()))
+        client = connect()
+        assert (await hello(client))["pid"] == process.pid
+        await client.call("stop")
+        await process.wait()
+    assert "Too many open files" not in places.agent_log().read_text()
+
+
 async def test_after_a_kill_the_next_call_starts_another(client, isolated):
     """A killed agent leaves a socket behind, which is in nobody's way; the client's next call just works."""
     first = (await hello(client))["pid"]
