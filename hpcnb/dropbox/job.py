@@ -11,16 +11,29 @@ from typing import Any
 
 import yaml
 
-_LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+_SAFE: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _DUMPER: Any = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
 _TEXTS: Any = getattr(yaml, "CBaseLoader", yaml.BaseLoader)
 _SCRIPT = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 LONGEST = 10_000_000
 """Bytes of a job's file."""
-
+LONGEST_NUMBER = 1000
+"""Characters of a whole number."""
 
 DEEPEST = 100
 
+
+class _Loader(_SAFE):  # type: ignore[misc]
+    """Refuses whole numbers that Python does not write down, so that they could neither be quoted nor given back."""
+
+    def construct_yaml_int(self, node: Any) -> int:
+        if len(node.value) > LONGEST_NUMBER:
+            raise ValueError(f"a whole number of {len(node.value):,} characters")
+        number: int = super().construct_yaml_int(node)
+        return number
+
+
+_Loader.add_constructor("tag:yaml.org,2002:int", _Loader.construct_yaml_int)
 
 brief = reprlib.repr
 """A value as a message quotes it. A few lines of YAML may hold more than the memory, if all of it were written down."""
@@ -85,7 +98,7 @@ class Job:
 
 def mapping(data: bytes) -> dict[str, Any]:
     """What a file of a drop box holds; raises `Refused` when that is no mapping."""
-    content = _load(data, _LOADER)
+    content = _load(data, _Loader)
     if not isinstance(content, dict):
         raise Refused(f"the file holds {brief(content)} and no mapping with script, args, input_map and output_map")
     return content
@@ -99,8 +112,12 @@ def _load(data: bytes, loader: Any) -> Any:
         return yaml.load(text, loader)  # noqa: S506 - one of the three safe ones above
     except UnicodeDecodeError as exc:
         raise Refused(f"the file is not UTF-8: {exc}") from None
-    except (yaml.YAMLError, ValueError, RecursionError) as exc:  # an impossible date is a ValueError
+    except (yaml.YAMLError, ValueError) as exc:  # an impossible date is a ValueError
         raise Refused(f"the file is not YAML: {exc}") from None
+    except Refused:
+        raise
+    except Exception as exc:  # YAML's own types raise whatever comes when a value is none of theirs
+        raise Refused(f"the file is not YAML: {type(exc).__name__}: {exc}") from None
 
 
 def _check_depth(text: str, loader: Any) -> None:

@@ -12,6 +12,7 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 import shlex
 import shutil
 import stat
@@ -107,7 +108,7 @@ def _result(_root: Path, _lines: Iterable[str], *, workspace: str) -> dict[str, 
     path = Path(workspace)
     lines = [*(_ended(path) or []), "", "", ""][:3]
     return {
-        "rc": int(lines[0]) if lines[0].lstrip("-").isdecimal() else None,
+        "rc": int(lines[0]) if re.fullmatch("-?[0-9]{1,9}", lines[0]) else None,
         "stdout": _tail(path / "stdout.txt"),
         "stderr": _tail(path / "stderr.txt"),
         "start": lines[1] or None,

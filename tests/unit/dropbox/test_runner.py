@@ -280,6 +280,15 @@ def test_what_makes_no_sense(yard):
         "missing": (b"script: nothing", "there is no template 'nothing' in .*; there are: copy, key"),
         "key": (b"script: key", "<<lost>> in the template has no value; there are values for: .*containers.*workspace"),
         "deep": (b"[" * 50_000, "nested more than 100 deep"),
+        "number": (
+            b"script: copy\nargs: {level: 0x" + b"f" * 6000 + b"}",
+            "is not YAML: a whole number of .* characters",
+        ),
+        "float": (b"script: copy\nmore: 1" + b":59" * 400 + b".5", "is not YAML: OverflowError"),
+        "date": (b"script: copy\nmore: !!timestamp soon", "is not YAML: AttributeError"),
+        "bool": (b"script: copy\nmore: !!bool perhaps", "is not YAML: KeyError"),
+        "empty": (b"script: copy\nmore: !!int ''", "is not YAML: IndexError"),
+        "time": (b"script: copy\nmore: 1" + b":59" * 4000, "is not YAML: a whole number of .* characters"),
     }
     for name, (data, _) in cases.items():
         (yard.box / f"{name}.job").write_bytes(data)

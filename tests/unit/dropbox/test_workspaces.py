@@ -98,6 +98,9 @@ def test_finished_by_another_program(spaces, filled):
     for text, ended in (("", False), ("12", False), ("12\n", True), ("twelve\n2026-01-02 03:04:05.678\n", True)):
         (path / "finished.out").write_text(text)
         assert (spaces.finished([str(path)]) == {str(path)}) is ended
+    for text in ("--1", "9" * 5000, "1_0", "٣", "twelve"):
+        (path / "finished.out").write_text(f"{text}\n2026-01-02 03:04:05.678\n")
+        assert spaces.result(str(path))["rc"] is None
     assert spaces.result(str(path)) | {"stdout": ""} == {
         "rc": None, "stdout": "", "stderr": "", "start": "2026-01-02 03:04:05.678", "end": None
     }  # fmt: skip
