@@ -110,6 +110,7 @@ async def test_it_has_room_for_many_connections(connect, isolated):
     few = 'ulimit -Sn 64; exec "$0" -m hpcnb.agent'
     process = await asyncio.create_subprocess_exec("sh", "-c", few, sys.executable)
     await until((isolated.runtime / "agent.sock").exists)
+    await hello(connect())
     with contextlib.ExitStack() as stack:
         for _ in range(100):
             stack.enter_context(socket.socket(socket.AF_UNIX)).connect(str(places.agent_socket()))
