@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
+import signal
 import sys
 import time
+from pathlib import Path
 
+from hpcnb.pilot.queue.action import FILE
+from hpcnb.pilot.queue.printed import marked, named
 from hpcnb.pilot.queue.worker import NO_ROOM, OVER, STOPPED
 
 AGAIN = 1.0
@@ -49,6 +54,7 @@ class Node:
             code = await self._until_ended(worker)
             if code in (OVER, STOPPED):
                 return code
+            _end_leftovers(worker.pid)
             if code != NO_ROOM:
                 in_vain = in_vain + 1 if time.monotonic() - began < SHORT else 0
                 with contextlib.suppress(OSError):  # a full disk
@@ -69,6 +75,26 @@ class Node:
             with contextlib.suppress(ProcessLookupError):
                 worker.kill()
         return await ended
+
+
+def _end_leftovers(worker: int) -> None:
+    """Kill the command of a worker that was killed: it may be about to begin again, and would write where it writes."""
+    prefix = f"{FILE}=".encode()
+    for folder in Path("/proc").iterdir():
+        with contextlib.suppress(OSError, ValueError):  # it has gone, or is somebody else's, or was told of by nobody
+            pid, words = int(folder.name), (folder / "environ").read_bytes().split(b"\0")
+            notes = next(
+                (Path(os.fsdecode(word.removeprefix(prefix))) for word in words if word.startswith(prefix)), None
+            )
+            if notes and _began_by(worker, notes):
+                os.kill(pid, signal.SIGKILL)
+
+
+def _began_by(worker: int, notes: Path) -> bool:
+    """Whether a process that was told of these notes belongs to the last attempt of a worker of this machine."""
+    name = notes.parent.name.removesuffix(".notes")
+    ours = name.startswith(f"{named(worker)}-")
+    return ours and notes.name == "{}-{}".format(*marked(notes.parent.with_name(name))[:2])
 
 
 async def run(run_dir: str, workers: int) -> int:

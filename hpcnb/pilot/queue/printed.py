@@ -5,6 +5,7 @@ from __future__ import annotations
 import codecs
 import contextlib
 import os
+import socket
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,6 +15,11 @@ MOST = 1_000_000
 """Bytes of one of the two that are read at once; the files have all of it."""
 LONGEST_LINE = 500
 STREAMS = ("out", "err")
+
+
+def named(pid: int) -> str:
+    """How the name of the worker begins, and so of its files, that is a process of this machine."""
+    return f"{socket.gethostname()[:32]}-{pid}"
 
 
 class Logs:
@@ -106,14 +112,15 @@ def printed(logs: Path, task: int, attempt: Mapping[str, Any], read: Sequence[in
     worker = logs / f"{attempt['worker']}"
     if attempt.get("out_from") is not None:
         return _pieces([_Source(worker, one, attempt[f"{one}_from"], attempt[f"{one}_to"]) for one in STREAMS], read)
-    while (mark := _mark(worker))[:2] == (task, attempt["number"]):
+    while (mark := marked(worker))[:2] == (task, attempt["number"]):
         piece = _pieces([_Source(worker, *one) for one in zip(STREAMS, mark[2:], strict=True)], read)
-        if _mark(worker) == mark:  # else some of it may be the next one's
+        if marked(worker) == mark:  # else some of it may be the next one's
             return piece
     return Piece("", (0, 0))
 
 
-def _mark(worker: Path) -> tuple[int, ...]:
+def marked(worker: Path) -> tuple[int, ...]:
+    """The task, the attempt and the two places of a worker's mark; nothing when there is none."""
     try:
         return tuple(map(int, worker.with_name(f"{worker.name}.now").read_bytes().split()))
     except FileNotFoundError:  # its worker has ended as it should

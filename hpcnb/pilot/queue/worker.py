@@ -19,7 +19,7 @@ from hpcnb.pilot.queue.inbox import Inbox
 from hpcnb.pilot.queue.lease import Watch
 from hpcnb.pilot.queue.notes import Notes
 from hpcnb.pilot.queue.place import Place
-from hpcnb.pilot.queue.printed import Logs
+from hpcnb.pilot.queue.printed import Logs, named
 from hpcnb.pilot.queue.records import Outcome
 from hpcnb.pilot.queue.running import ENDED_EARLY, Attempt, Commands, Stopped, function
 from hpcnb.pilot.queue.states import TaskState
@@ -79,7 +79,7 @@ class Worker:
         begun: Callable[[], None] = _nothing,
         heard: Callable[[], None] = _nothing,
     ) -> None:
-        self.name = f"{socket.gethostname()[:32]}-{os.getpid()}-{secrets.token_hex(4)}"
+        self.name = f"{named(os.getpid())}-{secrets.token_hex(4)}"
         self.logs = Logs(place / "logs" / self.name)
         self._place = place
         self._job = job

@@ -411,6 +411,25 @@ def test_a_command_that_is_told_to_end_together_with_its_worker(q):
 
 
 @pytest.mark.slow
+def test_a_worker_that_is_killed_leaves_nothing_running(q):
+    """The command of a worker that was killed does not run beside its next attempt; what an earlier one has left on purpose does."""
+    folder = place(q).path
+    wait = f"until [ -e {folder}/go ]; do sleep 0.05; done"
+    q.add(f"setsid sh -c 'echo $$ > {folder}/daemon; {wait}' & until [ -s {folder}/daemon ]; do sleep 0.01; done")
+    q.add(f"echo $$ > {folder}/$HPCNB_ATTEMPT.new; mv {folder}/$HPCNB_ATTEMPT.new {folder}/$HPCNB_ATTEMPT; {wait}")
+    q.launch(walltime="5m")
+    wait_for((folder / "1").exists, 60)
+    pids = [int((folder / name).read_text()) for name in ("1", "daemon")]
+    os.kill(int(q.task(2)["running"]["worker"].split("-")[-2]), signal.SIGKILL)
+    wait_for((folder / "2").exists, 60)
+    wait_for(lambda: not lease.began(pids[0]))
+    assert lease.began(pids[1])
+    (folder / "go").touch()
+    wait_for(lambda: ended(q) == 2)
+    wait_for(lambda: Watch(place(q)).owner() is None, 60)
+
+
+@pytest.mark.slow
 def test_a_task_that_kills_its_workers(q):
     """A task that kills each worker that runs it fails, and costs no other task its result."""
 
