@@ -93,8 +93,9 @@ def _end_leftovers(worker: int) -> None:
 def _began_by(worker: int, notes: Path) -> bool:
     """Whether a process that was told of these notes belongs to the last attempt of a worker of this machine."""
     name = notes.parent.name.removesuffix(".notes")
-    ours = name.startswith(f"{named(worker)}-")
-    return ours and notes.name == "{}-{}".format(*marked(notes.parent.with_name(name))[:2])
+    if not name.startswith(f"{named(worker)}-"):
+        return False
+    return notes.name.split("-") == [str(number) for number in marked(notes.parent.with_name(name))[:2]]
 
 
 async def run(run_dir: str, workers: int) -> int:

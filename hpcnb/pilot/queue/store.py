@@ -238,7 +238,8 @@ class Store:
         """Make those tasks pending that have waited long enough after they failed, by the clock of whoever owns the queue."""
         if not self.due:
             return
-        self._db.execute("UPDATE due SET at = ? + delay WHERE at IS NULL", (now,))
+        # Nobody waits for longer than asked: if so that clock was set back, or is another machine's.
+        self._db.execute("UPDATE due SET at = :now + delay WHERE at IS NULL OR at > :now + delay", {"now": now})
         for (task,) in self._db.execute("DELETE FROM due WHERE at <= ? RETURNING task", (now,)).fetchall():
             self.due -= 1
             sql = "UPDATE task SET state = 1 WHERE id = ? AND state = 0 AND needs = 0"

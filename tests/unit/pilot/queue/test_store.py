@@ -290,3 +290,22 @@ def test_a_task_that_costs_workers(tmp_path):
     assert store.counts[FAILED] == 1
     assert [row[0] for row in store.tasks(state=PENDING)] == [2, 3]
     store.close()
+
+
+def test_a_clock_that_is_set_back(tmp_path):
+    """A task that is to be tried again after a while is not kept waiting by a clock that jumps."""
+    store = Store(tmp_path / "1.sqlite", 1)
+    try:
+        with store.transaction():
+            worker = store.worker("one")
+            store.add(["1"], policy=store.policy(1, 10, ""))
+            store.take(worker, 1)
+            store.finish(worker, [Outcome(1, 1, FAILED, error="x")])
+            store.wake(100_000)
+            store.wake(50)  # a day before
+            store.wake(59)
+            assert store.counts[PENDING] == 0
+            store.wake(60)
+            assert store.counts[PENDING] == 1
+    finally:
+        store.close()
