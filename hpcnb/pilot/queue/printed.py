@@ -40,7 +40,13 @@ class Logs:
         self._mark, *self.files = _opened(names[0], 0), *(_opened(name, os.O_APPEND) for name in names[1:3])
         self._kept = [_opened(name, os.O_APPEND) for name in names[3:]]
         self._sizes = [os.lseek(file, 0, os.SEEK_END) for file in self._kept]
-        self._say(0, 0)  # from now on there is room for it on the disk
+        try:
+            self._say(0, 0)  # from now on there is room for it on the disk
+        except OSError:  # we are tried again, each time by another name
+            self.close()
+            for name in names[3:]:
+                name.unlink()
+            raise
 
     def begin(self, task: int, attempt: int) -> None:
         """Say whose everything is that is printed from now on."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import subprocess
@@ -156,3 +157,15 @@ def test_of_what_was_not_told(tmp_path):
     finally:
         logs.close()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["w.err", "w.out"]
+
+
+def test_without_room(tmp_path, monkeypatch):
+    """A worker that cannot begin, for want of room on the disk, leaves no files there: another one tries a second later."""
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "pwrite", full)
+    with pytest.raises(OSError, match="No space left"):
+        Logs(tmp_path / "w")
+    assert [*tmp_path.iterdir()] == []
