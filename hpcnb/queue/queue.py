@@ -20,7 +20,7 @@ from hpcnb.queue.drain import drain
 from hpcnb.queue.following import follow
 from hpcnb.queue.introspection import Introspection, introspect, sample
 from hpcnb.queue.launch import Launched, certify, launch, plan
-from hpcnb.queue.task import QueuedTask, check_ways, ids, lines_with_edges, per_task, plain_lines, policy
+from hpcnb.queue.task import QueuedTask, check_ways, id_of, ids, lines_with_edges, per_task, plain_lines, policy
 from hpcnb.views.queue import queues_text
 
 __all__ = ["Queue", "queues"]
@@ -202,7 +202,7 @@ class Queue:
 
     def task(self, id: int) -> dict[str, Any]:
         """One task with all its attempts that have ended (state, exit code, host, times), the one that runs, what it waits for, and was passed."""
-        found = self._ask("task", id=ids(id)[0])
+        found = self._ask("task", id=id_of(id))
         row = QueuedTask.of(found.pop("row"))
         return {**row.to_json(), **found}
 
@@ -332,7 +332,7 @@ class Queue:
 
     def piece(self, task: Any, attempt: int | None = None, read: Sequence[int] | None = None) -> dict[str, Any]:
         """What an attempt has printed, after so many bytes of stdout and of stderr; with its number and state, and all attempts."""
-        return dict(self._desk("log", name=self.name, task=ids(task)[0], attempt=attempt, read=read))
+        return dict(self._desk("log", name=self.name, task=id_of(task), attempt=attempt, read=read))
 
     def set_state(self, tasks: Any, state: str) -> int:
         """Put tasks into a state by hand: Pending, Succeeded, Failed or Killed. Returns how many there were."""

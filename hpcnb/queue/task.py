@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import string
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -80,6 +80,8 @@ def policy(retries: int = 0, retry_delay: str | float = 0, retry_on: str = "") -
     QueueError
         `retry_on` is no regular expression.
     """
+    if retries < 0:
+        raise QueueError(f"retries={retries}", remedy="Give a whole number, 0 or more.")
     try:
         re.compile(retry_on)
     except re.error as exc:
@@ -91,6 +93,10 @@ def check_ways(func: Callable[[Any], Any] | None, script: str) -> None:
     """Raise `QueueError` unless tasks can be carried out by at most one of both, or by that template whatever they are."""
     if func is not None and script:
         raise QueueError("func= and script= together", remedy="Give one of them: each says how a task is carried out.")
+    if (func is not None and not callable(func)) or not isinstance(script, str):
+        raise QueueError(
+            f"func={shown(func)}, script={shown(script)}", remedy="Give a function, or a template as text."
+        )
     try:
         list(string.Formatter().parse(script))
     except ValueError as exc:
@@ -99,7 +105,9 @@ def check_ways(func: Callable[[Any], Any] | None, script: str) -> None:
 
 
 def plain_lines(tasks: Iterable[Any]) -> Iterator[str]:
-    """Tasks as the lines of a request."""
+    """Tasks as the lines of a request; raises `TypeError` for a single one, whose letters or keys would be taken for tasks."""
+    if isinstance(tasks, str | bytes | Mapping):
+        raise TypeError(f"{shown(tasks)} is one task, and not several: use `add`, or a list; nothing was added")
     return (payload(task) + "\n" for task in tasks)
 
 
@@ -114,16 +122,20 @@ def lines_with_edges(tasks: Iterable[Any], requires: Sequence[Any], after: Seque
         yield json.dumps(row) + "\n"
 
 
-def per_task(edges: Sequence[Any]) -> bool:
+def per_task(edges: Any) -> bool:
     """Whether this is a list of ids for each task, and not one list for all."""
-    return len(edges) > 0 and not isinstance(edges[0], int)
+    return isinstance(edges, Sequence) and len(edges) > 0 and not isinstance(edges[0], int | str | QueuedTask)
 
 
 def ids(wanted: Any) -> list[int]:
     """Ids of tasks as a list: an id, a task, or several."""
-    if isinstance(wanted, int | QueuedTask):
-        wanted = [wanted]
-    found = [one.id if isinstance(one, QueuedTask) else one for one in wanted]
-    if odd := next((one for one in found if not isinstance(one, int) or isinstance(one, bool)), None):
-        raise TypeError(f"{shown(odd)} is no id of a task")
+    several = isinstance(wanted, Iterable) and not isinstance(wanted, str)
+    return [id_of(one) for one in (wanted if several else [wanted])]
+
+
+def id_of(task: Any) -> int:
+    """The id of one task, which may be that id."""
+    found = task.id if isinstance(task, QueuedTask) else task
+    if not isinstance(found, int) or isinstance(found, bool):
+        raise TypeError(f"{shown(found)} is no id of a task")
     return found

@@ -377,3 +377,35 @@ def test_ids_that_name_no_task(q, run, ids, why):
         code, _, err = run(*words)
         assert (code, why in err) == (2, True), words
     assert (len(q), q.status()["ntasks"]["Failed"]) == (2, 2)
+
+
+@pytest.mark.parametrize("tasks", ["true", b"true", {"a": 1}])
+def test_one_task_is_not_several(q, tasks):
+    """A command line is no list of commands of one letter each."""
+    with pytest.raises(TypeError, match="is one task, and not several: use `add`"):
+        q.add_multiple(tasks)
+    assert len(q) == 0
+
+
+def test_what_names_a_task(q):
+    """Ids, tasks and several of both name tasks, wherever tasks are named; everything else does not."""
+    q.add_multiple(["true", "true"])
+    first, second = q.tasks()
+    assert [*q.add_multiple(["a", "b"], requires=[first])] == [3, 4]
+    assert [*q.add_multiple(["a", "b"], requires=first, after={2})] == [5, 6]
+    assert [*q.add_multiple(["a", "b"], requires=[[first], [second]])] == [7, 8]
+    waits = [q.task(id)["waits_for"] for id in range(3, 9)]
+    assert waits == [[1], [1], [1, 2], [1, 2], [1], [2]]
+    for odd in (None, [None], [0.0], "1", [""], True, 1.0):
+        for call in (q.retry, q.task, q.log, lambda some: q.add("x", requires=some)):
+            if odd is not None or call != q.retry:
+                with pytest.raises(TypeError, match="is no id of a task"):
+                    call(odd)
+    with pytest.raises(TypeError, match="is no id of a task"):
+        q.log([])
+    for func, script in ((5, ""), (None, 5), (None, None)):
+        with pytest.raises(hpc.QueueError, match="Give a function, or a template"):
+            q.do(func, script=script)
+    with pytest.raises(hpc.QueueError, match="retries=-1"):
+        q.add("x", retries=-1)
+    assert len(q) == 8
