@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from tests.figures import figure, pytest_terminal_summary
-from tests.isolation import isolated
+from tests.isolation import isolated, short_path
 
 __all__ = [
     "figure",
@@ -20,6 +20,7 @@ __all__ = [
     "pytest_runtest_makereport",
     "pytest_terminal_summary",
     "pytest_xdist_auto_num_workers",
+    "short_path",
 ]
 
 LONG = ("lab", "browser", "site", "acceptance", "hub", "server")

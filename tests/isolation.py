@@ -51,6 +51,15 @@ class Isolation:
         """What hpcnb keeps at the site that is this machine."""
         return self.folder / "home"
 
+    def enter(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Make this process, and what it starts, act here."""
+        for variable in [name for name in os.environ if name.startswith("DASK_")]:
+            monkeypatch.delenv(variable)
+        for variable, path in self.environ.items():
+            monkeypatch.setenv(variable, path)
+        monkeypatch.setattr(dask.config, "paths", [self.environ["DASK_CONFIG"]])
+        disconnect()
+
     def configure(self, text: str) -> None:
         """Write the user's configuration."""
         (self.folder / "config" / "hpcnb.yaml").write_text(text)
@@ -113,12 +122,7 @@ def below(folder: Path) -> list[Path]:
 def isolation(monkeypatch: pytest.MonkeyPatch) -> Iterator[Isolation]:
     """Directories of its own for agent, site and configuration; whatever was started there has ended afterwards."""
     place = Isolation(Path(tempfile.mkdtemp(prefix="hpcnb-", dir="/tmp")))
-    for variable in [name for name in os.environ if name.startswith("DASK_")]:
-        monkeypatch.delenv(variable)
-    for variable, path in place.environ.items():
-        monkeypatch.setenv(variable, path)
-    monkeypatch.setattr(dask.config, "paths", [place.environ["DASK_CONFIG"]])
-    disconnect()
+    place.enter(monkeypatch)
     yield place
     disconnect()
     place.end()
@@ -130,3 +134,17 @@ def isolated(monkeypatch: pytest.MonkeyPatch) -> Iterator[Isolation]:
     """A place of a test's own, see `isolation`."""
     with isolation(monkeypatch) as place:
         yield place
+
+
+@pytest.fixture(scope="session")
+def short_path() -> Iterator[Callable[[], Path]]:
+    """Make directories whose names leave room for the name of a socket; all are gone in the end."""
+    made = []
+
+    def make() -> Path:
+        made.append(Path(tempfile.mkdtemp(prefix="hpcnb-", dir="/tmp")))
+        return made[-1]
+
+    yield make
+    for path in made:
+        shutil.rmtree(path)

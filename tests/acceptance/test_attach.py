@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
-import tempfile
-from pathlib import Path
 
 import pytest
 from jupyter_client.manager import start_new_kernel
@@ -76,12 +73,11 @@ class Notebook(Kernel):
 
 
 @pytest.fixture(scope="module")
-def place():
+def place(short_path):
     """Directories, agent and cluster of one user."""
-    own = Isolation(Path(tempfile.mkdtemp(prefix="hpcnb-", dir="/tmp")))
+    own = Isolation(short_path())
     yield own
     own.end()
-    shutil.rmtree(own.folder)
 
 
 @pytest.fixture

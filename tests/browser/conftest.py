@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
-import tempfile
 from pathlib import Path
 
 import pytest
@@ -38,29 +36,21 @@ def browser():
 
 
 @pytest.fixture(scope="module")
-def lab(browser):
+def lab(browser, short_path):
     """JupyterLab; neither it nor anything that was started there is left after the module."""
-    folder = Path(tempfile.mkdtemp(prefix="hpcnb-", dir="/tmp"))
-    try:
-        with Lab(folder) as running:
-            yield running
-    finally:
-        shutil.rmtree(folder)
+    with Lab(short_path()) as running:
+        yield running
 
 
 @pytest.fixture(scope="module")
-def site(lab):
+def site(lab, short_path):
     """A Slurm site called box."""
     if missing := missing_packages():
         pytest.skip(f"apt-get install {' '.join(missing)}")
-    folder = Path(tempfile.mkdtemp(prefix="hpcnb-", dir="/tmp"))
-    try:
-        with Sandbox(folder) as running:
-            lab.configure(json.dumps({"hpcnb": {"sites": {"box": running.site_entry()}}}))
-            yield running
-            lab.command("down", "--all")
-    finally:
-        shutil.rmtree(folder)
+    with Sandbox(short_path()) as running:
+        lab.configure(json.dumps({"hpcnb": {"sites": {"box": running.site_entry()}}}))
+        yield running
+        lab.command("down", "--all")
 
 
 @pytest.fixture

@@ -6,10 +6,8 @@ import base64
 import json
 import os
 import re
-import shutil
 import subprocess
 import sys
-import tempfile
 import zlib
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -32,12 +30,10 @@ BARS = """() => Bokeh.documents.flatMap(doc => [...doc._all_models.values()])
 
 
 @pytest.fixture(scope="module")
-def account():
+def account(short_path):
     """One user; nothing of him runs after the module."""
-    folder = Path(tempfile.mkdtemp(prefix="hpcnb-", dir="/tmp"))
-    with Account(folder).entered() as account:
+    with Account(short_path()).entered() as account:
         yield account
-    shutil.rmtree(folder)
 
 
 @pytest.fixture(scope="module")

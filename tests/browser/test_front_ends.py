@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 
 import nbformat
@@ -23,19 +21,15 @@ CELLS = ("%load_ext hpcnb", "%hpc up", "%%hpc -s front\nprint('there', 6 * 7)", 
 
 
 @pytest.fixture(scope="module")
-def server():
+def server(short_path):
     """A server with Notebook 7 and Voilà, a notebook, and a cluster that all of them find."""
-    folder = Path(tempfile.mkdtemp(prefix="hpcnb-", dir="/tmp"))
-    try:
-        option = "--JupyterNotebookApp.expose_app_in_browser=True"
-        with Jupyter(folder, "notebook", [option], beside=["notebook", "voila"]) as running:
-            made = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in CELLS])
-            made.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3"}
-            (running.notebooks / "cells.ipynb").write_text(nbformat.writes(made))
-            running.command("up", "--workers-per-node", "1", "--cores-per-worker", "1")
-            yield running
-    finally:
-        shutil.rmtree(folder)
+    option = "--JupyterNotebookApp.expose_app_in_browser=True"
+    with Jupyter(short_path(), "notebook", [option], beside=["notebook", "voila"]) as running:
+        made = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in CELLS])
+        made.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3"}
+        (running.notebooks / "cells.ipynb").write_text(nbformat.writes(made))
+        running.command("up", "--workers-per-node", "1", "--cores-per-worker", "1")
+        yield running
 
 
 def test_notebook_7(server, browser, tmp_path):

@@ -6,9 +6,7 @@ import json
 import os
 import re
 import secrets
-import shutil
 import statistics
-import tempfile
 import time
 from pathlib import Path
 
@@ -31,15 +29,11 @@ pytestmark = [
 
 
 @pytest.fixture(scope="module")
-def lab(browser):
+def lab(browser, short_path):
     """JupyterLab below a base URL."""
-    folder = Path(tempfile.mkdtemp(prefix="hpcnb-", dir="/tmp"))
-    try:
-        (port,) = free_ports(1)
-        with Lab(folder, "--ServerApp.base_url=/user/x/", port=port) as running:
-            yield running
-    finally:
-        shutil.rmtree(folder)
+    (port,) = free_ports(1)
+    with Lab(short_path(), "--ServerApp.base_url=/user/x/", port=port) as running:
+        yield running
 
 
 @pytest.fixture

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
-from pathlib import Path
-
 import httpx
 import pytest
 
@@ -15,14 +11,10 @@ BASE = "/user/x/"
 
 
 @pytest.fixture(scope="module")
-def jupyter():
+def jupyter(short_path):
     """A Jupyter server below a base URL, as a hub has them."""
-    folder = Path(tempfile.mkdtemp(prefix="hpcnb-", dir="/tmp"))
-    try:
-        with Jupyter(folder, options=[f"--ServerApp.base_url={BASE}"]) as running:
-            yield running
-    finally:
-        shutil.rmtree(folder)
+    with Jupyter(short_path(), options=[f"--ServerApp.base_url={BASE}"]) as running:
+        yield running
 
 
 @pytest.fixture(scope="module")

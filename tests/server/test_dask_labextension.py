@@ -6,10 +6,8 @@ import contextlib
 import json
 import os
 import re
-import shutil
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 from subprocess import PIPE
 from urllib.parse import quote
@@ -41,14 +39,10 @@ class Configured(Jupyter):
 
 
 @pytest.fixture(scope="module")
-def jupyter():
+def jupyter(short_path):
     """A server on which dask-labextension makes clusters of ours."""
-    folder = Path(tempfile.mkdtemp(prefix="hpcnb-", dir="/tmp"))
-    try:
-        with Configured(folder, beside=["dask-labextension"]) as running:
-            yield running
-    finally:
-        shutil.rmtree(folder)
+    with Configured(short_path(), beside=["dask-labextension"]) as running:
+        yield running
 
 
 @pytest.fixture

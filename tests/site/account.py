@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import dask.config
 import psutil
 import pytest
 
@@ -87,12 +86,7 @@ class Account(Isolation):
     def entered(self) -> Iterator[Account]:
         """Make this process, and what it starts, act for this account; in the end nothing of the account runs."""
         with pytest.MonkeyPatch.context() as patch:
-            for name in [name for name in os.environ if name.startswith("DASK_")]:
-                patch.delenv(name)
-            for name, value in self.environ.items():
-                patch.setenv(name, value)
-            patch.setattr(dask.config, "paths", [self.environ["DASK_CONFIG"]])
-            disconnect()
+            self.enter(patch)
             try:
                 yield self
             finally:

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import shutil
-import tempfile
-from pathlib import Path
 
 import pytest
 
@@ -21,20 +18,6 @@ def debian():
     """Skip where the programs of a Slurm site are missing."""
     if missing := missing_packages():
         pytest.skip(f"apt-get install {' '.join(missing)}")
-
-
-@pytest.fixture(scope="session")
-def short_path():
-    """Make directories whose names leave room for the name of a socket; all are gone in the end."""
-    made = []
-
-    def make():
-        made.append(Path(tempfile.mkdtemp(prefix="hpcnb-", dir="/tmp")))
-        return made[-1]
-
-    yield make
-    for path in made:
-        shutil.rmtree(path)
 
 
 @pytest.fixture(scope="session")

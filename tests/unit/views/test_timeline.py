@@ -13,19 +13,11 @@ from hypothesis import given
 from hpcnb.model import ClusterSpec, ClusterStatus, JobState, JobStatus, Resources, State
 from hpcnb.pilot.scheduler.history import COLUMNS, TASKS, History
 from hpcnb.views.timeline import Timeline, Wait
-from tests.unit.views.test_cluster import HOSTILE
+from tests.unit.views.test_cluster import HOSTILE, utc
+
+__all__ = ["utc"]
 
 NOW = 1_800_000_000.0
-
-
-@pytest.fixture(autouse=True)
-def utc(monkeypatch):
-    """Times of the day are the same wherever the tests run."""
-    monkeypatch.setenv("TZ", "UTC")
-    time.tzset()
-    yield
-    monkeypatch.undo()
-    time.tzset()
 
 
 def remembered(tasks, nodes=2, names=("score",), seconds=3600.0):

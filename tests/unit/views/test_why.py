@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-
 import pytest
 
 from hpcnb.errors import JobTimeout, SiteError
@@ -20,6 +18,9 @@ from hpcnb.model import (
     WorkerCounts,
 )
 from hpcnb.views.why import why
+from tests.unit.views.test_cluster import utc
+
+__all__ = ["utc"]
 
 NOW = 1_800_000_000.0  # Friday 15 January 2027, 08:00 UTC
 PRIORITY = "3rd in its partition; jobs with a higher priority go first (Priority)"
@@ -32,16 +33,6 @@ DIED = Ending(
     suggestion="Ask for 12 GiB.",
 )
 LOST = {"lost": "job 118 (node n2) was lost: the walltime ran out. Ask for 2h."}
-
-
-@pytest.fixture(autouse=True)
-def utc(monkeypatch):
-    """Times of the day are the same wherever the tests run."""
-    monkeypatch.setenv("TZ", "UTC")
-    time.tzset()
-    yield
-    monkeypatch.undo()
-    time.tzset()
 
 
 def status(state, *, job_id="117", start=None, **fields):
