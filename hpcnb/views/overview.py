@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from hpcnb.model import ClusterStatus
 from hpcnb.views.cluster import COLOURS, FAILED, WAITING, mark
 from hpcnb.views.facts import Bar, Line, as_of, facts, since, title
@@ -29,16 +27,6 @@ TRACK = (
 def overview_text(status: ClusterStatus, now: float) -> str:
     """Plain text, a line for each thing."""
     return "".join(text for text, _ in overview_styled(status, now)).rstrip("\n")
-
-
-def overviews_text(statuses: Sequence[ClusterStatus], now: float) -> str:
-    """Several clusters, one below the other."""
-    return "\n\n".join(overview_text(status, now) for status in statuses)
-
-
-def overviews_html(statuses: Sequence[ClusterStatus], now: float) -> str:
-    """Several clusters, one below the other."""
-    return "".join(overview_html(status, now) for status in statuses)
 
 
 def overview_styled(status: ClusterStatus, now: float) -> list[tuple[str, str]]:

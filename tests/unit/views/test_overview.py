@@ -24,8 +24,8 @@ from hpcnb.model import (
     State,
     WorkerCounts,
 )
-from hpcnb.views.overview import overview_html, overview_styled, overview_text, overviews_html, overviews_text
-from tests.unit.views.test_cluster import HOSTILE, NOW, read, text_of, utc
+from hpcnb.views.overview import overview_html, overview_styled, overview_text
+from tests.unit.views.test_cluster import HOSTILE, NOW, read, utc
 
 __all__ = ["utc"]
 
@@ -171,13 +171,6 @@ def test_names_are_never_obeyed(name, reason, node):
     assert len(text.splitlines()) == len(text.split("\n")) <= 7
     assert all(character.isprintable() for character in text.replace("\n", ""))
     assert {tag for tag, _ in read(overview_html(said, NOW)).tags} <= {"div", "span", "b", "table", "tr", "td"}
-
-
-def test_several_clusters():
-    """They stand one below the other."""
-    both = [CASES["queued"], CASES["ready"]]
-    assert overviews_text(both, NOW).count("fit on octopus") == 2
-    assert text_of(overviews_html(both, NOW)).count("fit on octopus") == 2
 
 
 def test_time_goes_on():
