@@ -13,7 +13,8 @@ from hpcnb.agent.sites import Site
 from hpcnb.errors import SiteError, SubmissionRejected
 from hpcnb.model import ClusterSpec, JobState
 from hpcnb.site.batch import BatchUnknown
-from hpcnb.site.queue_jobs import code_path, queue_files, queue_request, queue_run
+from hpcnb.site.bootstrap import code_path
+from hpcnb.site.queue_jobs import queue_files, queue_request, queue_run
 from hpcnb.site.shell import Ask
 
 PATIENCE = 600.0

@@ -128,6 +128,11 @@ def dask_configuration(path: str) -> dict[str, Any]:
     }
 
 
+def code_path(zip_path: str) -> str:
+    """The shell line that lets a Python find our code."""
+    return f'export PYTHONPATH={shlex.quote(zip_path)}"${{PYTHONPATH:+:$PYTHONPATH}}"'
+
+
 def job_script(run: Run, environment: Environment, zip_path: str) -> str:
     """The script that the batch system starts. Pure; holds no secret.
 
@@ -138,7 +143,7 @@ def job_script(run: Run, environment: Environment, zip_path: str) -> str:
         environment.shebang,
         "umask 077",
         f"mkdir {path}/claim || exit 0",
-        f'export PYTHONPATH={shlex.quote(zip_path)}"${{PYTHONPATH:+:$PYTHONPATH}}"',
+        code_path(zip_path),
         f"export DASK_CONFIG={path}/dask PYTHONUNBUFFERED=1",
         # One thread of BLAS for each thread of a worker, as Dask's nanny sets it.
         "export OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1",

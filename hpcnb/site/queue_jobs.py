@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import shlex
 from collections.abc import Mapping, Sequence
 
 from hpcnb.model import ClusterSpec
 from hpcnb.pilot.queue.pilot import QueueRun
 from hpcnb.site import process
 from hpcnb.site.batch import JobRequest
+from hpcnb.site.bootstrap import code_path
 from hpcnb.site.environment import Environment, Probe
 from hpcnb.site.slurm import CLEAN
 from hpcnb.site.slurm_request import sbatch_argv
@@ -130,8 +130,3 @@ def queue_files(run: QueueRun, environment: Environment, zip_path: str) -> dict[
         _SCRIPT % environment.enter("-m", "hpcnb.pilot.queue", "pilot", run.path),
     ]
     return {"run.json": json.dumps(run.to_json(), indent=1), "job.sh": "\n".join(lines)}
-
-
-def code_path(zip_path: str) -> str:
-    """The shell line that lets a Python find our code."""
-    return f'export PYTHONPATH={shlex.quote(zip_path)}"${{PYTHONPATH:+:$PYTHONPATH}}"'

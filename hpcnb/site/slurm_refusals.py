@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+from collections.abc import Mapping, Sequence
 
 
 class Refusal(enum.Enum):
@@ -24,44 +25,31 @@ class Refusal(enum.Enum):
 
 # In this order: some messages hold the words of another. `sbatch` prints its own complaint first and
 # `Batch job submission failed: …` after it.
-_WORDS: tuple[tuple[str, Refusal], ...] = (
-    ("establish a configuration source", Refusal.LOST),
-    ("unable to process configuration", Refusal.LOST),
-    ("unable to contact", Refusal.UNHEARD),
-    ("timed out", Refusal.UNHEARD),
-    ("zero bytes were transmitted", Refusal.UNHEARD),
-    ("connection refused", Refusal.UNHEARD),
-    ("connection reset", Refusal.UNHEARD),
-    ("connection failure", Refusal.UNHEARD),
-    ("not connected", Refusal.UNHEARD),
-    ("unexpected message", Refusal.UNHEARD),
-    ("temporarily unable to accept", Refusal.UNHEARD),
-    ("temporarily unavailable", Refusal.UNHEARD),
-    ("protocol authentication error", Refusal.UNHEARD),
-    ("munge", Refusal.UNHEARD),
-    ("standby mode", Refusal.UNHEARD),
-    ("invalid account or account/partition", Refusal.ACCOUNT),
-    ("invalid account", Refusal.ACCOUNT),
-    ("invalid qos", Refusal.QOS),
-    ("invalid partition", Refusal.PARTITION),
-    ("group not permitted to use this partition", Refusal.PARTITION),
-    ("requested partition configuration not available", Refusal.PARTITION),
-    ("no default partition", Refusal.PARTITION),
-    ("time limit is invalid", Refusal.WALLTIME),
-    ("time limit exceeds", Refusal.WALLTIME),
-    ("invalid generic resource", Refusal.GPUS),
-    ("job violates accounting/qos policy", Refusal.POLICY),
-    ("node count specification invalid", Refusal.NODES),
-    ("more processors requested than permitted", Refusal.NODES),
-    ("node configuration is not available", Refusal.NODES),
-    ("memory specification can not be satisfied", Refusal.NODES),
-    ("unrecognized option", Refusal.OPTION),
-    ("ambiguous", Refusal.OPTION),
-    ("specification", Refusal.OPTION),
-    ("reservation is invalid", Refusal.OPTION),
-    ("unable to open file", Refusal.OPTION),
-    ("invalid argument", Refusal.OPTION),
-)
+_WORDS: Mapping[Refusal, Sequence[str]] = {
+    Refusal.LOST: ("establish a configuration source", "unable to process configuration"),
+    Refusal.UNHEARD: (
+        *("unable to contact", "timed out", "zero bytes were transmitted", "connection refused", "connection reset"),
+        *("connection failure", "not connected", "unexpected message", "temporarily unable to accept"),
+        *("temporarily unavailable", "protocol authentication error", "munge", "standby mode"),
+    ),
+    Refusal.ACCOUNT: ("invalid account",),
+    Refusal.QOS: ("invalid qos",),
+    Refusal.PARTITION: (
+        *("invalid partition", "group not permitted to use this partition"),
+        *("requested partition configuration not available", "no default partition"),
+    ),
+    Refusal.WALLTIME: ("time limit is invalid", "time limit exceeds"),
+    Refusal.GPUS: ("invalid generic resource",),
+    Refusal.POLICY: ("job violates accounting/qos policy",),
+    Refusal.NODES: (
+        *("node count specification invalid", "more processors requested than permitted"),
+        *("node configuration is not available", "memory specification can not be satisfied"),
+    ),
+    Refusal.OPTION: (
+        *("unrecognized option", "ambiguous", "specification"),
+        *("reservation is invalid", "unable to open file", "invalid argument"),
+    ),
+}
 
 
 def refusal(returncode: int, stderr: str) -> Refusal:
@@ -78,7 +66,7 @@ def refusal(returncode: int, stderr: str) -> Refusal:
     if returncode in (124, 137) or returncode < 0:
         return Refusal.UNHEARD
     text = stderr.lower()
-    return next((meaning for words, meaning in _WORDS if words in text), Refusal.UNCLEAR)
+    return next((meaning for meaning, said in _WORDS.items() if any(map(text.__contains__, said))), Refusal.UNCLEAR)
 
 
 def complaint(stderr: str) -> str:
