@@ -185,8 +185,10 @@ class Sandbox:
             ("the nodes", [*plan.nodes], lambda: self._nodes_ready(plan)),
         ]
         for title, names, ready in stages:
-            step(f"starting {title}")
-            self._bring_up([every[name] for name in names], ready, plan)
+            wanted, here = [every[name] for name in names], self._owned()
+            if any(daemon.find(here) is None for daemon in wanted):
+                step(f"starting {title}")
+            self._bring_up(wanted, ready, plan)
         step("logging in")
         self._log_in(plan, found)
 

@@ -171,7 +171,9 @@ def test_up_again_changes_nothing(box):
     box.up()
     before = box.status()
     assert before.up
-    Sandbox(box.directory).up()
+    said = []
+    Sandbox(box.directory).up(said.append)
+    assert said == ["logging in"]
     with pytest.raises(ConfigError, match="not one of 3 nodes"):
         Sandbox(box.directory, nodes=3).up()
     assert box.status() == before
