@@ -167,6 +167,9 @@ def down(face: Face, name: str, everything: bool) -> None:
                 face.close(known)
         except HPCError as exc:  # the others end all the same
             errors.append(exc)
+        except KeyboardInterrupt:
+            click.echo(typed(f"{known.status.spec.name} goes on ending; `%hpc` shows when it has"), err=True)
+            raise
     for error in errors[:-1]:
         click.echo(typed(str(error)), err=True)
     if errors:

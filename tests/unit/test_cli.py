@@ -304,6 +304,23 @@ def test_down_all_goes_on_after_a_failure(run, monkeypatch):
     assert "ClusterError: 1 has not ended yet" in err
 
 
+def test_down_that_is_interrupted(run, monkeypatch):
+    """Ctrl-C ends the waiting, not the end of the cluster, and that is said."""
+
+    class Interrupted(TerminalFace):
+        def close(self, handle):
+            raise KeyboardInterrupt
+
+    spec = ClusterSpec(site="local", name="fit", resources=Resources())
+    monkeypatch.setattr("hpcnb.cli.face.TerminalFace", Interrupted)
+    monkeypatch.setattr(
+        "hpcnb.cli.clusters._live", lambda: [Handle(ClusterStatus(id="0", spec=spec, state=State.READY))]
+    )
+    status, _, err = run("down")
+    assert status == 130
+    assert "fit goes on ending; `hpcnb status` shows when it has\n" in err
+
+
 SPEC = ClusterSpec(
     site="s",
     name="s",
