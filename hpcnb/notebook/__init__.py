@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from IPython.core.completer import SimpleCompletion, context_matcher
 
 from hpcnb import printed
+from hpcnb.notebook import record
 
 if TYPE_CHECKING:
     from IPython.core.completer import CompletionContext, SimpleMatcherResult
@@ -48,6 +49,7 @@ def register(shell: InteractiveShell) -> None:
         return run_cell(shell, line, cell, partial(session_for, shell))
 
     printed.show_with(partial(_place, shell))
+    record.keep(shell)
     # IPython's annotation of this method speaks of the shell where it means the magic.
     shell.register_magic_function(hpc, "line_cell", "hpc")  # type: ignore[arg-type]
     if _complete not in shell.Completer.custom_matchers:

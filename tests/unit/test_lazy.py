@@ -40,13 +40,14 @@ def test_importing_hpcnb_imports_nothing_heavy():
 
 
 def test_loading_the_extension_imports_nothing_heavy():
-    """`%load_ext hpcnb` registers the magics, and imports nothing of what they will need."""
+    """`%load_ext hpcnb` registers the magics, and imports nothing of what they will need; the record must hear from now on."""
     found = printed(KERNEL)
     assert {name for name in found if name.split(".")[0] in HEAVY} == set()
     assert {name for name in found if name.startswith("hpcnb")} == {
         "hpcnb",
         "hpcnb.errors",
         "hpcnb.notebook",
+        "hpcnb.notebook.record",
         "hpcnb.printed",
     }
 
