@@ -17,6 +17,7 @@ from hpcnb.cell import Message, Reply
 from hpcnb.cluster import Cluster
 from hpcnb.errors import HPCError, TaskLost
 from hpcnb.model import State
+from hpcnb.notebook import record
 from hpcnb.notebook.output import CellView, View, inner_view
 from hpcnb.notebook.page import page_of
 from hpcnb.pilot.values import unpack
@@ -92,7 +93,11 @@ def unseen(shell: InteractiveShell, session: Session, patience: float) -> list[d
     """The cells whose output may not have been seen, oldest first, but for those that are being shown."""
     page = page_of(shell)
     found = session.wait(session.unseen(**page), patience)
-    return [cell for cell in found if _followed.get(cell["id"]) != page["page"]]
+    return [
+        cell
+        for cell in found
+        if _followed.get(cell["id"]) != page["page"] and not record.is_shown(cell["id"], page["page"])
+    ]
 
 
 def reminder(shell: InteractiveShell, session: Session) -> str:

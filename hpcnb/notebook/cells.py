@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from IPython.core.error import UsageError
 from IPython.display import display
 
+from hpcnb.notebook import record
 from hpcnb.notebook.names import analyse
 from hpcnb.notebook.options import Options, parse
 from hpcnb.notebook.output import CellView, view_for
@@ -102,7 +103,7 @@ class _Cell:
         self._view = view
 
     def _running(self, code: str, options: Options, *, hear: Callable[[Message], None], asks: bool) -> Running:
-        return Running(
+        cell = Running(
             code=code,
             count=self._shell.displayhook.prompt_count,
             on_message=hear,
@@ -111,6 +112,8 @@ class _Cell:
             timeout=options.timeout,
             **page_of(self._shell),
         )
+        record.sends(self._shell, cell.id)
+        return cell
 
     def _send(self, cell: Running, inputs: Sequence[str], candidates: Sequence[str]) -> None:
         session, own = self._session, self._shell.user_ns

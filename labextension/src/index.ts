@@ -15,6 +15,7 @@ import { Panel } from './panel';
 import { queueActions } from './queueactions';
 import { Queues } from './queues';
 import { answerQuestions } from './questions';
+import { reopen } from './reopened';
 import { StatusItem } from './status';
 import { code } from './words';
 
@@ -54,6 +55,7 @@ function activate(
   });
   answerQuestions(model);
   announce(model);
+  reopen(app);
 }
 
 function actions(app: JupyterFrontEnd, model: Model): IActions {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -59,6 +60,13 @@ class Lab(Jupyter):
         self.visit(page, path)
         return Notebook(page, path)
 
+    def leave_panel_out(self) -> None:
+        """Be without our own extension in the pages that are loaded from now on, as other front ends are."""
+        config = self.folder / "jupyter_config_dir" / "labconfig" / "page_config.json"
+        known = json.loads(config.read_text())
+        known["disabledExtensions"]["hpcnb"] = True
+        config.write_text(json.dumps(known))
+
     def visit(self, page: Page, path: Path) -> None:
         """Go to one of its notebooks."""
         page.goto(f"{self.url}lab/workspaces/{path.stem}/tree/{path.name}?token={self.token}")
@@ -77,23 +85,29 @@ class Notebook:
     def __init__(self, page: Page, path: Path) -> None:
         self.path = path
         self.complaints: list[str] = []
+        self.expected = re.compile("(?!)")
+        """What the browser may complain of."""
         self._watch(page)
 
-    def _watch(self, page: Page) -> None:
+    def _watch(self, page: Page, status: str = "idle") -> None:
         self.page = page
         page.on("console", self._hear)
-        page.on("pageerror", lambda error: self.complaints.append(str(error)))
+        page.on("pageerror", lambda error: self._complain(str(error)))
         self._panel = page.locator(".jp-NotebookPanel")
-        page.wait_for_function(CONNECTED, arg="idle", timeout=START * 1000)
+        page.wait_for_function(CONNECTED, arg=status, timeout=START * 1000)
 
-    def open(self, lab: Lab, page: Page) -> None:
-        """Open it anew, in another page, and wait until its kernel is ready."""
+    def open(self, lab: Lab, page: Page, status: str = "idle") -> None:
+        """Open it anew, in another page, and wait until its kernel is known to be ready, or ``busy``."""
         lab.visit(page, self.path)
-        self._watch(page)
+        self._watch(page, status)
 
     def _hear(self, message: ConsoleMessage) -> None:
         if message.type == "error":
-            self.complaints.append(message.text)
+            self._complain(message.text)
+
+    def _complain(self, text: str) -> None:
+        if not self.expected.search(text):
+            self.complaints.append(text)
 
     def __getitem__(self, number: int) -> Cell:
         """One code cell; 0 is the first."""
@@ -143,7 +157,7 @@ class Cell:
 
     def __init__(self, found: Locator) -> None:
         self._found = found
-        self._prompt = found.locator(".jp-InputPrompt")
+        self.prompt = found.locator(".jp-InputPrompt")
 
     def record(self) -> None:
         """From now on, keep every sight of its output."""
@@ -157,12 +171,12 @@ class Cell:
         """Press Shift-Enter in it."""
         self._found.locator(".cm-content").click()
         self._found.page.keyboard.press("Shift+Enter")
-        expect(self._prompt).not_to_have_text("[ ]:")
+        expect(self.prompt).not_to_have_text("[ ]:")
         return self
 
     def wait(self, within: float = START) -> Cell:
         """Wait until it has ended."""
-        expect(self._prompt).to_have_text(re.compile(r"\[\d+\]:"), timeout=within * 1000)
+        expect(self.prompt).to_have_text(re.compile(r"\[\d+\]:"), timeout=within * 1000)
         return self
 
     def wait_for(self, text: str | re.Pattern[str], within: float = START) -> Cell:
@@ -188,6 +202,11 @@ class Cell:
     def text(self) -> str:
         """All that its output says."""
         return self._found.locator(".jp-OutputArea").inner_text()
+
+    @property
+    def printed(self) -> str:
+        """What it has printed, also where it is out of sight."""
+        return "".join(self.outputs('[data-mime-type="application/vnd.jupyter.stdout"]').all_text_contents())
 
     def answer(self, question: str, answer: str) -> None:
         """Answer the question that is asked under it."""

@@ -1,4 +1,4 @@
-"""A page is closed while cells run: after it is opened anew, `%hpc attach` shows their output, whole."""
+"""Without our extension, a page is closed while cells run: after it is opened anew, `%hpc attach` shows their output, whole."""
 
 from __future__ import annotations
 
@@ -21,7 +21,8 @@ print({name!r}, "ends")
 
 @pytest.fixture(scope="module", autouse=True)
 def cluster(lab):
-    """One that the notebooks find."""
+    """One that the notebooks find, in pages that do not go on by themselves (`test_reload.py`)."""
+    lab.leave_panel_out()
     lab.command("up")
 
 

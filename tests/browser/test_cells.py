@@ -1,4 +1,4 @@
-"""`%%hpc` cells in JupyterLab: the stop button, output in its own cell, questions, errors, floods, a reload."""
+"""`%%hpc` cells in JupyterLab: the stop button, output in its own cell, questions, errors, floods."""
 
 from __future__ import annotations
 
@@ -118,29 +118,3 @@ def test_a_flood(notebook):
     assert first == "".join(f"line {i}\n" for i in range(1000))
     assert last.startswith("… 99,000 lines more, all of them: `%hpc logs flood`\n")
     page[2].run().wait().wait_for("line 99998\nline 99999")
-
-
-def test_a_reload(notebook):
-    """A page that is loaded anew shows what was saved; the cell has gone on, the stop button ends it, nothing is lost.
-
-    What it printed meanwhile is in the log and not on the page: a reloaded page does not know the request any more, and
-    JupyterLab 4.6 drops the output of a request that it does not know.
-    """
-    page = notebook(
-        LOAD,
-        "%%hpc -s reload\nimport itertools, time\nfor i in itertools.count():\n    print('line', i)\n    time.sleep(0.1)",
-        "%%hpc -s reload\nprint(i)",
-        "%hpc logs reload -n 1000",
-    )
-    page[0].run()
-    page[1].run().wait_for("line 2\n")
-    page.save()
-    page.reload()
-    page[1].wait_for("line 2\n")
-    page.interrupt()
-    page[2].run().wait().wait_for(re.compile(r"\d"))
-    page[3].run().wait().wait_for(f"line {page[2].text}")
-    shown, last = page[1].text, int(page[2].text)
-    assert last >= shown.count("\n")
-    assert page[3].text.split("\n", 1)[1].startswith(shown)
-    assert f"\nline {last}\n" in page[3].text
