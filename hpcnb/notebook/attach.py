@@ -20,6 +20,7 @@ from hpcnb.model import State
 from hpcnb.notebook import record
 from hpcnb.notebook.output import CellView, View, inner_view
 from hpcnb.notebook.page import page_of
+from hpcnb.notebook.work import show_again
 from hpcnb.pilot.values import unpack
 from hpcnb.session import Session
 
@@ -84,6 +85,8 @@ def _show(shell: InteractiveShell, cluster: Cluster) -> None:
     session = cluster.session
     cells = unseen(shell, session, PATIENCE)
     click.echo(summary(cluster.client.kept(), session.wait(session.all_sessions()), len(cells)))
+    if getattr(shell, "kernel", None) is not None:
+        show_again()
     replay = _Replay(shell, {cell["session"]: cluster.session_named(cell["session"]) for cell in cells})
     session.wait(replay.show([cell for cell in cells if cell["ended"] is not None]))
     asyncio.run_coroutine_threadsafe(replay.follow([cell for cell in cells if cell["ended"] is None]), session.loop)

@@ -64,3 +64,33 @@ def test_a_closed_page(notebook, lab, browser, tmp_path):
     assert counted(text, "other") == list(range(len(counted(text, "other"))))
     page[6].run().wait()
     assert "cell [" not in page[6].text
+
+
+@pytest.mark.timeout(180)
+def test_work_in_a_closed_page(notebook, lab, browser, tmp_path):
+    """Work that goes on is shown anew, where it was asked for, and followed to its end; not twice, and not what has ended."""
+    page = notebook(
+        "%load_ext hpcnb\nimport hpcnb as hpc, os, time",
+        f"""def wait(number):
+    while not os.path.exists({str(tmp_path)!r} + f"/{{number}}"): time.sleep(0.05)""",
+        "shorter = hpc.map(wait, [1, 1])",
+        "longer = hpc.map(wait, [2, 2, 2])",
+        "%hpc attach",
+        "%hpc attach",
+    )
+    for number in range(4):
+        page[number].run().wait()
+    page[2].wait_for("0 of 2 done")
+    page[3].wait_for("0 of 3 done")
+    (tmp_path / "1").touch()
+    page[2].wait_for("wait 2 done in")
+    page.save()
+    page.page.close()
+    page.open(lab, browser.new_page())
+    page[4].run().wait().wait_for("0 of 3 done")
+    assert "wait 2 done" not in page[4].text
+    page.picture(tmp_path / "attached.png")
+    (tmp_path / "2").touch()
+    page[4].wait_for("wait 3 done in")
+    page[5].run().wait().wait_for("session")
+    assert "wait 3 done" not in page[5].text
