@@ -154,7 +154,7 @@ class Record:
         if kernel.get_parent().get("header"):  # of the cell that runs it is late already to hear how it began
             self._begin(kernel.get_parent())
             for one in self._shown.values():
-                one.count = kernel.shell.execution_count
+                one.count = kernel.shell.displayhook.prompt_count
 
     def send(self, *args: Any, **named: Any) -> Any:
         """Pass a message on, and keep what a page that is loaded anew would not know."""
