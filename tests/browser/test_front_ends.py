@@ -33,7 +33,7 @@ def server(short_path):
 
 
 def test_notebook_7(server, browser, tmp_path):
-    """Cells run, the cluster's view has its buttons, the panel shows the same cluster; nothing is complained of."""
+    """Cells run, the cluster's view has its buttons, the panel shows the same cluster, a reload loses nothing."""
     page, complaints = browser.new_page(), []
     page.on("console", lambda message: complaints.append(message.text) if message.type == "error" else None)
     page.goto(f"{server.url}notebooks/cells.ipynb?token={server.token}")
@@ -48,6 +48,9 @@ def test_notebook_7(server, browser, tmp_path):
         page.get_by_text("Left Sidebar", exact=True).hover()
         page.get_by_text("HPC clusters").click()
         expect(page.locator(".hpcnb-card[data-name='local']")).to_have_attribute("data-state", "ready")
+        assert "there 42" not in (server.notebooks / "cells.ipynb").read_text()
+        page.reload()  # what was not saved comes from the kernel
+        expect(shown.nth(2)).to_have_text("there 42")
     page.screenshot(path=tmp_path / "notebook.png")
     page.close()
     assert complaints == []
