@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import os
@@ -104,8 +105,11 @@ def function(call: Callable[[Any], Any]) -> Callable[[int, int, Any, Any], dict[
             text = "".join(traceback.format_exception(exc))
             return {"state": TaskState.FAILED, "error": text[-LONGEST_ERROR:]}
         finally:
-            sys.stdout.flush()
-            sys.stderr.flush()
+            for stream in (sys.stdout, sys.stderr):
+                with contextlib.suppress(
+                    OSError
+                ):  # a full disk costs what was printed, and not what the task has come to
+                    stream.flush()
         return {"state": TaskState.SUCCEEDED, **said}
 
     return run

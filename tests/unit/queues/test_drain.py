@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import functools
+import io
 import os
 import signal
 import socket
@@ -85,6 +86,20 @@ def test_functions(q):
     assert [task.result for task in q.tasks("Succeeded")] == [{"twice": 0}, {"twice": 2}, {"twice": 10}]
     errors = [last(q, task.id)["error"] for task in q.tasks("Failed")]
     assert ["two is too many" in errors[0], "no more" in errors[1], "not JSON serializable" in errors[2]] == [True] * 3
+
+
+def test_no_room_for_what_is_printed(q, monkeypatch):
+    """A disk that is full costs what a function prints, and not what it has come to."""
+
+    class Full(io.StringIO):
+        def flush(self):
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    q.add(1)
+    with monkeypatch.context() as patched:
+        patched.setattr(sys, "stdout", Full())
+        q.do(func=lambda task: task + 1)
+    assert [(one.state, one.result, one.attempts) for one in q.tasks()] == [("Succeeded", 2, 1)]
 
 
 def test_a_name_that_is_no_text(q):
