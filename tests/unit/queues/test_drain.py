@@ -412,20 +412,6 @@ def test_launched_on_this_machine(q, isolated):
 
 
 @pytest.mark.slow
-def test_a_command_that_is_told_to_end_together_with_its_worker(q):
-    """Which of both hears of it first is chance: such a task has not failed, but is gone on with, also when another runs by then."""
-    begun, ended = place(q).path / "begun", place(q).path / "ended"
-    tell = f"setsid sh -c 'touch {begun}; until [ -e {ended} ]; do sleep 0.01; done; kill -TERM $0' $PPID &"
-    q.add_multiple(
-        [f"{tell} until [ -e {begun} ]; do sleep 0.01; done; touch {ended}; kill -TERM $$", "sleep 600; true"]
-    )
-    q.launch(walltime="5m")
-    wait_for(lambda: q.task(1)["attempts"], 60)
-    wait_for(lambda: Watch(place(q)).owner() is None, 60)
-    assert last(q, 1)["error"] == "its job ended before it did"
-
-
-@pytest.mark.slow
 def test_a_worker_that_is_killed_leaves_nothing_running(q):
     """The command of a worker that was killed does not run beside its next attempt; what an earlier one has left on purpose does."""
     folder = place(q).path
