@@ -28,6 +28,10 @@ from hpcnb.pilot.queue.states import TaskState
 LONGEST_ERROR = 4000
 ENDED_EARLY = "its job ended before it did"
 """Why a task is Killed that the next job goes on with."""
+
+MOMENT = 0.5
+"""Seconds within which we are told, too, when a batch system tells all processes of a job to end, and a command was told first."""
+_TERMINATED = (-signal.SIGTERM, 128 + signal.SIGTERM)
 _SHELL = "/bin/sh"
 _PLAIN = re.compile(r"[\w@%+=:,./ -]+", re.ASCII)
 """Command lines in which nothing is the shell's own."""
@@ -156,6 +160,8 @@ class Commands:
         except (ValueError, OSError) as exc:
             return {"state": TaskState.FAILED, "error": _reason(exc, task)}
         code = self._wait(pid, id, attempt)
+        if code in _TERMINATED:
+            time.sleep(MOMENT)  # until our own signal comes, whose handler raises `Stopped`
         why, lines = _ending(code), []
         try:
             left = self._notes.taken(id, attempt, values)

@@ -6,7 +6,6 @@ import contextlib
 import os
 import secrets
 import select
-import signal
 import socket
 import threading
 import time
@@ -21,8 +20,7 @@ from hpcnb.pilot.queue.notes import Notes
 from hpcnb.pilot.queue.place import Place
 from hpcnb.pilot.queue.printed import Logs, named
 from hpcnb.pilot.queue.records import Outcome
-from hpcnb.pilot.queue.running import ENDED_EARLY, Attempt, Commands, Stopped, function
-from hpcnb.pilot.queue.states import TaskState
+from hpcnb.pilot.queue.running import Attempt, Commands, Stopped, function
 from hpcnb.pilot.queue.wire import Connection
 
 BATCH = 0.25
@@ -33,9 +31,6 @@ TOLD = 500_000
 TELL = 0.5
 """Seconds after which, too; and after which a task that still runs keeps nobody waiting: neither for those before it nor for those after."""
 RETRY = 0.2
-MOMENT = 0.5
-"""Seconds within which we are told, too, when a batch system tells all processes of a job to end, and a command was told first."""
-_TERMINATED = (-signal.SIGTERM, 128 + signal.SIGTERM)
 OVER, STOPPED, NO_ROOM = 0, os.EX_TEMPFAIL, os.EX_CANTCREAT
 """Exit statuses of a worker that has nothing left to do, of one that was told to end, and of one that cannot begin yet."""
 
@@ -93,7 +88,6 @@ class Worker:
         self._tasks: deque[list[Any]] = deque()
         self._runs: tuple[int, int] | None = None
         self._told: list[Outcome] = []
-        self._doubtful: deque[tuple[float, Outcome]] = deque()  # not to be told yet: see `_believe`
         self._each = BATCH  # seconds a task, as far as is known
         self._spent, self._ran = 0.0, 0
         self._size = self._few = 0
@@ -168,7 +162,6 @@ class Worker:
                 return
             with self._lock:  # what we were given before and have not begun we have dropped
                 holds = [self._runs] if self._runs and self._runs not in self._taken else []
-                holds += [(one.task, one.attempt) for _, one in self._doubtful]
             try:
                 connection.send(me | {"holds": holds})
             except BaseException:
@@ -193,8 +186,6 @@ class Worker:
     def _drain(self) -> bool:
         """Carry out tasks; whether there is nothing left to do. Raises `OSError` when the owner is gone."""
         while not self._stopping:
-            with self._may_be_stopped():
-                self._wait_for_belief()
             with self._may_be_stopped(), self._talking:
                 # The second thread may have got some just now.
                 if not self._tasks and "over" in self._exchange(self._want(), waits=True):
@@ -249,9 +240,7 @@ class Worker:
         with self._lock:
             self._runs = None
             self._spent, self._ran = self._spent + time.monotonic() - self._since, self._ran + 1
-            if outcome and outcome.code in _TERMINATED:
-                self._doubtful.append((time.monotonic(), outcome))
-            elif outcome:  # of what was taken from us the owner keeps what it has printed
+            if outcome:  # of what was taken from us the owner keeps what it has printed
                 self._told.append(outcome)
                 self._size += _size(outcome)
             if self._listens:
@@ -262,7 +251,6 @@ class Worker:
         if self._connection is None:  # it was lost while a task ran
             raise ConnectionResetError
         with self._lock:
-            self._believe()
             told = self._told.copy()
         try:
             self._connection.send({"outcomes": told, "back": back, "want": want, "waits": waits})
@@ -282,26 +270,6 @@ class Worker:
             self._begun()
             self._begun = _nothing  # once is enough
         return dict(answer)
-
-    def _believe(self, *, all: bool = False) -> None:
-        """With the lock: what was told to end has failed, unless we are told so, too, within a moment."""
-        while self._doubtful:
-            ended, one = self._doubtful[0]
-            if time.monotonic() - ended < MOMENT:
-                if self._stopping:
-                    one = one._replace(state=TaskState.KILLED, code=None, error=ENDED_EARLY)
-                elif not all:
-                    return
-            self._told.append(one)
-            self._doubtful.popleft()
-
-    def _wait_for_belief(self) -> None:
-        """Unless there are tasks at once: else we would wait for some, which are over only when all that has ended is told."""
-        with self._talking:
-            if self._doubtful and not self._tasks:
-                self._exchange(self._want())
-        if self._doubtful and not self._tasks:
-            time.sleep(max(0.0, self._doubtful[-1][0] + MOMENT - time.monotonic()))
 
     # -- the second thread ---------------------------------------------------------------------------------------------
 
@@ -341,7 +309,7 @@ class Worker:
             back = [(id, attempt) for id, attempt, *_ in self._tasks] if long else []
             if long:
                 self._tasks.clear()
-        if self._connection and (low or back or (long and (self._told or self._doubtful))):
+        if self._connection and (low or back or (long and self._told)):
             with contextlib.suppress(OSError):  # of which we hear again
                 self._exchange(0, back) if long else self._exchange(self._want())
         return long
@@ -391,7 +359,6 @@ class Worker:
     def _tell_by_file(self, *, leaves: bool = False) -> None:
         """Leave what has ended in the inbox: whoever owns the queue next finds it there."""
         with self._lock:
-            self._believe(all=leaves)
             outcomes = [[*one] for one in self._told]
         if outcomes or leaves:
             Inbox(self._place).put("finish", {"worker": self.name, "outcomes": outcomes, "leaves": leaves}, quiet=True)

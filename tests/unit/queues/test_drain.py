@@ -19,7 +19,7 @@ import cloudpickle
 import pytest
 
 import hpcnb as hpc
-from hpcnb.pilot.queue import desk, draining, lease, worker
+from hpcnb.pilot.queue import desk, draining, lease
 from hpcnb.pilot.queue.lease import Watch
 from hpcnb.queue import drain, launch
 from tests.site.account import words
@@ -59,16 +59,6 @@ def test_commands(q):
     q.retry(2)
     q.do()
     assert [attempt["number"] for attempt in q.task(2)["attempts"]] == [1, 2]
-
-
-def test_commands_that_were_told_to_end(q, monkeypatch):
-    """That we may be told to end, too, keeps no other task waiting; in the end it is known that we were not."""
-    monkeypatch.setattr(worker, "MOMENT", 3)
-    q.add_multiple(["kill -TERM $$"] * 5)
-    q.do()
-    attempts = [last(q, task.id) for task in q.tasks()]
-    assert {(one["state"], one["code"]) for one in attempts} == {("Failed", -signal.SIGTERM)}
-    assert attempts[-1]["began"] - attempts[0]["ended"] < 3
 
 
 def test_functions(q):
