@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import expect
 
-from tests.browser.lab import slurm
 from tests.browser.test_attach import COUNT, counted
+from tests.site.account import slurm
 
 pytestmark = [
     pytest.mark.slow,
