@@ -146,9 +146,7 @@ class LiveCluster:
             try:
                 self._connection = Connection(self._book.record, self.site, identity=self.identity(Role.AGENT))
                 await self._connection.keep(ears, runs=self._book.runs)
-            except (
-                Exception
-            ) as exc:  # no room for a socket, say; without its link the cluster can still be seen, and ended
+            except Exception as exc:  # no room for a socket, say; the cluster can still be seen, and ended
                 log.exception("the link of cluster %s failed", self.status.id)
                 self._book.say(f"the link failed, and is made again: {exc.what if isinstance(exc, HPCError) else exc}")
             if self._connection:

@@ -99,9 +99,8 @@ class NodeSupervisor:
         parent = os.getpid()
         try:
             child.pid = os.fork()
-        except (
-            OSError
-        ) as exc:  # tasks hold all the processes, or the memory, that there may be: the next attempt comes soon
+        except OSError as exc:
+            # Tasks hold all the processes, or the memory, that there may be: the next attempt comes soon.
             self._say(f"{child.name} cannot be started: {exc.strerror}")
             return
         if child.pid == 0:

@@ -110,9 +110,7 @@ def function(call: Callable[[Any], Any]) -> Callable[[int, int, Any, Any], dict[
             return {"state": TaskState.FAILED, "error": text[-LONGEST_ERROR:]}
         finally:
             for stream in (sys.stdout, sys.stderr):
-                with contextlib.suppress(
-                    OSError
-                ):  # a full disk costs what was printed, and not what the task has come to
+                with contextlib.suppress(OSError):  # a full disk costs what was printed, no result
                     stream.flush()
         return {"state": TaskState.SUCCEEDED, **said}
 

@@ -81,9 +81,8 @@ async def end(left: Sequence[psutil.Process]) -> None:
 
 
 def _tell(process: psutil.Process, number: signal.Signals) -> None:
-    with contextlib.suppress(
-        psutil.NoSuchProcess, psutil.AccessDenied
-    ):  # what has become another user is not ours to end
+    # What has become another user is not ours to end.
+    with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied):
         process.send_signal(number)
 
 
