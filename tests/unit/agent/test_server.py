@@ -211,7 +211,7 @@ async def test_questions_at_the_same_time_keep_apart(connect, told):
 
 async def test_a_refusal_is_the_calls_error(connect):
     """Where nobody can answer, the call fails with what the client said to do."""
-    with pytest.raises(AuthenticationFailed, match="Nobody can answer here"):
+    with pytest.raises(AuthenticationFailed, match="nobody can answer here"):
         await connect().call("secret")
 
 
