@@ -148,6 +148,7 @@ def normal(outputs: list[dict[str, Any]]) -> str:
     text = re.sub(r"0x[0-9a-f]+", "0x…", text)
     text = re.sub(r"ipykernel_[0-9]+", "ipykernel_…", text)
     text = re.sub(r"[0-9.]+ [nμm]?s ± [0-9.]+ [nμm]?s", "… s ± … s", text)
+    text = re.sub(r"The slowest run took [^\n]*?cached\.(\\n|\n)", "", text)  # where it did
     return re.sub(r"[0-9:]+<[0-9:?]+, +[0-9.?]+it/s\] *", "…it/s]", text)
 
 

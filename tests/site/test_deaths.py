@@ -142,7 +142,10 @@ def test_what_a_cluster_loses(cluster, slurm):
     assert (worker.reason, worker.signal, worker.job_id) == (Reason.FAILED, signal.SIGSEGV, cluster.jobs[0].job_id)
     assert "was killed by SIGSEGV" in worker.message
     cluster.scale(nodes=2)
-    until(lambda: len(cluster.jobs) == 2 and cluster.snapshot.counts.workers == 2, within=SOON)
+    # A worker may be there before the batch system has said where its job runs.
+    until(
+        lambda: len(cluster.jobs) == 2 and cluster.jobs[1].nodes and cluster.snapshot.counts.workers == 2, within=SOON
+    )
     further = cluster.jobs[1].job_id
     (there,) = cluster.jobs[1].nodes
     victims = cluster.client.run(lambda dask_worker: (dask_worker.name, os.getpid())).values()
