@@ -15,7 +15,8 @@ pytestmark = [
     pytest.mark.slow,
     pytest.mark.timeout(180),
     pytest.mark.skipif(
-        not Path(__file__, "../../../labextension/dist").resolve().exists(), reason="no panel: there was no Node.js"
+        not Path(__file__, "../../../labextension/dist").resolve().exists(),
+        reason="the panel was not built: apt-get install npm",
     ),
 ]
 
