@@ -262,8 +262,7 @@ class Counts:
         now = time.monotonic()
         done, failed = self._done + self._ahead_done, self._failed + self._ahead_failed
         left = self.total - done - failed - self._cancelled - self.waiting
-        # Of a batch all calls may have ended a moment before it has.
-        run = min(len(self.running), cores + beside, left)
+        run = min(len(self.running), cores + beside)
         return Summary(
             id=self.id,
             label=self.label,

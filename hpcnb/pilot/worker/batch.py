@@ -105,7 +105,7 @@ class Calls:
         rows = [rows[index] for index in self._only] or rows
 
         def work(run: Callable[[int, Sequence[Any]], Outcome]) -> Outcomes:
-            tally = Tally()
+            tally = Tally(len(rows))
             values: list[bytes] = []
             errors: dict[int, bytes] = {}
             for number, row in enumerate(rows):

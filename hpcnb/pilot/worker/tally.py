@@ -68,9 +68,15 @@ class Tally:
     """What a worker knows of the calls of a batch while it runs them, and tells the scheduler now and then.
 
     What it tells is all since the batch began, so that a message says what the one before said, too.
+
+    Parameters
+    ----------
+    number : int
+        Of calls.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, number: int) -> None:
+        self._number = number
         self._times: list[float] = []
         self._errors: list[tuple[int, str]] = []
         self._failed = self._retried = 0
@@ -86,7 +92,9 @@ class Tally:
             self._failed += 1
             if self._failed <= FEW:
                 self._errors.append((len(self._times) - 1, words(error)))
-        if now - self._told > PAUSE:
+        # With the last one the batch has ended, which is told with all that there is to know, or not at all: whoever heard that all
+        # calls have ended would look away, and miss their errors.
+        if len(self._times) < self._number and now - self._told > PAUSE:
             self._told = now
             tell(**self._now())
 

@@ -11,8 +11,9 @@ import pytest
 from hpcnb.future import batches, work
 from hpcnb.future.again import retry
 from hpcnb.future.work import together, uncounted, work_now
-from hpcnb.pilot.scheduler.counts import Counts, to_message
+from hpcnb.pilot.scheduler.counts import Counts, from_message, to_message
 from hpcnb.pilot.scheduler.work import LOOK, SUMMARY
+from hpcnb.pilot.worker import tally
 from tests.unit.future.tasks import fails, gate, waits
 from tests.unit.pilot.tiny import wait_for
 
@@ -193,6 +194,22 @@ def test_quick_work_is_not_shown(client, submit, monkeypatch):
         wait_for(lambda: not look.open)
         submit(waits)
     assert seen.wait(lambda summary: summary.running).done == 1
+
+
+def test_the_last_calls_of_a_batch_have_ended_when_their_errors_are_known(client, monkeypatch):
+    """A worker that tells how far it is does not say that all is over before it has told what came of it."""
+    told = []
+    monkeypatch.setitem(client._stream_handlers, SUMMARY, lambda summary: told.append(from_message(summary)))
+    monkeypatch.setattr(tally, "PAUSE", 0.0)
+    end = tally.Tally.end
+    monkeypatch.setattr(tally.Tally, "end", lambda self: (time.sleep(1.0), end(self))[1])
+    with together("seen"):
+        client.tell({"op": LOOK, "group": work_now().id})
+        batches.send_all(client, odd, [(1,), (3,)], batch_size=2)[-1].exception(LONG)
+    wait_for(lambda: told and told[-1].ended)
+    first = next(summary for summary in told if summary.ended)
+    assert (first.failed, len(first.errors), sum(first.bins)) == (2, 2, 2)
+    assert any(summary.failed == summary.running == 1 for summary in told)
 
 
 def test_only_who_looks_is_told_and_not_often(client, monkeypatch):
