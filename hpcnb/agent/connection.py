@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import json
 import logging
 import os
@@ -36,6 +37,8 @@ SOONEST, LATEST = 0.1, 2.0
 """Seconds between two looks for the pilot's address."""
 REDIAL = (0.0, 1.0, 2.0, 4.0, 8.0, 16.0, 30.0)
 """Seconds before each further attempt to make a lost connection again; the last one repeats."""
+CLIMBS = (15.0, 30.0, 60.0, 120.0, 300.0, 600.0)
+"""Seconds that the link is up before each attempt to find a better route for it; the last one repeats."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,6 +83,7 @@ class Connection:
         self._shell = site.shell
         self._dialler = Dialler(site.name, site.config.link, client_context(kept.authority_certificate, identity))
         self._route = ""
+        self._climbs = itertools.chain(CLIMBS, itertools.repeat(CLIMBS[-1]))
         self._link = Link(self._cluster, bytes.fromhex(kept.secret), initiator=True, on_state=self._note)
         self._up, self._down = asyncio.Event(), asyncio.Event()
         self._control: Stream | None = None
@@ -106,7 +110,7 @@ class Connection:
                     listening = asyncio.create_task(self._listen(self._control, ears.event))
                 # Last, since whoever hears of it uses the sockets and the control stream at once.
                 ears.link(self._route)
-                await self._down.wait()
+                await self._stay_up(goal, ears.link)
                 ears.link("")
         finally:
             if listening:
@@ -124,6 +128,25 @@ class Connection:
         finally:
             dialling.cancel()
             await asyncio.gather(dialling, return_exceptions=True)
+
+    async def _stay_up(self, goal: Goal, told: Callable[[str], None]) -> None:
+        """Until the link is lost, try now and then whether a better route can carry it."""
+        climbing = asyncio.create_task(self._climb(goal, told))
+        try:
+            await self._down.wait()
+        finally:
+            climbing.cancel()
+            await asyncio.gather(climbing, return_exceptions=True)
+
+    async def _climb(self, goal: Goal, told: Callable[[str], None]) -> None:
+        while True:
+            await asyncio.sleep(next(self._climbs))
+            try:
+                if route := await self._dialler.climb(self._link, goal):
+                    self._route = route
+                    told(route)
+            except Exception as exc:  # whatever it was, the link is as it was
+                log.info("cluster %s: %s carries the link on: %r", self._cluster, self._route, exc)
 
     async def _published(self, runs: asyncio.Event) -> tuple[str, int]:
         pause = SOONEST

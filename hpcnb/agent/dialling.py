@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import logging
 import ssl
@@ -18,8 +19,8 @@ from hpcnb.site.shell import Pipe
 
 log = logging.getLogger(__name__)
 
-LOYALTY = 2
-"""How many times in a row a route that has carried this link may fail before the others are tried, too."""
+LOYALTY = 4
+"""How many times in a row a route that has carried this link may fail before the others are tried, too, which takes long."""
 ANSWER = 5.0
 """Seconds that the login node has to answer a small question, when a route has failed."""
 FORGOTTEN = {"mailbox"}
@@ -75,6 +76,23 @@ class Dialler:
             "the pilot cannot be reached: " + "; ".join(f"{name}: {why}" for name, why in failed.items()),
             where=f"site {self._site}",
         )
+
+    async def climb(self, link: Link, goal: Goal) -> str:
+        """Have a better route carry the link, which lives, than the one that does; return its name, empty if there is none.
+
+        A fault that has passed since may be all that keeps a link, and each later one of the site, from its best route.
+
+        Raises
+        ------
+        LinkRefused, Silent
+            As of `dial`; the link is carried as before.
+        """
+        for name, route in itertools.takewhile(lambda one: one[0] != self._proven, ROUTES.items()):
+            if self._wish == "auto" and await self._try(route, link, goal) is None:
+                log.info("link %s: %s carries it in the place of %s", link.name, name, self._proven)
+                self._succeeded(name)
+                return name
+        return ""
 
     async def _try(self, route: Route, link: Link, goal: Goal) -> str | None:
         """Take a route; return why it failed, None if it did not."""

@@ -172,8 +172,10 @@ OTP = f"""{OTP_SECRET}
 REFUSAL = """
 table inet refusal {{
   chain outgoing {{ type filter hook output priority -10; policy accept;
-    ip daddr {node} tcp dport != 6818 reject with tcp reset
+    ip daddr {node} tcp dport 6818 accept
+    ip daddr {node} tcp sport 6817 accept
+    ip daddr {node} meta l4proto tcp reject with tcp reset
   }}
 }}
 """
-"""On the login node: whatever it says to a node is answered with a reset, as by one that was switched off and on again."""
+"""On the login node: but for Slurm's part, whatever it says to a node is answered with a reset, as by one that was switched off and on."""

@@ -79,9 +79,9 @@ def carries(lab, notebook, route):
     shows(notebook, route)
 
 
-def shows(notebook, route):
+def shows(notebook, route, within=60):
     """The status may come a moment after the first byte."""
-    until(lambda: notebook.value("hpc.current().snapshot.link") == route, why=f"the status says {route}")
+    until(lambda: notebook.value("hpc.current().snapshot.link") == route, within=within, why=f"the status says {route}")
 
 
 def works(notebook):
@@ -119,3 +119,17 @@ def test_nothing_but_sftp(lab):
         work.do("print(hpc.clusters())")
         assert work.do("print(hpc.submit(sum, [1, 2]).result())", 60).text == "3\n"
         shows(work, "mailbox")
+
+
+def test_a_fault_that_has_passed_keeps_no_link_from_its_best_route(lab, figure):
+    """While nothing can connect to the node files carry the link; when it can again, the link returns to the best route by itself."""
+    with notebook(lab) as work:
+        shows(work, "direct")
+        with faults.refused(lab, NODES[0]):
+            shows(work, "mailbox", within=120)
+            assert work.do("print(hpc.submit(sum, [1, 2]).result())", 60).text == "3\n"
+        began = time.monotonic()
+        shows(work, "direct")
+        figure(f"by the best route again {time.monotonic() - began:.0f} s after the fault")
+        works(work)
+        assert faults.pipes(lab, NODES[0])

@@ -186,6 +186,37 @@ async def test_every_route_carries_the_link(keep, route):
     await until(lambda: list(lone.run.file("rendezvous").iterdir()) == [])
 
 
+async def test_a_link_returns_to_a_better_route(keep, shell, monkeypatch):
+    """What a passing fault has put on a slow route goes by the best one again, by itself, and no byte notices."""
+
+    class Refusing(LocalShell):
+        open = False
+
+        async def dial(self, host, port):
+            if not self.open:
+                raise ConnectionFailed("refused")
+            return await super().dial(host, port)
+
+        async def pipe(self, argv):
+            raise ConnectionFailed("no commands")
+
+    monkeypatch.setattr(connection_module, "CLIMBS", (0.05,))
+    refusing = Refusing()
+    lone, kept = await keep(through=refusing)
+    await kept.up()
+    assert kept.news == ["mailbox"]
+    sent = [f"s{number}" for number in range(400)]
+    for number, event in enumerate(sent):
+        lone.pilot._hear({"event": event})
+        refusing.open = number > 100
+        await asyncio.sleep(0.005)
+    await until(lambda: kept.news == ["mailbox", "direct"])
+    await until(lambda: len(kept.events) == len(sent))
+    assert kept.events == sent
+    assert kept.connection._link.state == "up"
+    await until(lambda: not list(lone.run.file("rendezvous").iterdir()))
+
+
 async def test_a_route_that_cannot_work_says_so(keep):
     """A forced route is tried alone, and why it fails is told."""
     _, kept = await keep(link="srun")

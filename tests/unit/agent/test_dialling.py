@@ -129,6 +129,35 @@ async def test_a_passing_fault_does_not_change_the_route(ways, dial):
     assert await dial(dialler) == "exec"
 
 
+async def test_a_better_route_takes_over(ways, dial, goal):
+    """A link that lives is given the best route that works, which is remembered; never a worse one, nor another than the one wished."""
+    link = Link("x", b"secret", initiator=True)
+    ways.open = {"reverse", "mailbox"}
+    dialler = Dialler("a", "auto", None)
+    await dial(dialler)
+    ways.taken()
+    assert await dialler.climb(link, goal) == ""
+    assert ways.taken() == ["direct", "exec", "srun"]
+    ways.open = {"exec", "srun", "reverse", "mailbox"}
+    assert await dialler.climb(link, goal) == "exec"
+    assert dialling.remembered("a") == "exec"
+    ways.taken()
+    assert await dialler.climb(link, goal) == ""
+    assert ways.taken() == ["direct"]
+    ways.open = {"direct"}
+    assert await dialler.climb(link, goal) == "direct"
+    ways.taken()
+    assert await dialler.climb(link, goal) == ""
+    assert ways.taken() == []
+
+    ways.open = set(ROUTES)
+    forced = Dialler("a", "mailbox", None)
+    await dial(forced)
+    ways.taken()
+    assert await forced.climb(link, goal) == ""
+    assert ways.taken() == []
+
+
 async def test_a_silent_login_node_is_no_fault_of_a_route(ways, dial, goal, monkeypatch):
     """When the login node does not answer, no other route is tried."""
     monkeypatch.setattr(dialling, "ANSWER", 0.1)
