@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -16,6 +17,8 @@ from hpcnb.errors import ClusterError, ConfigError, HPCError, NotReady
 from hpcnb.handle import Handle
 from hpcnb.model import ClusterSpec, ClusterStatus, State
 from hpcnb.units import format_duration, format_memory, parse_duration
+from hpcnb.views.ending import deaths_text
+from hpcnb.views.facts import since, title
 
 _WISHES = (
     click.option("--nodes", type=click.IntRange(min=1), help="How many nodes."),
@@ -35,6 +38,8 @@ _WISHES = (
         "--option", "options", multiple=True, metavar="--NAME=VALUE", help="Any other option of sbatch; repeatable."
     ),
 )
+_RECENT = 86400.0
+"""Seconds after which a death is an old story."""
 
 
 def sites_beginning(_ctx: click.Context, _param: click.Parameter, typed: str) -> list[str]:
@@ -183,18 +188,28 @@ def down(face: Face, name: str, everything: bool) -> None:
 def status(face: Face, as_json: bool, everything: bool) -> None:
     """Show your clusters: state, place in the queue, work, walltime left.
 
+    Where there is none, and the last one died within a day: how.
+
     \b
     Examples:
       hpcnb status
       hpcnb status --json
     """
-    found = handle.run(handle.handles(live=not everything))
+    known = handle.run(handle.handles(live=False))
+    found = [one for one in known if everything or one.status.state is not State.ENDED]
     if as_json:
-        click.echo(json.dumps([known.status.to_json() for known in found], indent=1))
+        click.echo(json.dumps([one.status.to_json() for one in found], indent=1))
     elif found:
         face.show(found)
     else:
         click.echo(typed("no cluster; `%hpc up` starts one"))
+        _mourn(max((one.status for one in known), key=lambda status: status.changed, default=None))
+
+
+def _mourn(status: ClusterStatus | None) -> None:
+    """Say how the last cluster died, if it did so of late."""
+    if status and time.time() < status.changed + _RECENT and (deaths := deaths_text(status)):
+        click.echo(f"{title(status)} ended {since(status, time.time())}:\n{typed(deaths)}")
 
 
 @click.command()

@@ -11,7 +11,7 @@ from hpcnb.views.visible import visible
 LINES = 12
 """Of the log that are shown."""
 
-__all__ = ["deaths_html", "deaths_text", "facts"]
+__all__ = ["deaths_html", "deaths_text", "facts", "numbered"]
 
 
 def deaths_text(status: ClusterStatus) -> str:
@@ -39,9 +39,14 @@ def _deaths(status: ClusterStatus) -> Iterator[Ending]:
         yield status.ending
 
 
+def numbered(job_id: str) -> str:
+    """``job 117``; empty for the name of a job on a machine without a batch system, which says nothing to anybody."""
+    return f"job {job_id}" if 0 < len(job_id) < 32 else ""
+
+
 def facts(ending: Ending) -> str:
     """``job 117, node n1, signal 9``."""
-    found = [f"job {ending.job_id}"] if ending.job_id else []
+    found = [number] if (number := numbered(ending.job_id)) else []
     found += [f"node {ending.node}"] if ending.node else []
     found += [f"signal {ending.signal}"] if ending.signal else []
     found += [f"exit status {ending.exit_code}"] if ending.exit_code else []

@@ -10,6 +10,7 @@ from hpcnb.model import ClusterStatus, JobState, JobStatus, NodeLoad, State
 from hpcnb.site.slurm_pending import cause, place
 from hpcnb.units import format_duration
 from hpcnb.views.cluster import about, clock, moment
+from hpcnb.views.ending import numbered
 
 SCARCE = 0.1
 """The share of the walltime, and of a node's memory, that is worth a warning when no more is left."""
@@ -99,7 +100,7 @@ def facts(status: ClusterStatus, now: float) -> list[Line]:
 
 
 def _label(job: JobStatus) -> str:
-    return f"job {job.job_id}" if len(job.job_id) < 32 else "job"  # a token says nothing to anybody
+    return numbered(job.job_id) or "job"
 
 
 def _where(job: JobStatus) -> str:

@@ -534,3 +534,23 @@ def test_a_whole_life(run, isolated):
     assert run("logs")[0] == 0
     assert run("agent", "stop")[0] == 0
     wait_for(lambda: not isolated.processes())
+
+
+@pytest.mark.slow
+def test_the_death_of_the_last_cluster_is_told(run, isolated):
+    """Who asks after a cluster that has just died hears how, where there is no other; who has ended it does not, nor who comes days later."""
+    assert run("up", "--workers-per-node", "1")[0] == 0
+    (pilot,) = [one for one in isolated.processes() if "hpcnb.pilot" in one.cmdline()]
+    pilot.kill()
+    wait_for(lambda: run("status", "--json")[1] == "[]\n")
+    first, second, death, *_, advice = run("status")[1].splitlines()
+    assert first == "no cluster; `hpcnb up` starts one"
+    assert second.startswith("local ended ")
+    assert death.startswith("✗ failed: the job was killed by signal 9")
+    assert advice.endswith("`hpcnb logs` shows more.")
+    assert run("up", "--workers-per-node", "1")[0] == 0
+    assert "signal 9" not in run("status")[1]
+    assert run("down", "--all")[0] == 0
+    assert run("status")[1] == "no cluster; `hpcnb up` starts one\n"
+    assert run("agent", "stop")[0] == 0
+    wait_for(lambda: not isolated.processes())
