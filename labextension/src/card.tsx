@@ -4,7 +4,7 @@ import React from 'react';
 
 import { Action } from './action';
 import type { ICluster, IGroup } from './api';
-import { facts, lives, MARKS, nodes, plural, progress, state, visible } from './words';
+import { facts, lives, MARKS, nodes, plural, progress, remaining, state, visible } from './words';
 
 /** What can be done to a cluster; each resolves when it is done, and has told the user if it was refused. */
 export interface IActions {
@@ -76,11 +76,9 @@ function Work({ group }: { group: IGroup }): JSX.Element {
 }
 
 function Walltime({ left, whole }: { left: number; whole: number }): JSX.Element {
-  const minutes = Math.ceil(left / 60);
-  const said = minutes >= 120 ? `${Math.floor(minutes / 60)} h ${minutes % 60} min` : `${minutes} min`;
   return (
     <p className="hpcnb-walltime" data-short={left < 600}>
-      <progress max={whole} value={left} /> {said} left
+      <progress max={whole} value={left} /> {remaining(left)} left
     </p>
   );
 }

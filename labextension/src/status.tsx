@@ -4,7 +4,7 @@ import { ReactWidget, UseSignal } from '@jupyterlab/ui-components';
 import React from 'react';
 
 import type { Model } from './model';
-import { lives, MARKS } from './words';
+import { lives, MARKS, remaining } from './words';
 
 export class StatusItem extends ReactWidget {
   constructor(
@@ -34,7 +34,7 @@ function said(model: Model): string {
   return living
     .slice(0, 3)
     .map(({ state, spec, walltime_left }) => {
-      const left = walltime_left === null ? '' : ` ${Math.ceil(walltime_left / 60)} min`;
+      const left = walltime_left === null ? '' : ` ${remaining(walltime_left)}`;
       return `${MARKS[state]} ${spec.name}${left}`;
     })
     .join('  ');

@@ -22,6 +22,16 @@ export function clock(seconds: number): string {
   return hours ? `${hours}:${pad(minutes)}:${pad(rest)}` : `${minutes}:${pad(rest)}`;
 }
 
+/** Time that is left, without what is too small to matter: `95 min`, `3 h 20 min`, `29 d 23 h`. */
+export function remaining(seconds: number): string {
+  const minutes = Math.ceil(seconds / 60);
+  const hours = Math.floor(minutes / 60);
+  if (minutes < 120) {
+    return `${minutes} min`;
+  }
+  return hours < 48 ? `${hours} h ${minutes % 60} min` : `${Math.floor(hours / 24)} d ${hours % 24} h`;
+}
+
 /** Whether it still has to become ready. */
 export const waits = (cluster: ICluster): boolean => ['requested', 'queued', 'starting'].includes(cluster.state);
 

@@ -3,7 +3,7 @@
 import assert from 'node:assert/strict';
 import test from 'node:test';
 
-import { clock, code, facts, nodes, progress, state, tally, visible } from '../lib/words.js';
+import { clock, code, facts, nodes, progress, remaining, state, tally, visible } from '../lib/words.js';
 
 const cluster = (changes = {}) => ({
   id: '0123456789abcdef',
@@ -24,6 +24,15 @@ test('a clock', () => {
   assert.equal(clock(-3), '0:00');
   assert.equal(clock(74.9), '1:14');
   assert.equal(clock(3723), '1:02:03');
+});
+
+test('what is left of a walltime', () => {
+  assert.equal(remaining(0), '0 min');
+  assert.equal(remaining(61), '2 min');
+  assert.equal(remaining(119 * 60), '119 min');
+  assert.equal(remaining(3 * 3600 + 20 * 60), '3 h 20 min');
+  assert.equal(remaining(47 * 3600 + 59 * 60), '47 h 59 min');
+  assert.equal(remaining(30 * 86400 - 3600), '29 d 23 h');
 });
 
 test('only who waits is told for how long', () => {
