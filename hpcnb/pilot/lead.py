@@ -20,6 +20,7 @@ from hpcnb.pilot.run import Run
 
 if TYPE_CHECKING:
     from hpcnb.link import Stream
+    from hpcnb.pilot.route.gateway import Gateway
 
 log = logging.getLogger(__name__)
 
@@ -32,6 +33,8 @@ CHANGING = ("load", "nodes", "groups")
 BUSY = ("waiting", "queued", "processing")
 LONGEST_LINE = 16 << 20
 """Bytes of one line from the nodes: our own have 4 KiB, what others print past us may have more."""
+AWAY = 86400.0
+"""Seconds without the agent after which its word for its clients counts no longer: it was killed, or its laptop never woke."""
 LAST_WARNING = 300.0
 """Seconds before an idle release at which it is announced."""
 
@@ -42,7 +45,8 @@ class Pilot:
     Notes
     -----
     It ends when the cluster is closed (``{"op": "close"}`` on the control stream, SIGTERM from the batch system), when a
-    node says that going on makes no sense, and when nobody has been attached and nothing has run for the idle time-out.
+    node says that going on makes no sense, and when nobody has been attached and nothing has run for the idle time-out. Who
+    was attached when the agent was heard last is so for a day: a laptop may sleep.
     """
 
     def __init__(self, run: Run) -> None:
@@ -52,7 +56,8 @@ class Pilot:
         self._ending: asyncio.Future[Ending] = asyncio.get_running_loop().create_future()
         self._attached = 0
         self._busy: set[str] = set()  # sessions in which a cell runs
-        self._idle_since = time.monotonic()
+        self._idle_since = self._joined_at = time.monotonic()
+        self._gateway: Gateway | None = None
 
     async def lead(self) -> Ending:
         """Run the allocation; return how it ended."""
@@ -64,7 +69,7 @@ class Pilot:
             # First of all, since they take longest to come up; what the link needs is imported meanwhile.
             nodes = await stack.enter_async_context(self._nodes())
             if self._run.leads:
-                await last.enter_async_context(self._gateway())
+                await last.enter_async_context(self._open_gateway())
             async with asyncio.TaskGroup() as group:
                 tasks = [group.create_task(self._listen(nodes)), group.create_task(self._watch_idleness())]
                 ending = await self._ending
@@ -74,12 +79,13 @@ class Pilot:
         return ending
 
     @contextlib.asynccontextmanager
-    async def _gateway(self) -> AsyncIterator[None]:
+    async def _open_gateway(self) -> AsyncIterator[None]:
         from hpcnb.pilot.route.gateway import Gateway
 
         host = await asyncio.to_thread(own_address, self._run.launcher)
         gateway = Gateway(self._run, host, control=self._talk)
         self._run.publish("pilot.json", {"gateway": await gateway.start(), "host": socket.gethostname()})
+        self._gateway = gateway
         try:
             yield
         finally:
@@ -176,9 +182,13 @@ class Pilot:
                 self._tell({"event": "idle", "left": left if warned else None})
 
     def _needed(self) -> bool:
+        now = time.monotonic()
+        if self._gateway is not None and self._gateway.joined:
+            self._joined_at = now
+        attached = self._attached > 0 and now < self._joined_at + AWAY
         tasks = self._latest.get("load", {}).get("tasks", {})
         working = bool(self._busy) or any(tasks.get(state) for state in BUSY)
-        return self._attached > 0 or working or not self._run.leads
+        return attached or working or not self._run.leads
 
 
 def _event(line: bytes) -> dict[str, Any] | None:

@@ -65,6 +65,11 @@ class Gateway:
         host, port = self._server.sockets[0].getsockname()[:2]
         return str(host), int(port)
 
+    @property
+    def joined(self) -> bool:
+        """Whether an agent is connected."""
+        return self._link.state in (LinkState.UP, LinkState.SUSPECT)
+
     def _begin(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)
         self._tasks.add(task)  # the loop itself would let it be collected

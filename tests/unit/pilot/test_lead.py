@@ -148,6 +148,23 @@ async def test_an_agent_that_is_gone_keeps_nothing(pilot):
     assert (await end_of(lone)).reason is Reason.COMPLETED
 
 
+async def test_an_agent_that_never_comes_back_keeps_nothing(pilot, monkeypatch):
+    """Where the agent died, and told nothing, its clients count for as long as a laptop may sleep, and no longer."""
+    monkeypatch.setattr(lead, "AWAY", 3.0)
+    lone = await pilot(idle_timeout=1, attached=1)
+    link = await lone.join()
+    stream = link.open("control")
+    await stream.write(b'{"op": "attached", "clients": 5}\n')
+    await until(lambda: lone.pilot._attached == 5)
+    done, _ = await asyncio.wait([lone.ending], timeout=4)
+    assert not done  # it is there all the time
+    link._pipe._writer.transport.abort()
+    done, _ = await asyncio.wait([lone.ending], timeout=2)
+    assert not done
+    assert lone.pilot._attached == 5
+    assert (await end_of(lone)).message == "nobody was attached and nothing ran for 1 s (idle-timeout)"
+
+
 @pytest.mark.parametrize("state", lead.BUSY)
 async def test_work_keeps_it(pilot, tmp_path, state):
     """As long as there are tasks the cluster stays, also with nobody attached."""
