@@ -18,7 +18,7 @@ from hpcnb.cli.queue_options import ids_option, on_queue, priority_option, retry
 from hpcnb.errors import QueueError
 from hpcnb.pilot.queue.action import leave
 from hpcnb.queue.queue import Queue, listing
-from hpcnb.views.queue import attempts_text, pace_text, queues_text, tasks_text
+from hpcnb.views.queue import advice_text, attempts_text, pace_text, queues_text, tasks_text
 
 _STATES = ("Waiting", "Pending", "Running", "Succeeded", "Failed", "Killed")
 
@@ -145,9 +145,9 @@ def status(name: str, site: str, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(found, indent=1))
         return
-    click.echo(queues_text([found]))
-    if text := pace_text(found, time.time()):
-        click.echo(text)
+    for text in (queues_text([found]), pace_text(found, time.time()), advice_text(found)):
+        if text:
+            click.echo(text)
 
 
 @queue.command()

@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from hpcnb.queue.task import QueuedTask
 
 COLUMNS = ("Waiting", "Pending", "Running", "Succeeded", "Failed")
-HEADER = ("QueueName", "State", *COLUMNS)
 UNLIKELY = 0.05
 """A difference that is more probable than this by chance is not shown."""
 COLOURS = {
@@ -32,9 +31,10 @@ WIDEST = 80
 
 
 def queues_text(queues: Sequence[dict[str, Any]]) -> str:
-    """A table of queues, as `Queue.status` describes each."""
-    rows = [(one["name"], one["state"], *(str(one["ntasks"][state]) for state in COLUMNS)) for one in queues]
-    return _table([HEADER, *rows])
+    """A table of queues, as `Queue.status` describes each; killed tasks have a column where there are any."""
+    states = (*COLUMNS, *["Killed"] * any(one["ntasks"]["Killed"] for one in queues))
+    rows = [(one["name"], one["state"], *(str(one["ntasks"][state]) for state in states)) for one in queues]
+    return _table([("QueueName", "State", *states), *rows])
 
 
 def tasks_text(tasks: Sequence[dict[str, Any]]) -> str:
@@ -51,6 +51,24 @@ def pace_text(status: dict[str, Any], now: float) -> str:
     each = f"{rate:,.1f} tasks a second" if rate >= 1 else f"{rate * 60:,.1f} tasks a minute"
     end = time.strftime("%H:%M" if left < 86400 else "%a %d %b, %H:%M", time.localtime(now + left))
     return f"{each}; the end in about {format_duration(_rounded(left))}, at {end}" if left else each
+
+
+def advice_text(status: dict[str, Any]) -> str:
+    """What there is to do about a queue in which nothing happens; empty when there is nothing."""
+    name, tasks = status["name"], status["ntasks"]
+    if tasks["Running"]:
+        return ""
+    if status["state"] == "Paused":
+        return f"It is paused: `hpcnb queue resume {name}` lets it go on."
+    if tasks["Pending"] and not status["rate"]:
+        return (
+            f"`hpcnb queue launch {name} 1` submits a job that carries out what is pending, unless one is on its way."
+        )
+    for bad, what, again in (("Failed", "has failed", "retry"), ("Killed", "was killed", "revive")):
+        if tasks[bad] and not tasks["Pending"]:
+            listed = f"`hpcnb queue tasks {name} --state {bad}` lists what {what}"
+            return f"{listed}; `hpcnb queue {again} {name}` and `launch` have it carried out again."
+    return ""
 
 
 def attempts_text(piece: dict[str, Any]) -> str:

@@ -11,7 +11,7 @@ import pytest
 import hpcnb as hpc
 from hpcnb.pilot.queue.pace import ENOUGH, Pace
 from hpcnb.queue.introspection import fisher, introspect, sample
-from hpcnb.views.queue import pace_text
+from hpcnb.views.queue import advice_text, pace_text, queues_text
 from tests.unit.pilot.tiny import wait_for
 
 
@@ -126,3 +126,24 @@ def test_a_sample():
     assert chosen == sample(range(10_000), 500)
     assert len(set(chosen)) == 500
     assert 4000 < sum(chosen) / 500 < 6000
+
+
+@pytest.mark.parametrize(
+    ("tasks", "more", "advice"),
+    [
+        ({"Running": 1, "Pending": 3, "Failed": 2}, {}, ""),
+        ({"Succeeded": 3}, {}, ""),
+        ({"Pending": 3}, {"rate": 2.0}, ""),
+        ({"Pending": 3}, {"state": "Paused"}, "hpcnb queue resume extract"),
+        ({"Pending": 3, "Failed": 2}, {}, "hpcnb queue launch extract 1"),
+        ({"Succeeded": 3, "Failed": 2, "Killed": 1}, {"rate": 2.0}, "hpcnb queue retry extract"),
+        ({"Succeeded": 3, "Killed": 1}, {}, "hpcnb queue revive extract"),
+    ],
+)
+def test_what_there_is_to_do(tasks, more, advice):
+    """A queue in which nothing happens says what to type; one that goes on, or is done, says nothing."""
+    none = dict.fromkeys(("Waiting", "Pending", "Running", "Succeeded", "Failed", "Killed"), 0)
+    status = {"name": "extract", "state": "Active", "rate": None, "ntasks": none | tasks, **more}
+    said = advice_text(status)
+    assert f"`{advice}`" in said if advice else not said
+    assert ("Killed" in queues_text([status]).splitlines()[0]) == ("Killed" in tasks)
