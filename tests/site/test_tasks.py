@@ -14,7 +14,7 @@ from hpcnb.sandbox import Sandbox
 from tests.site.account import slurm
 from tests.unit.pilot.host import wait_for
 
-pytestmark = [pytest.mark.site, pytest.mark.slow]
+pytestmark = [pytest.mark.site, pytest.mark.slow, pytest.mark.timeout(240)]
 pytest.importorskip("mpi4py")
 cloudpickle.register_pickle_by_value(sys.modules[__name__])
 
@@ -22,7 +22,7 @@ PMI = ("--mpi=pmi2",)
 """What the MPI of the tests and the Slurm of the tests have in common."""
 UNSURE = 4
 """This Slurm's PMI now and then garbles what this MPI says to it, on one start of eight: the task is tried again."""
-STUCK = 15
+STUCK = 30
 """Seconds after which ranks that wait for each other, as they may do then, are started again."""
 
 
