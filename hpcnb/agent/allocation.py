@@ -13,6 +13,7 @@ from dataclasses import replace
 from hpcnb.agent.record import ClusterRecord, JobRecord
 from hpcnb.agent.sites import Site
 from hpcnb.errors import SiteError
+from hpcnb.model import ClusterSpec
 from hpcnb.pilot.run import Run
 from hpcnb.site import bootstrap
 from hpcnb.site.authority import Authority
@@ -53,6 +54,18 @@ def run_of(kept: ClusterRecord, job: JobRecord, site: Site, *, scheduler: str) -
     )
 
 
+def request_of(spec: ClusterSpec, *, token: str, path: str) -> JobRequest:
+    """What the batch system is asked for one allocation; `path` is its run directory."""
+    return JobRequest(
+        token=token,
+        name=spec.name,
+        script=f"{path}/job.sh",
+        directory=path,
+        log=f"{path}/job.log",
+        resources=spec.resources,
+    )
+
+
 async def submit(
     site: Site,
     kept: ClusterRecord,
@@ -84,14 +97,7 @@ async def submit(
         secret=kept.secret,
         scratch=site.config.scratch,
     )
-    request = JobRequest(
-        token=run.token,
-        name=run.spec.name,
-        script=f"{run.path}/job.sh",
-        directory=run.path,
-        log=f"{run.path}/job.log",
-        resources=run.spec.resources,
-    )
+    request = request_of(run.spec, token=run.token, path=run.path)
     try:
         await bootstrap.write_run(site.shell, run, files, site=site.name)
         try:

@@ -70,6 +70,11 @@ class Site:
         self._news = asyncio.Event()
         self._happened = self._hurried = self._asked = -math.inf
 
+    @property
+    def ssh_config(self) -> Path | None:
+        """The OpenSSH configuration that counts in place of the user's, if there is one."""
+        return Path(self.config.ssh_config).expanduser() if self.config.ssh_config else None
+
     async def connect(self, ask: Ask) -> None:
         """Connect, unless connected: enough to look after jobs that exist."""
         await self.shell.connect(ask)
@@ -103,9 +108,8 @@ class Site:
             return LocalShell()
         from hpcnb.site.ssh import SSHShell  # paramiko is dear, and the embedded default does without
 
-        config_file = Path(self.config.ssh_config).expanduser() if self.config.ssh_config else None
         return await SSHShell.connect(
-            self.config.host, ask=ask, config_file=config_file, timeout=self.config.connect_timeout
+            self.config.host, ask=ask, config_file=self.ssh_config, timeout=self.config.connect_timeout
         )
 
     def _on_login(self, refusal: SiteError | None) -> None:

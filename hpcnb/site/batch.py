@@ -71,10 +71,13 @@ class Limits:
     partitions : tuple of Partition
     accounts : tuple of str
         Who may pay, by name.
+    default_account : str
+        Who pays when nobody is named; empty where that is not said.
     """
 
     partitions: tuple[Partition, ...] = ()
     accounts: tuple[str, ...] = ()
+    default_account: str = ""
 
 
 class BatchUnknown(Exception):
@@ -96,6 +99,17 @@ class Batch(Protocol):
     """The word in the configuration: ``slurm`` or ``process``."""
     pace: Pace
     """How often `list` may be asked."""
+
+    async def version(self) -> str:
+        """What answers there, in words: ``Slurm 24.11.5``.
+
+        Raises
+        ------
+        SubmissionRejected
+            There is no such batch system.
+        BatchUnknown
+            There was no answer.
+        """
 
     async def submit(self, request: JobRequest) -> str:
         """Submit a job, return its id.

@@ -83,7 +83,7 @@ async def ship_code(shell: Shell, home: str, *, site: str) -> str:
         await shell.mkdir(folder)
         await shell.write(path, data)
     except OSError as exc:
-        raise _cannot_write(exc, folder, site) from exc
+        raise cannot_write(exc, folder, site) from exc
     return path
 
 
@@ -95,7 +95,8 @@ async def _same(shell: Shell, path: str, size: int) -> bool:
         return False
 
 
-def _cannot_write(exc: OSError, path: str, site: str) -> SiteError:
+def cannot_write(exc: OSError, path: str, site: str) -> SiteError:
+    """The error that says why something could not be written at a site, and what helps."""
     why = FULL.get(exc.errno or 0) or exc.strerror or str(exc)
     return SiteError(
         f"cannot write {path}: {why}",
@@ -189,11 +190,11 @@ async def write_run(shell: Shell, run: Run, files: Mapping[str, str], *, site: s
     try:
         done = await shell.run(["sh", "-c", _UNPACK, "sh", run.path], stdin=_tar(files), timeout=60)
     except OSError as exc:
-        raise _cannot_write(exc, run.path, site) from exc
+        raise cannot_write(exc, run.path, site) from exc
     if done.returncode:
         text = done.err.strip()
         known = next((n for n, words in _TAR_SAYS.items() if words in text), 0)
-        raise _cannot_write(OSError(known, text), run.path, site)
+        raise cannot_write(OSError(known, text), run.path, site)
 
 
 _TAR_SAYS = {

@@ -179,6 +179,14 @@ def judge(found: Probe, ours: Versions, *, site: str) -> list[str]:
     SiteError
         Others can write where our files go.
     """
+    check_home(found, site=site)
+    check_versions(found, ours, site=site)
+    warning = clock_warning(found.clock - time.time(), site=site)
+    return [warning] if warning else []
+
+
+def check_versions(found: Probe, ours: Versions, *, site: str) -> None:
+    """Whether that Python and what it has suit the client's; raises `EnvironmentMismatch`."""
     where = f"site {site}, {found.executable}"
     here = ours.python
     if found.python.split(".")[:2] != here.split(".")[:2]:
@@ -187,12 +195,6 @@ def judge(found: Probe, ours: Versions, *, site: str) -> list[str]:
             where=where,
             remedy=f"Use Python {here.rsplit('.', 1)[0]} at the site, or start the notebook with Python "
             f"{found.python.rsplit('.', 1)[0]}.",
-        )
-    if found.exposed:
-        raise SiteError(
-            f"others can write to {found.home}, where code is put that runs as you",
-            where=f"site {site}",
-            remedy=f"At the site: chmod go-w {found.home}; or set home: of the site to a directory of your own.",
         )
     pins = [f"{name}=={ours.packages[name]}" for name in ("dask", "distributed")]
     install = f"At the site: {found.executable} -m pip install {' '.join([*pins, 'ipykernel'])}"
@@ -205,14 +207,23 @@ def judge(found: Probe, ours: Versions, *, site: str) -> list[str]:
                 where=where,
                 remedy=install,
             )
-    return _warnings(found, site)
 
 
-def _warnings(found: Probe, site: str) -> list[str]:
-    skew = found.clock - time.time()
-    if abs(skew) > SKEW:
-        return [f"the clock of site {site} is {abs(skew):.0f} s {'ahead of' if skew > 0 else 'behind'} this machine's"]
-    return []
+def check_home(found: Probe, *, site: str) -> None:
+    """Whether our files are safe there from others; raises `SiteError`."""
+    if found.exposed:
+        raise SiteError(
+            f"others can write to {found.home}, where code is put that runs as you",
+            where=f"site {site}",
+            remedy=f"At the site: chmod go-w {found.home}; or set home: of the site to a directory of your own.",
+        )
+
+
+def clock_warning(skew: float, *, site: str) -> str:
+    """What there is to say of a clock that is so many seconds ahead of ours; empty where that does not matter."""
+    if abs(skew) <= SKEW:
+        return ""
+    return f"the clock of site {site} is {abs(skew):.0f} s {'ahead of' if skew > 0 else 'behind'} this machine's"
 
 
 HERE = Environment(python=sys.executable)

@@ -60,6 +60,10 @@ class Process:
         self._site = site
         self._home = home
 
+    async def version(self) -> str:
+        await self.find("0" * 32)
+        return "plain processes"
+
     async def submit(self, request: JobRequest) -> str:
         self._check(request)
         done = await self._run(submission(self._home, request))

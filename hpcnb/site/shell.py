@@ -10,11 +10,12 @@ from typing import Protocol
 
 @dataclass(frozen=True, kw_only=True)
 class Completed:
-    """A command that ended: its exit status and all it wrote."""
+    """A command that ended: its exit status, all it wrote, and what the login shell had said by itself before (`chatter`)."""
 
     returncode: int
     stdout: bytes
     stderr: bytes
+    chatter: bytes = b""
 
     @property
     def out(self) -> str:

@@ -32,6 +32,7 @@ answers, and the `SLURM_…` variables of a notebook that itself runs in a job w
 
 _EACH = 'for job; do scontrol --oneliner show job "$job"; done'
 _ACCOUNTS = 'exec sacctmgr --noheader --parsable2 show associations user="$(id -un)" format=account'
+_DEFAULT = 'exec sacctmgr --noheader --parsable2 show user "$(id -un)" format=defaultaccount'
 _ALIVE = "--states=PENDING,CONFIGURING,RUNNING,SUSPENDED,COMPLETING"
 _CANCELLER = """sacct -X -n -P -j "$1" -o State | sed -n 's/^CANCELLED by \\([0-9][0-9]*\\)$/\\1/p' | while read -r uid
 do id -nu "$uid" 2>/dev/null || echo "user $uid"; done"""
@@ -67,6 +68,12 @@ class Slurm:
         self._path: str | None = None  # of a login shell, once it was needed
         self._seen: dict[str, JobStatus] = {}  # as last heard, of the jobs that were asked for
         self._private: bool | None = None
+
+    async def version(self) -> str:
+        done = await self._run(["scontrol", "show", "config"])
+        if done.returncode and refusal(done.returncode, done.err) is Refusal.MISSING:
+            raise await self._rejected(Refusal.MISSING, done)
+        return self._read(done, answers.version)
 
     async def submit(self, request: JobRequest) -> str:
         argv = sbatch_argv(request, site=self._site)
@@ -168,8 +175,12 @@ class Slurm:
         return self._private
 
     async def limits(self) -> Limits:
-        known, accounts = await asyncio.gather(self._partitions(), self._accounts())
-        return Limits(partitions=tuple(known), accounts=tuple(accounts))
+        known, accounts, default = await asyncio.gather(self._partitions(), self._accounts(), self._accounts(_DEFAULT))
+        return Limits(
+            partitions=tuple(known),
+            accounts=tuple(accounts),
+            default_account=default[0] if len(default) == 1 else "",
+        )
 
     async def canceller(self, job_id: str) -> str:
         done = await self._run(["sh", "-c", _CANCELLER, "sh", *_checked([job_id])])
@@ -236,9 +247,9 @@ class Slurm:
             remedy=remedy(why, site=self._site, known=known),
         )
 
-    async def _accounts(self) -> Sequence[str]:
+    async def _accounts(self, question: str = _ACCOUNTS) -> Sequence[str]:
         try:
-            done = await self._run(["sh", "-c", _ACCOUNTS])
+            done = await self._run(["sh", "-c", question])
         except BatchUnknown:
             return ()
         return () if done.returncode else sorted(set(done.out.split()))

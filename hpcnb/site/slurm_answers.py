@@ -178,6 +178,21 @@ def hides_jobs(text: str) -> bool:
     return "jobs" in told[1].split(",")
 
 
+def version(text: str) -> str:
+    """Which Slurm it is, by the answer of ``scontrol show config``.
+
+    Raises
+    ------
+    ValueError
+        It does not say.
+    """
+    told = dict(re.findall(r"^(SLURM_VERSION|ClusterName)\s*=\s*(\S+)", text, re.MULTILINE))
+    if "SLURM_VERSION" not in told:
+        raise ValueError(f"a configuration without SLURM_VERSION: {text[:200]!r}")
+    cluster = f" of cluster {told['ClusterName']}" if "ClusterName" in told else ""
+    return f"Slurm {told['SLURM_VERSION']}{cluster}"
+
+
 def records(text: str) -> dict[str, Ending | None]:
     """Read how jobs ended in the answers of ``scontrol --oneliner show job``; None for one that has not."""
     found: dict[str, Ending | None] = {}

@@ -23,6 +23,17 @@ _DIAL_TIMEOUT = 30.0
 _WARM_UP_TIMEOUT = 10.0
 
 
+async def route_to(host: str, config_file: Path | None = None) -> Sequence[Endpoint]:
+    """The servers between here and a login node, which is the last, as the user's OpenSSH configuration has them.
+
+    Raises
+    ------
+    ConfigError
+        That configuration is wrong.
+    """
+    return await asyncio.to_thread(lambda: Config(config_file).route(host))
+
+
 class SSHShell:
     """The shell of a site behind a login node; see `hpcnb.site.shell.Shell`, and `connect` for a new one.
 
@@ -59,7 +70,7 @@ class SSHShell:
         ------
         ConnectionFailed, HostKeyMismatch, AuthenticationFailed, ConfigError
         """
-        route = await asyncio.to_thread(lambda: Config(config_file).route(host))
+        route = await route_to(host, config_file)
         if timeout is not None:
             route = tuple(replace(end, connect_timeout=timeout) for end in route)
         shell = cls(host, route, await reach(route, ask))

@@ -105,16 +105,18 @@ async def forward(via: Transport, host: str, port: int, *, timeout: float, where
         await via.open("direct-tcpip", (host, port), timeout=timeout, carrier=carrier)
     except paramiko.ChannelException as error:
         if error.code == FORBIDDEN:
-            what, remedy = (
+            raise tcp.Forbidden(
                 f"{via.where} forbids TCP forwarding",
-                "Its sshd says so (AllowTcpForwarding, PermitOpen): another route must be taken.",
-            )
-        else:
-            what, remedy = (
-                f"{via.where} could not connect to {host} port {port}",
-                "Nothing may listen there, the name may be unknown there, or a firewall is between.",
-            )
-        raise ConnectionFailed(what, where=where, evidence=error.text, remedy=remedy) from None
+                where=where,
+                evidence=error.text,
+                remedy="Its sshd says so (AllowTcpForwarding, PermitOpen): another route must be taken.",
+            ) from None
+        raise ConnectionFailed(
+            f"{via.where} could not connect to {host} port {port}",
+            where=where,
+            evidence=error.text,
+            remedy="Nothing may listen there, the name may be unknown there, or a firewall is between.",
+        ) from None
     return carrier
 
 

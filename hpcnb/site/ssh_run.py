@@ -64,6 +64,11 @@ class Mark:
             return 0, bytes(output)
         return int(pid or 0), own
 
+    def chatter(self, output: bytes | bytearray) -> bytes:
+        """What the login shell wrote before the command began."""
+        before, mark, _ = bytes(output).partition("".join(self._halves).encode())
+        return before if mark else b""
+
 
 def _quoted(word: str) -> str:
     # The script is one line; the newline comes from a variable.
@@ -144,7 +149,8 @@ class Commands:
             self._sessions.end(channel, (lambda: _kill(self._transport, channel, mark, out)) if running else None)
         if code == _UNKNOWN:
             await self._check_connection()
-        return Completed(returncode=code, stdout=mark.part(out)[1], stderr=mark.part(err)[1])
+        chatter = mark.chatter(out) + mark.chatter(err)
+        return Completed(returncode=code, stdout=mark.part(out)[1], stderr=mark.part(err)[1], chatter=chatter)
 
     async def _check_connection(self) -> None:
         # Channels end a moment before their transport says that it is lost.

@@ -19,6 +19,10 @@ class NoAnswer(ConnectionFailed):
     """Nobody there has even noticed that we tried."""
 
 
+class Forbidden(ConnectionFailed):
+    """The login node opens no such connection for us, whatever may be at its other end."""
+
+
 async def connect(host: str, port: int, *, timeout: float, where: str) -> socket.socket:
     """Connect to the first address of a host that answers; the socket is non-blocking and the caller's to close.
 
