@@ -55,6 +55,7 @@ _LAZY = {
     "container": "hpcnb.tasks",
     "current": "hpcnb.choice",
     "delete": "hpcnb.tasks",
+    "doctor": "hpcnb.report",
     "futures": "hpcnb.future.verbs",
     "gather": "hpcnb.future.verbs",
     "graph": "hpcnb.tasks",

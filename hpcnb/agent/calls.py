@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import inspect
 import logging
 import os
 import re
 import time
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -16,6 +18,7 @@ from hpcnb import config
 from hpcnb.agent import queues, record
 from hpcnb.agent.clusters import LiveCluster
 from hpcnb.agent.dashboard import Dashboards
+from hpcnb.agent.doctor import examine
 from hpcnb.agent.record import ClusterRecord
 from hpcnb.agent.sites import Site
 from hpcnb.errors import AuthenticationFailed, ClusterError, ConfigError, NotReady
@@ -27,6 +30,10 @@ log = logging.getLogger(__name__)
 
 IDLE = 3600.0
 """Seconds without a client and without a live cluster after which the agent ends."""
+
+
+def _ignore(part: Any) -> None:
+    """Stand in for a callback that nobody gave."""
 
 
 class Calls:
@@ -49,13 +56,24 @@ class Calls:
         self._tasks: set[asyncio.Task[None]] = set()
         self.ending = asyncio.Event()
 
-    async def call(self, name: str, arguments: dict[str, Any], *, client: object, ask: Ask) -> Any:
-        """Answer one call by name."""
+    def in_parts(self, name: str) -> bool:
+        """Whether a call is answered in parts; such a one changes nothing, and may be given up."""
+        return inspect.isasyncgenfunction(getattr(self, f"call_{name}", None))
+
+    async def call(
+        self, name: str, arguments: dict[str, Any], *, client: object, ask: Ask, part: Callable[[Any], None] = _ignore
+    ) -> Any:
+        """Answer one call by name; `part` is told each part of an answer that comes in parts."""
         method = getattr(self, f"call_{name}", None)
         if method is None:
             raise ClusterError(f"the agent knows no call {name!r}", remedy="Restart it: `hpcnb agent stop`.")
         self._last_use = time.monotonic()
-        return await method(client=client, ask=ask, **arguments)
+        if not self.in_parts(name):
+            return await method(client=client, ask=ask, **arguments)
+        async with contextlib.aclosing(method(client=client, ask=ask, **arguments)) as parts:
+            async for one in parts:
+                part(one)
+        return None
 
     # -- the agent itself --------------------------------------------------------------------------------------
 
@@ -209,6 +227,14 @@ class Calls:
             {"name": s.name, "host": s.host, "batch": s.batch, "default": s.name == settings.default_site}
             for s in settings.sites.values()
         ]
+
+    async def call_doctor(
+        self, *, site: str, spec: dict[str, Any], client: object, ask: Ask
+    ) -> AsyncGenerator[dict[str, Any]]:
+        """What there is to find out about a site before the first cluster, each thing as soon as it is known."""
+        async with contextlib.aclosing(examine(self._site(site), ClusterSpec.from_json(spec), ask)) as findings:
+            async for finding in findings:
+                yield finding.to_json()
 
     async def call_limits(self, *, site: str, client: object, ask: Ask) -> dict[str, Any]:
         """What a site lets its user choose from, and what its entry chooses; nobody is asked to log in for that."""

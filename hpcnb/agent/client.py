@@ -49,13 +49,16 @@ class AgentClient:
         self._connecting = asyncio.Lock()
         self._numbers = itertools.count(1)
         self._waiting: dict[int, asyncio.Future[Any]] = {}
+        self._parts: dict[int, Callable[[Any], None]] = {}
         self._listeners: dict[str, set[Callable[[ClusterStatus], None]]] = {}
         self._reader: asyncio.Task[None] | None = None
         self._returning: asyncio.Task[None] | None = None
         self._used: set[str] = set()
         self._prompts: dict[int, asyncio.Task[None]] = {}
 
-    async def call(self, name: str, /, *, start: bool = True, **arguments: Any) -> Any:
+    async def call(
+        self, name: str, /, *, start: bool = True, part: Callable[[Any], None] | None = None, **arguments: Any
+    ) -> Any:
         """Ask the agent something.
 
         Parameters
@@ -64,6 +67,8 @@ class AgentClient:
             A call of `hpcnb.agent.calls.Calls`.
         start : bool
             Start an agent if none runs.
+        part : callable, optional
+            Told each part of an answer that comes in parts; if the agent is replaced meanwhile, it is told all of them again.
 
         Raises
         ------
@@ -73,7 +78,7 @@ class AgentClient:
         for attempt in (1, 2):
             try:
                 await self._connect(start=start)
-                answer = await self._request(name, arguments)
+                answer = await self._request(name, arguments, part)
             except ConnectionError:
                 # Every call may be made twice: what creates something brings the id of what it creates.
                 if attempt == 2:
@@ -86,18 +91,26 @@ class AgentClient:
                 return answer
         return None
 
-    async def _request(self, name: str, arguments: dict[str, Any]) -> Any:
+    async def _request(self, name: str, arguments: dict[str, Any], part: Callable[[Any], None] | None = None) -> Any:
         if self._socket is None:
             raise ConnectionError
         number = next(self._numbers)
         answer = self._waiting[number] = asyncio.get_running_loop().create_future()
+        if part:
+            self._parts[number] = part
         try:
             await self._socket.write_message(json.dumps({"id": number, "call": name, "with": arguments}))
             return await answer
+        except asyncio.CancelledError:
+            if part and self._socket is not None:
+                with contextlib.suppress(websocket.WebSocketClosedError):
+                    self._socket.write_message(json.dumps({"enough": number}))
+            raise
         except websocket.WebSocketClosedError as exc:
             raise ConnectionError from exc
         finally:
             self._waiting.pop(number, None)
+            self._parts.pop(number, None)
             if answer.done() and not answer.cancelled():
                 answer.exception()  # who has not heard it by now never will, and asyncio would complain
 
@@ -207,6 +220,13 @@ class AgentClient:
                 asking.cancel()
         elif "event" in message:
             self._tell(ClusterStatus.from_json(message["cluster"]))
+        else:
+            self._hear_answer(message)
+
+    def _hear_answer(self, message: dict[str, Any]) -> None:
+        if "part" in message:
+            if part := self._parts.get(message["id"]):
+                part(message["part"])
         elif (answer := self._waiting.get(message["id"])) and not answer.done():
             if error := message.get("error"):
                 answer.set_exception(error_from_json(error))

@@ -4,6 +4,8 @@ Messages, a JSON object each::
 
     → {"id": 1, "call": "create", "with": {…}}           a request
     ← {"id": 1, "result": …} or {"id": 1, "error": {…}}  its answer (`HPCError.to_json`)
+    ← {"id": 1, "part": …}                               before it, of one that comes in parts
+    → {"enough": 1}                                      such a request is given up
     ← {"event": "status", "cluster": {…}}                a cluster's new status, to every client
     ← {"prompt": 7, "kind": "secret", "title": …, "text": …}    a question, only to whose request needs the answer
     → {"answer": 7, "text": …} or {"answer": 7, "refused": why}
@@ -53,6 +55,7 @@ class Client(websocket.WebSocketHandler):
         self._calls = calls
         self._clients = clients
         self._tasks: set[asyncio.Task[None]] = set()
+        self._in_parts: dict[Any, asyncio.Task[None]] = {}  # by the requests' ids
         self._prompts: dict[int, asyncio.Future[str]] = {}
         self._last_prompt = 0
 
@@ -69,13 +72,24 @@ class Client(websocket.WebSocketHandler):
         if "answer" in data:
             self._answered(data)
             return
+        if "enough" in data:
+            if running := self._in_parts.get(data["enough"]):
+                running.cancel()
+            return
         task = asyncio.create_task(self._reply(data))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        if self._calls.in_parts(data.get("call", "")):
+            self._in_parts[data.get("id")] = task
+            task.add_done_callback(lambda done: self._in_parts.pop(data.get("id"), None))
 
     async def _reply(self, data: dict[str, Any]) -> None:
+        def part(value: Any) -> None:
+            self.send({"id": data.get("id"), "part": value})
+
         try:
-            answer = {"result": await self._calls.call(data["call"], data.get("with", {}), client=self, ask=self._ask)}
+            result = await self._calls.call(data["call"], data.get("with", {}), client=self, ask=self._ask, part=part)
+            answer = {"result": result}
         except HPCError as exc:
             answer = {"error": exc.to_json()}
         except Exception as exc:  # a fault of ours: the client must hear of it, and the agent must live on
@@ -131,6 +145,8 @@ class Client(websocket.WebSocketHandler):
         for waiting in self._prompts.values():
             if not waiting.done():
                 waiting.set_exception(_nobody_left())
+        for running in self._in_parts.values():
+            running.cancel()
         self._calls.gone(self)
 
 

@@ -22,13 +22,17 @@ from hpcnb.agent.client import nobody_to_ask
 from hpcnb.cli.names import typed
 from hpcnb.handle import Handle, ask_with, run
 from hpcnb.model import ClusterStatus
+from hpcnb.site.finding import Finding, Verdict
 from hpcnb.site.shell import Prompt
 from hpcnb.views.cluster import status_line, table_text
 from hpcnb.views.overview import overview_styled
+from hpcnb.views.report import finding_text, summary
 
 TICK = 1.0
 """Seconds between two redraws while only the clock moves."""
 
+
+_COLOUR = {Verdict.OK: "green", Verdict.NOTE: "yellow", Verdict.FAILED: "red", Verdict.SKIPPED: "bright_black"}
 
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
@@ -58,6 +62,9 @@ class Face(Protocol):
 
     def close(self, handle: Handle) -> None:
         """End a cluster, and let go of it."""
+
+    def examined(self, site: str, coming: Iterator[Finding]) -> list[Finding]:
+        """Show what is found out about a site as it comes, and how it stands in the end; returns it."""
 
 
 class TerminalFace:
@@ -93,6 +100,16 @@ class TerminalFace:
 
     def close(self, handle: Handle) -> None:
         run(handle.close())
+
+    def examined(self, site: str, coming: Iterator[Finding]) -> list[Finding]:
+        found = []
+        width = shutil.get_terminal_size().columns if sys.stdout.isatty() else 0
+        for finding in coming:
+            found.append(finding)
+            mark, rest = typed(finding_text(finding, width)).split(" ", 1)
+            click.echo(f"{click.style(mark, fg=_COLOUR[finding.verdict], bold=True)} {rest}")
+        click.echo(typed(summary(site, found)))
+        return found
 
 
 class View(Protocol):

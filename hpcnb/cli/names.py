@@ -15,6 +15,7 @@ COMMANDS = {
     "keep": "hpcnb.cli.clusters",
     "dashboard": "hpcnb.cli.clusters",
     "sites": "hpcnb.cli.sites",
+    "doctor": "hpcnb.cli.sites",
     "login": "hpcnb.cli.sites",
     "queue": "hpcnb.cli.queue",
     "dropbox": "hpcnb.cli.dropbox",

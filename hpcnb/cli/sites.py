@@ -1,4 +1,4 @@
-"""`sites`, `login`: the commands about sites."""
+"""`sites`, `login`, `doctor`: the commands about sites."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import json
 
 import click
 
-from hpcnb import handle
+from hpcnb import handle, report
 from hpcnb.cli.clusters import sites_beginning
-from hpcnb.cli.face import as_json
+from hpcnb.cli.face import Face, as_json
 from hpcnb.views.cluster import sites_text
 
 
@@ -38,3 +38,28 @@ def login(site: str) -> None:
       hpcnb login octopus
     """
     handle.run(handle.login(site))
+
+
+@click.command()
+@click.argument("site", default="", shell_complete=sites_beginning)
+@as_json
+@click.pass_obj
+def doctor(face: Face, site: str, as_json: bool) -> int:
+    """Examine SITE, by default the default one; what keeps a cluster from starting there is shown, and what to do.
+
+    Configuration, login, shell, Python, home, batch system, and when the job of `up` would start: each finding is shown as soon as
+    it is known. Nothing is submitted. The exit status is 0 if nothing failed.
+
+    \b
+    Examples:
+      hpcnb doctor
+      hpcnb doctor octopus
+      hpcnb doctor octopus --json
+    """
+    name, coming = report.called(site), report.findings(site)
+    if as_json:
+        found = [*coming]
+        click.echo(json.dumps([finding.to_json() for finding in found], indent=1))
+    else:
+        found = face.examined(name, coming)
+    return 0 if report.Report(site=name, findings=tuple(found)).ok else 1

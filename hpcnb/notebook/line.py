@@ -6,7 +6,7 @@ import asyncio
 import shlex
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING
 
@@ -24,8 +24,10 @@ from hpcnb.handle import Handle, ask_with
 from hpcnb.model import ClusterStatus, State
 from hpcnb.notebook.logs import explore
 from hpcnb.notebook.remote_error import shown
+from hpcnb.site.finding import Finding
 from hpcnb.site.shell import Prompt
 from hpcnb.views.cluster import status_html, status_line
+from hpcnb.views.report import report_html, report_text
 
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
@@ -121,6 +123,21 @@ class NotebookFace:
         from hpcnb.cluster import Cluster
 
         Cluster.of(handle).close()
+
+    def examined(self, site: str, coming: Iterator[Finding]) -> list[Finding]:
+        found: list[Finding] = []
+        display_handle = DisplayHandle()
+
+        def draw(show: Callable[..., None], *, over: bool) -> None:
+            html = report_html(site, found, over=over)
+            show({"text/html": html, "text/plain": report_text(site, found)}, raw=True)
+
+        draw(display_handle.display, over=False)
+        for finding in coming:
+            found.append(finding)
+            draw(display_handle.update, over=False)
+        draw(display_handle.update, over=True)
+        return found
 
     async def ask(self, prompt: Prompt) -> str:
         """Put a question where the user is: an input box under the cell."""

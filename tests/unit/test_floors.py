@@ -33,6 +33,7 @@ FLOORS = [
         "notebook_name",
         "objects",
         "past",
+        "report",
         "printed",
         "said",
         "serializing",
