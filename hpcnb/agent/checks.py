@@ -151,8 +151,8 @@ async def login_shell(case: Case) -> Finding:
         return _ok(text)
     lines = len(chatter.splitlines())
     return _note(
-        f"{text}, and prints {lines} line{'s' * (lines != 1)} by itself, which hpcnb can do with",
-        remedy="scp, rsync and others cannot: print only where somebody reads, as by `[ -t 1 ] && …` in ~/.bashrc.",
+        f"{text}, and prints {lines} line{'s' * (lines != 1)} by itself, which our commands bear",
+        remedy="SFTP, scp and rsync may not: print only where somebody reads, as by `[ -t 1 ] && …` in ~/.bashrc.",
         evidence=chatter[:500],
     )
 

@@ -125,6 +125,7 @@ def test_the_tabulator(isolated):
     assert offered("st") == ["status"]
     assert offered("up", "--wall") == ["--walltime"]
     assert offered("up", "o") == ["octopus"]
+    assert offered("doctor", "o") == ["octopus"]
     assert isolated.processes() == []
 
 
@@ -250,6 +251,67 @@ def test_listings_are_text(run):
     assert run("status")[:2] == (0, "no cluster; `hpcnb up` starts one\n")
     assert run("sites")[:2] == (0, "* local: process on this machine\n")
     assert str(places.agent_log()) in run("agent", "status")[1]
+
+
+def test_a_site_is_examined(run):
+    """A line for each finding and one for all of them; with --json a list; and nothing that failed is a success."""
+    status, out, err = run("doctor")
+    assert (status, err) == (0, "")
+    *lines, last = out.splitlines()
+    assert [line[0] for line in lines] == ["✓"] * 7
+    assert last == "local is ready: `hpcnb up local` starts a cluster"
+    status, out, _ = run("doctor", "local", "--json")
+    found = json.loads(out)
+    assert (status, {one["verdict"] for one in found}) == (0, {"ok"})
+    assert [*found[0]] == ["name", "verdict", "text", "evidence", "remedy", "seconds"]
+
+
+def test_an_examination_that_finds_a_fault_is_no_success(run, isolated):
+    """What failed has its evidence and what to do; the others go on, and the exit status is 1."""
+    isolated.configure("hpcnb: {sites: {octopus: {batch: process, python: /nonexistent/python}}}")
+    status, out, _ = run("doctor", "octopus")
+    assert status == 1
+    assert "✗ Python        there is no Python at '/nonexistent/python'\n    | " in out
+    assert "    → Set python: of site 'octopus' in ~/.config/dask/hpcnb.yaml" in out
+    assert "- home          not looked at: the Python there has not answered\n" in out
+    assert "✓ batch system" in out
+    assert out.splitlines()[-1].startswith("octopus cannot be used yet: Python failed; ")
+    status, out, _ = run("doctor", "octopus", "--json")
+    assert (status, [one["verdict"] for one in json.loads(out)].count("failed")) == (1, 1)
+
+
+def test_a_site_that_is_not_configured_is_a_finding(run, isolated):
+    """So is a configuration that is wrong; neither starts anything."""
+    status, out, _ = run("doctor", "octopusx")
+    assert status == 1
+    assert out.startswith("✗ entry         there is no site 'octopusx'\n    → ")
+    isolated.configure("hpcnb: {sites: {octopus: {hots: x}}}")
+    status, out, _ = run("doctor", "--json")
+    (found,) = json.loads(out)
+    assert (status, found["name"], "'hots'" in found["text"]) == (1, "entry", True)
+    assert isolated.processes() == []
+
+
+def test_an_examination_is_interrupted(isolated):
+    """Ctrl-C while a site is silent ends it at once."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        config = isolated.folder / "ssh_config"
+        config.write_text(f"Host far\n  HostName 127.0.0.1\n  Port {silent.getsockname()[1]}\n")
+        isolated.configure(f"hpcnb: {{sites: {{far: {{host: far, ssh-config: {config}}}}}}}")
+        with subprocess.Popen(
+            [*HPCNB, "doctor", "far"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        ) as looking:
+            connection, _ = silent.accept()
+            looking.send_signal(signal.SIGINT)
+            out, err = looking.communicate(timeout=20)
+            assert connection.recv(1000)  # the agent lets go of it, too: after its greeting there is only the end
+            connection.settimeout(20)
+            while connection.recv(1000):
+                pass
+            connection.close()
+    assert looking.returncode == 130
+    assert "Traceback" not in err
+    assert out.splitlines()[0].startswith("✓ entry")
 
 
 def test_the_agent_is_stopped(run, isolated):

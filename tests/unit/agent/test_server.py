@@ -65,6 +65,17 @@ class Told(Calls):
         self.asked.set()
         await asyncio.Event().wait()
 
+    async def call_look(self, *, client, ask):
+        """Give an answer in parts, and one that waits."""
+        try:
+            for number in range(3):
+                yield number
+            self.asked.set()
+            await self.patience.wait()
+            yield 3
+        finally:
+            self.ended.append("looked")
+
     async def call_fail(self, *, client, ask):
         """Have a bug."""
         raise ZeroDivisionError("by zero")
@@ -136,6 +147,60 @@ async def raw(connect):
 async def hello(client):
     """Say hello."""
     return await client.call("hello", version="0")
+
+
+# -- answers in parts -----------------------------------------------------------------------------------------------
+
+
+async def test_parts_come_as_they_are_known(connect, told):
+    """The client hears of each before the answer is complete."""
+    told.patience.clear()
+    heard = []
+    asking = asyncio.create_task(connect().call("look", part=heard.append))
+    await until(lambda: len(heard) == 3)
+    assert not asking.done()
+    told.patience.set()
+    assert await asking is None
+    assert heard == [0, 1, 2, 3]
+
+
+async def test_who_has_enough_ends_it(connect, told):
+    """A client that gives up such a call ends the work for it, and goes on with others."""
+    told.patience.clear()
+    client, heard = connect(), []
+    asking = asyncio.create_task(client.call("look", part=heard.append))
+    await told.asked.wait()
+    await until(lambda: len(heard) == 3)
+    asking.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await asking
+    await until(lambda: told.ended)
+    assert (await hello(client))["clients"] == 1
+
+
+async def test_who_has_gone_needs_no_more_parts(raw, told):
+    """The work ends with the connection, too."""
+    told.patience.clear()
+    connection = await raw({"id": 1, "call": "look"})
+    await told.asked.wait()
+    connection.close()
+    while await connection.read_message() is not None:
+        pass  # what is not read keeps the connection from ending
+    await until(lambda: told.ended)
+
+
+async def test_a_call_that_changes_something_cannot_be_given_up(raw, told):
+    """Only an answer in parts can: `create` must not end half-way."""
+    told.patience.clear()
+    connection = await raw({"id": 1, "call": "count"})
+    await told.asked.wait()
+    await connection.write_message(json.dumps({"enough": 1}))
+    await connection.write_message(json.dumps({"id": 2, "call": "hello", "with": {"version": "0"}}))
+    assert json.loads(await connection.read_message())["id"] == 2
+    told.patience.set()
+    assert json.loads(await connection.read_message()) == {"id": 1, "result": None}
+    connection.close()
+    assert await connection.read_message() is None
 
 
 # -- answers --------------------------------------------------------------------------------------------------------

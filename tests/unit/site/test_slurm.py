@@ -91,6 +91,39 @@ def request_(**resources) -> JobRequest:
     )
 
 
+async def test_which_slurm_it_is(slurm, shims):
+    """Its version and its cluster, from an answer that the controller itself gives."""
+    shims.answer(
+        "scontrol", "Configuration data\nClusterName             = octopus\nSLURM_VERSION           = 24.11.5\n"
+    )
+    assert await slurm.version() == "Slurm 24.11.5 of cluster octopus"
+
+
+@pytest.mark.parametrize("answer", [{"err": DOWN, "status": 1}, {"out": "hello\n"}])
+async def test_no_slurm_is_made_up(slurm, shims, answer):
+    """A controller that gives no answer, or one that makes no sense, is unknown."""
+    shims.answer("scontrol", **answer)
+    with pytest.raises(BatchUnknown):
+        await slurm.version()
+
+
+async def test_without_slurm_there_is_no_version(slurm):
+    """That there is none is a no, with what to do."""
+    with pytest.raises(SubmissionRejected, match="there is no sbatch on this machine") as caught:
+        await slurm.version()
+    assert "batch: process" in caught.value.remedy
+
+
+async def test_who_pays(slurm, shims):
+    """The user's accounts, and the one that pays by default; where accounts are not kept, none."""
+    shims.answer("sacctmgr", err="You are not running a supported accounting_storage plugin\n", status=1)
+    assert (await slurm.limits()).default_account == ""
+    path = shims.folder / "sacctmgr"
+    path.write_text('#!/bin/sh\ncase "$*" in *format=account) echo m2; echo m1;; *) echo m2;; esac\n')
+    found = await slurm.limits()
+    assert (found.accounts, found.default_account) == (("m1", "m2"), "m2")
+
+
 async def test_submit(slurm, shims):
     """A job is submitted once and its id returned."""
     shims.answer("sbatch", "Welcome!\n7;octopus\n")
