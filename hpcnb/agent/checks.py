@@ -7,7 +7,7 @@ import contextlib
 import re
 import secrets
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from hpcnb.agent import allocation
@@ -19,6 +19,7 @@ from hpcnb.site.authority import CLOCK_SKEW
 from hpcnb.site.batch import BatchUnknown, Limits
 from hpcnb.site.environment import (
     PACKAGES,
+    VALUES,
     Probe,
     check_home,
     check_versions,
@@ -171,24 +172,34 @@ async def python(case: Case) -> Finding:
     except EnvironmentMismatch as exc:
         exc.evidence = exc.evidence or f"there: {there}\nhere:  {_versions(ours)}"
         raise
-    differ = [
-        f"{name} is {found.packages.get(name) or 'not installed'} there and {ours.packages[name]} here"
-        for name in PACKAGES
-        if ours.packages.get(name) and found.packages.get(name) != ours.packages[name]
-    ]
     text = f"{there} at {found.executable}, entered in {took:.1f} s"
-    if differ:
-        return _note(
-            f"{text}; {', '.join(differ)}, which seldom matters",
-            f"If values arrive wrong, or not at all: {found.executable} -m pip install "
-            + " ".join(f"{name}=={version}" for name, version in ours.packages.items() if version),
-        )
-    return _ok(f"{text}; all as here")
+    if not (differ := _differ(found.packages, ours.packages)):
+        return _ok(f"{text}; all as here")
+    words = (
+        f"{name} is {found.packages.get(name) or 'missing'} there and {ours.packages[name]} here" for name in differ
+    )
+    pins = " ".join(f"{name}=={ours.packages[name]}" for name in differ)
+    return _note(
+        f"{text}; {', '.join(words)}",
+        f"Most things work; for values made of these, at the site: {found.executable} -m pip install {pins}",
+    )
+
+
+def _differ(there: Mapping[str, str], here: Mapping[str, str]) -> list[str]:
+    """What there is here and there is not: of what values are made of, the major release counts."""
+    ours = [name for name in PACKAGES if here.get(name) and there.get(name) != here[name]]
+    majors = [name for name in VALUES if here.get(name) and _major(there.get(name, "")) != _major(here[name])]
+    return ours + majors
+
+
+def _major(version: str) -> str:
+    return version.partition(".")[0]
 
 
 def _versions(those: Versions) -> str:
     packages = (f"{name} {those.packages.get(name) or '(missing)'}" for name in PACKAGES)
-    return ", ".join([f"Python {those.python}", *packages])
+    values = (f"{name} {those.packages[name]}" for name in VALUES if those.packages.get(name))
+    return ", ".join([f"Python {those.python}", *packages, *values])
 
 
 async def clock(case: Case) -> Finding:

@@ -102,14 +102,19 @@ class TerminalFace:
         run(handle.close())
 
     def examined(self, site: str, coming: Iterator[Finding]) -> list[Finding]:
-        found = []
-        width = shutil.get_terminal_size().columns if sys.stdout.isatty() else 0
-        for finding in coming:
-            found.append(finding)
-            mark, rest = typed(finding_text(finding, width)).split(" ", 1)
-            click.echo(f"{click.style(mark, fg=_COLOUR[finding.verdict], bold=True)} {rest}")
-        click.echo(typed(summary(site, found)))
-        return found
+        return print_findings(site, coming)
+
+
+def print_findings(site: str, coming: Iterator[Finding]) -> list[Finding]:
+    """Print what is found out about a site as it comes, and how it stands in the end; returns it."""
+    found = []
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else 0
+    for finding in coming:
+        found.append(finding)
+        mark, rest = typed(finding_text(finding, width)).split(" ", 1)
+        click.echo(f"{click.style(mark, fg=_COLOUR[finding.verdict], bold=True)} {rest}")
+    click.echo(typed(summary(site, found)))
+    return found
 
 
 class View(Protocol):

@@ -23,6 +23,7 @@ def register(shell: InteractiveShell) -> None:
     def hpc(line: str, cell: str | None = None) -> Any:
         """Clusters inside Slurm allocations, and cells that run there.
 
+        %hpc doctor [SITE]         what keeps a cluster from starting there, and what to do
         %hpc up [SITE]             start a cluster; until it is ready, show what it waits for
         %hpc                       show your clusters
         %hpc down                  end it

@@ -6,7 +6,7 @@ import asyncio
 import shlex
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING
 
@@ -18,7 +18,7 @@ from hpcnb.agent.loop import background
 from hpcnb.cli import commands, completions
 from hpcnb.cli import run_line as run_command
 from hpcnb.cli.clusters import pick
-from hpcnb.cli.face import redrawing
+from hpcnb.cli.face import print_findings, redrawing
 from hpcnb.errors import ConfigError, HPCError
 from hpcnb.handle import Handle, ask_with
 from hpcnb.model import ClusterStatus, State
@@ -125,18 +125,24 @@ class NotebookFace:
         Cluster.of(handle).close()
 
     def examined(self, site: str, coming: Iterator[Finding]) -> list[Finding]:
+        if getattr(self.shell, "kernel", None) is None:  # a terminal prints each update of a display anew
+            return print_findings(site, coming)
         found: list[Finding] = []
-        display_handle = DisplayHandle()
+        table = DisplayHandle()
 
-        def draw(show: Callable[..., None], *, over: bool) -> None:
-            html = report_html(site, found, over=over)
-            show({"text/html": html, "text/plain": report_text(site, found)}, raw=True)
+        def forms(unfinished: str = "") -> dict[str, str]:
+            html = report_html(site, found, unfinished=unfinished)
+            return {"text/html": html, "text/plain": report_text(site, found, unfinished=unfinished)}
 
-        draw(display_handle.display, over=False)
-        for finding in coming:
-            found.append(finding)
-            draw(display_handle.update, over=False)
-        draw(display_handle.update, over=True)
+        table.display(forms("…"), raw=True)
+        try:
+            for finding in coming:
+                found.append(finding)
+                table.update(forms("…"), raw=True)
+        except BaseException:
+            table.update(forms("not all was looked at"), raw=True)
+            raise
+        table.update(forms(), raw=True)
         return found
 
     async def ask(self, prompt: Prompt) -> str:

@@ -19,6 +19,9 @@ BEGIN, END = "<<<hpcnb:", ":hpcnb>>>"
 """Around our answer, since a login shell may print what it likes before and after."""
 
 PACKAGES = ("dask", "distributed", "ipykernel", "cloudpickle", "msgpack")
+"""What hpcnb itself needs."""
+VALUES = ("numpy", "pandas", "scipy", "pyarrow")
+"""What values are often made of, which then cannot travel to where it is missing, or of another major release."""
 SKEW = 60.0
 """Seconds by which two clocks may differ before we say so."""
 
@@ -28,7 +31,7 @@ import json, os, platform, socket, sys, time
 found = {{}}
 try:
     from importlib.metadata import version
-    for name in {PACKAGES!r}:
+    for name in {(*PACKAGES, *VALUES)!r}:
         try:
             found[name] = version(name)
         except Exception:
@@ -156,7 +159,8 @@ def _no_answer(answer: Completed, environment: Environment, site: str) -> SiteEr
 
 def versions() -> Versions:
     """What this very process runs on."""
-    return Versions(python=platform.python_version(), packages={name: _version(name) for name in PACKAGES})
+    packages = {name: _version(name) for name in (*PACKAGES, *VALUES)}
+    return Versions(python=platform.python_version(), packages=packages)
 
 
 def _version(package: str) -> str:

@@ -67,16 +67,16 @@ def summary(site: str, findings: Sequence[Finding]) -> str:
     return visible(f"{site} is ready{noted}: `%hpc up {site}` starts a cluster")
 
 
-def report_text(site: str, findings: Sequence[Finding]) -> str:
-    """All findings, and how it stands."""
-    return "\n".join([*map(finding_text, findings), summary(site, findings)])
+def report_text(site: str, findings: Sequence[Finding], *, unfinished: str = "") -> str:
+    """All findings, and how it stands; `unfinished` as in `report_html`."""
+    return "\n".join([*map(finding_text, findings), visible(unfinished) or summary(site, findings)])
 
 
-def report_html(site: str, findings: Sequence[Finding], *, over: bool = True) -> str:
-    """One box of HTML, whole without anything from elsewhere; `over` is false while more findings are to come."""
+def report_html(site: str, findings: Sequence[Finding], *, unfinished: str = "") -> str:
+    """One box of HTML, whole without anything from elsewhere; `unfinished` stands for the last line as long as not all is known."""
     rows = "".join(map(_row, findings))
-    end = escaped(summary(site, findings)) if over else "…"
-    bold = "font-weight:bold" if over else QUIET
+    end = escaped(unfinished or summary(site, findings))
+    bold = QUIET if unfinished else "font-weight:bold"
     return (
         f'<div class="hpcnb-report" style="{STYLE}"><div><b>{escaped(site)}</b></div><table style="{TABLE}">{rows}</table>'
         f'<div style="{bold};margin-top:4px">{end}</div></div>'

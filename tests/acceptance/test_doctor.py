@@ -74,6 +74,7 @@ def test_an_interrupt_ends_it(notebook, isolated):
         notebook.wait(cell)
         assert time.monotonic() - began < PROMPT
         assert cell.error[0] == "KeyboardInterrupt"
+        assert "not all was looked at" in shown(cell)[-1]
         with connection:
             connection.settimeout(PROMPT * 4)
             while connection.recv(1000):

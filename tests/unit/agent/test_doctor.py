@@ -296,6 +296,24 @@ async def test_what_up_would_take_is_noted(make):
     assert "cloudpickle==9.9" in found.remedy
 
 
+async def test_what_values_are_made_of_is_compared_by_its_major_release(case, make):
+    """A package that a value needs is noted where it is missing or another; a patch release is not, nor what is not here."""
+    one = await case()
+    there = one.found.packages
+    assert there["numpy"]
+    assert (await look(make(), numpy=f"{there['numpy'].partition('.')[0]}.999"))["Python"].verdict is OK
+    assert (await look(make(), numpy=""))["Python"].verdict is OK
+    found = (await look(make(), numpy="9.0.1"))["Python"]
+    assert found.verdict is NOTE
+    assert f"numpy is {there['numpy']} there and 9.0.1 here" in found.text
+    assert found.remedy.endswith("-m pip install numpy==9.0.1")
+
+
+def test_a_package_that_is_missing_there():
+    """It is named only if it is here."""
+    assert checks._differ({}, {"pandas": "2.0", "scipy": ""}) == ["pandas"]
+
+
 @pytest.mark.parametrize(
     ("ahead", "verdict", "words"),
     [

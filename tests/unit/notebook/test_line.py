@@ -75,6 +75,14 @@ def test_the_magics_explain_themselves(shell, capsys):
         assert f" {option} " in said
 
 
+def test_a_site_is_examined_in_a_terminal(shell, isolated, capsys):
+    """IPython without a front end prints a line for each finding, once."""
+    run_line(shell, "doctor")
+    *lines, last = capsys.readouterr().out.splitlines()
+    assert [line[0] for line in lines] == ["✓"] * 7
+    assert last == "local is ready: `%hpc up local` starts a cluster"
+
+
 def test_an_unknown_command_is_told_those_there_are(shell):
     """Those of the notebook as well."""
     with pytest.raises(ConfigError, match=r"commands: up, .*, adapt, attach, explore, push, pull\."):

@@ -108,7 +108,9 @@ def test_a_report_says_the_same_in_each_form():
 
 def test_an_unfinished_report_does_not_say_how_it_stands():
     """That is known in the end only."""
-    assert "is ready" not in report_html("octopus", [GOOD], over=False)
+    shown = report_html("octopus", [GOOD], unfinished="given up")
+    assert "given up" in shown
+    assert "is ready" not in shown
 
 
 @given(st.text(), st.text(), st.text())
