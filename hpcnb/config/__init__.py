@@ -164,7 +164,8 @@ class Settings(_Section):
         if name not in self.sites:
             place = os.path.join(dask.config.PATH, "hpcnb.yaml")  # noqa: PTH118 - for a message
             raise ConfigError(
-                f"there is no site {shown(name)}", remedy=f"{_pick(name, self.sites)} Sites are in {place}."
+                f"there is no site {shown(name)}",
+                remedy=f"{_pick(name, self.sites)} Sites are in {place}: `hpcnb: {{sites: {{NAME: {{host: LOGIN-NODE}}}}}}` is one.",
             )
         return self.sites[name]
 

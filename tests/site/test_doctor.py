@@ -5,16 +5,18 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 from pathlib import Path
 
 import pytest
 
 import hpcnb as hpc
+from hpcnb import handle
 from hpcnb.sandbox import Sandbox
 from hpcnb.site.finding import Verdict
 from tests.site.account import jobs, until
-from tests.site.sshd import Sshd, public
+from tests.site.sshd import Sshd, User, public
 
 pytestmark = [pytest.mark.site, pytest.mark.slow]
 
@@ -187,6 +189,30 @@ def test_a_key_that_is_not_let_in(centre):
     found = json.loads(said.out)
     assert said.status == 1
     assert (found[1]["name"], found[1]["verdict"], bool(found[1]["remedy"])) == ("login", "failed", True)
+
+
+def test_what_a_login_asks_is_asked_here(centre, monkeypatch):
+    """At first contact the user vouches for the host key, and it is on record from then on."""
+    sshd = centre.login_node()
+    sshd.known_hosts.write_text("")
+    user = User("yes")
+    centre.account.stop_agent()
+    monkeypatch.setattr(handle, "_asker", user)
+    report = hpc.doctor("octopus")
+    assert report.ok, repr(report)
+    assert ["authenticity" in prompt.text for prompt in user.prompts] == [True]
+    assert sshd.known_hosts.read_text()
+
+
+def test_a_login_node_that_is_silent(centre):
+    """It is not waited for without an end, and what it has not said is the evidence."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        sshd = centre.login_node(connect_timeout=2)
+        sshd.configure(f"Port {silent.getsockname()[1]}")
+        _, login, *others = centre.examined().findings
+    assert (login.verdict, "says nothing" in login.text) == (FAILED, True)
+    assert login.seconds < 10
+    assert {one.verdict for one in others} == {SKIPPED}
 
 
 def test_interrupted_in_the_middle(centre):

@@ -108,7 +108,7 @@ class SessionKernel(IPythonKernel):
         except (Exception, SystemExit, KeyboardInterrupt) as error:
             raise CannotSerialize(
                 f"{', '.join(names)} cannot be rebuilt in the session: {words(error)}",
-                remedy="Make both sides' packages agree (hpc.doctor), or send something plainer.",
+                remedy="Make both sides' packages agree (`%hpc doctor` compares them), or send something plainer.",
             ) from error
         for name, value in values.items():
             if name in always or name not in namespace:

@@ -41,6 +41,7 @@ def test_the_help_is_a_notebooks(shell, capsys):
         ("%hpc u", ["up"]),
         ("%hpc a", ["adapt", "agent", "attach"]),
         ("%hpc up loc", ["local"]),
+        ("%hpc doctor loc", ["local"]),
         ("%hpc up --wall", ["--walltime"]),
         ("%hpc up local --no", ["--no-wait", "--nodes"]),
         ("%%hpc --d", ["--detach"]),
