@@ -48,6 +48,13 @@ class Finding(Record):
 
 
 def failed(error: HPCError, *, site: str) -> Finding:
-    """What an error says, as a finding; where it happened is told unless it is just this site."""
-    where = f" ({error.where})" if error.where and error.where not in (site, f"site {site}") else ""
-    return Finding(verdict=Verdict.FAILED, text=error.what + where, evidence=error.evidence, remedy=error.remedy)
+    """What an error says, as a finding; where it happened is told as far as it is more than this site.
+
+    Examples
+    --------
+    >>> failed(HPCError("no dask", where="site octopus, /usr/bin/python3"), site="octopus").text
+    'no dask (/usr/bin/python3)'
+    """
+    where = error.where.removeprefix(f"site {site}").removeprefix(", ")
+    text = error.what if not where or where in error.what or where == site else f"{error.what} ({where})"
+    return Finding(verdict=Verdict.FAILED, text=text, evidence=error.evidence, remedy=error.remedy)
