@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import queue
-from collections.abc import Iterator
+from collections.abc import Generator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -70,7 +70,7 @@ def called(site: str) -> str:
         return site or "the default site"
 
 
-def findings(site: str) -> Iterator[Finding]:
+def findings(site: str) -> Generator[Finding]:
     """Examine a site, by default the default one; gives each finding as soon as it is known.
 
     Raises

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 
 import click
@@ -56,10 +57,9 @@ def doctor(face: Face, site: str, as_json: bool) -> int:
       hpcnb doctor octopus
       hpcnb doctor octopus --json
     """
-    name, coming = report.called(site), report.findings(site)
+    name = report.called(site)
+    with contextlib.closing(report.findings(site)) as coming:  # an interrupt may come while one is being shown
+        found = [*coming] if as_json else face.examined(name, coming)
     if as_json:
-        found = [*coming]
         click.echo(json.dumps([finding.to_json() for finding in found], indent=1))
-    else:
-        found = face.examined(name, coming)
     return 0 if report.Report(site=name, findings=tuple(found)).ok else 1

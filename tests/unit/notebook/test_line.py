@@ -9,9 +9,12 @@ from IPython.core.completer import provisionalcompleter
 from IPython.core.error import UsageError
 from IPython.core.interactiveshell import InteractiveShell
 
+from hpcnb import report
+from hpcnb.cli import face
 from hpcnb.cli.names import typed
 from hpcnb.errors import ConfigError, NotReady
 from hpcnb.notebook.line import complete, run_line
+from hpcnb.site.finding import Finding, Verdict
 
 
 @pytest.fixture
@@ -82,6 +85,27 @@ def test_a_site_is_examined_in_a_terminal(shell, isolated, capsys):
     *lines, last = capsys.readouterr().out.splitlines()
     assert [line[0] for line in lines] == ["✓"] * 7
     assert last == "local is ready: `%hpc up local` starts a cluster"
+
+
+def test_an_interrupt_while_a_finding_is_shown_ends_the_examination(shell, isolated, monkeypatch):
+    """Whoever holds the traceback holds what was being shown; nothing goes on for that."""
+    ended = []
+
+    def findings(site):
+        try:
+            yield Finding(name="entry", verdict=Verdict.OK, text="well")
+            pytest.fail("nobody has asked for more")
+        finally:
+            ended.append(site)
+
+    def interrupt(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(report, "findings", findings)
+    monkeypatch.setattr(face, "finding_text", interrupt)
+    with pytest.raises(KeyboardInterrupt) as caught:
+        run_line(shell, "doctor local")
+    assert (ended, caught.tb is not None) == (["local"], True)
 
 
 def test_an_unknown_command_is_told_those_there_are(shell):
