@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 import uuid
+import warnings
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,13 +16,13 @@ from distributed import Future as DaskFuture
 from hpcnb import serializing
 from hpcnb.future.batch import Batch
 from hpcnb.future.future import Future
-from hpcnb.pilot.worker.batch import Calls, Filled, Outcomes, Place, are_plain
+from hpcnb.pilot.worker.batch import Calls, Filled, Outcomes, Place, are_plain, kept
 from hpcnb.pilot.worker.call import Call
 
 if TYPE_CHECKING:
     from hpcnb.kept import NotebookClient
 
-__all__ = ["Pace", "Sent", "pace_of", "send", "send_all", "size_for"]
+__all__ = ["Pace", "Sent", "keep", "pace_of", "send", "send_all", "size_for"]
 
 LONG = 0.05
 """Seconds of a call beyond which it travels alone."""
@@ -202,6 +203,17 @@ def send_all(
     nbytes = max(sender.pace.nbytes, sender.weigh(rows[:PROBES]))
     size = size_for(len(rows), cores=client.cores, seconds=sender.pace.seconds, nbytes=nbytes)
     return probes + sender.send(rows, size)
+
+
+def keep(client: NotebookClient, value: Any) -> Future:
+    """Have the cluster keep a value, so that it travels once, however many calls have the future among their arguments.
+
+    It is of a batch, for only then may these calls be sent many at a time.
+    """
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Sending large graph")  # what Dask recommends against it is this
+        (future,) = _Sender(client, kept).send([(value,)], 1, as_batch=True)
+    return future
 
 
 def _probe(probes: Sequence[Future]) -> None:

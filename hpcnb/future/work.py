@@ -36,10 +36,11 @@ MOST = 200
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Work:
-    """Calls that are shown together."""
+    """Calls that are counted together, and shown, unless nobody wants to see them."""
 
     id: str
     label: str
+    shown: bool = True
 
 
 class View(Protocol):
@@ -63,9 +64,9 @@ def shown_by(show: Callable[[Look], View | None]) -> None:
 
 
 @contextlib.contextmanager
-def together(label: str) -> Iterator[None]:
-    """What is submitted within is shown together."""
-    token = _inside.set(Work(id=uuid.uuid4().hex, label=label))
+def together(label: str, *, shown: bool = True) -> Iterator[None]:
+    """What is submitted within is counted together, and shown so."""
+    token = _inside.set(Work(id=uuid.uuid4().hex, label=label, shown=shown))
     try:
         yield
     finally:
@@ -150,7 +151,7 @@ class Looks:
 
     def sent(self, work: Work, calls: int) -> None:
         """So many calls were submitted."""
-        if not work.id:
+        if not work.id or not work.shown:
             return
         with self._lock:
             look = self._looks.get(work.id) or self._new(work)

@@ -14,7 +14,7 @@ from distributed.protocol import pickle as dask_pickle
 from hpcnb.pilot.worker.call import Call, Outcome
 from hpcnb.pilot.worker.tally import Tally
 
-__all__ = ["Calls", "Filled", "Outcomes", "Place", "are_plain", "executing", "pick"]
+__all__ = ["Calls", "Filled", "Outcomes", "Place", "are_plain", "executing", "kept", "pick"]
 
 PLAIN = frozenset({bool, bytes, complex, float, int, str, type(None)})
 """What pickle itself does as well as anything else, and much faster than Dask's."""
@@ -158,6 +158,11 @@ class Filled:
 def pick(outcomes: Outcomes, index: int) -> Any:
     """One value of a batch."""
     return outcomes.get(index)
+
+
+def kept(value: Any) -> Any:
+    """The call that gives a value which other calls need."""
+    return value
 
 
 def executing(dask_worker: Any) -> list[Any]:
