@@ -21,7 +21,7 @@ from hpcnb.pilot.worker.blame import PLAIN, blame, is_array
 from hpcnb.pilot.worker.call import Call
 from hpcnb.pilot.worker.packed import Packed
 
-__all__ = ["blaming", "call", "packed"]
+__all__ = ["blaming", "call", "packed", "send_own_modules_by_value"]
 
 LARGE = 10e6
 """Bytes that a function may bring along without a word."""
@@ -46,7 +46,7 @@ def call(fn: Callable[..., Any], **options: Any) -> Call:
     CannotSerialize
         Names the variable, and the part of it, that cannot travel.
     """
-    _send_own_modules_by_value()
+    send_own_modules_by_value()
     _notice_change(fn)
     with blaming(fn, funcname(fn)):
         made = Call(fn, **options)
@@ -154,7 +154,7 @@ def _is_same(one: CodeType, other: CodeType) -> bool:
     )
 
 
-def _send_own_modules_by_value() -> None:
+def send_own_modules_by_value() -> None:
     """Have modules that lie beside the notebook, or the script, travel as they are now: the site may not have them, or older ones."""
     new = sys.modules.keys() - _seen
     if not new:

@@ -25,7 +25,7 @@ from hpcnb.session import Message, Reply, Running, Session
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
 
-__all__ = ["Handle", "run_cell"]
+__all__ = ["UNASKED", "Handle", "numbered", "run_cell", "sendable"]
 
 UNASKED = 100 * 10**6
 """Bytes of variables that are sent along without being named."""
@@ -59,13 +59,12 @@ def run_cell(shell: InteractiveShell, line: str, body: str, session_for: Callabl
         What the cell raised.
     """
     options = parse(line)
-    if absent := [name for name in options.inputs if name not in shell.user_ns]:
-        raise UsageError(f"%%hpc: the notebook has no variable {', '.join(absent)}")
+    candidates = sendable(shell, body, options.inputs)
     session = session_for(options)
     sys.stdout.flush()
     view = view_for(shell, f"`%hpc logs {session.name}`")
     run = _Detached if options.detach else _Foreground
-    return run(shell, session, view).run(numbered(line, body), options, _candidates(shell, body, options.inputs))
+    return run(shell, session, view).run(numbered(line, body), options, candidates)
 
 
 def numbered(line: str, body: str) -> str:
@@ -82,9 +81,17 @@ def numbered(line: str, body: str) -> str:
     return f"# %%hpc {' '.join(line.split())}".rstrip() + "\n" + body
 
 
-def _candidates(shell: InteractiveShell, body: str, inputs: Sequence[str]) -> list[str]:
-    """The names that the cell reads and the notebook could send; not those that IPython itself keeps there."""
+def sendable(shell: InteractiveShell, body: str, inputs: Sequence[str]) -> list[str]:
+    """The names that the cell reads and the notebook could send beside its ``-i``; not those that IPython itself keeps there.
+
+    Raises
+    ------
+    UsageError
+        The notebook has none of ``-i``.
+    """
     own, hidden = shell.user_ns, shell.user_ns_hidden
+    if absent := [name for name in inputs if name not in own]:
+        raise UsageError(f"%%hpc: the notebook has no variable {', '.join(absent)}")
     return sorted(
         name
         for name in analyse(body).reads

@@ -1,4 +1,4 @@
-"""Which session a `%%hpc` cell means: a cluster is started, or waited for, where that is needed."""
+"""Which cluster a `%%hpc` cell means, and which session: a cluster is started, or waited for, where that is needed."""
 
 from __future__ import annotations
 
@@ -16,15 +16,22 @@ from hpcnb.session import Session
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
 
+    from hpcnb.cluster import Cluster
+
 
 def session_for(shell: InteractiveShell, options: Options) -> Session:
-    """Find the session of a cell; shows what is being waited for.
+    """Find the session of a cell: of the cluster that `cluster_for` finds, the one that ``-s`` names."""
+    return cluster_for(shell, options).session_named(options.session)
+
+
+def cluster_for(shell: InteractiveShell, options: Options) -> Cluster:
+    """Find the cluster of a cell, which is ready then; shows what is being waited for.
 
     Parameters
     ----------
     shell : InteractiveShell
     options : Options
-        ``--cluster`` and ``-s`` say which; without the former the cluster in use, or a new one on the default site.
+        ``--cluster`` says which; without it the cluster in use, or a new one on the default site.
         ``--quiet``: nothing is shown.
 
     Raises
@@ -44,4 +51,4 @@ def session_for(shell: InteractiveShell, options: Options) -> Session:
     if found.state is not State.READY:
         with nullcontext() if options.quiet else NotebookFace(shell).following(found.handle):
             handle.run(found.handle.ready())
-    return found.session_named(options.session)
+    return found
