@@ -8,6 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from IPython.core.completer import SimpleCompletion, context_matcher
+from IPython.core.magic import no_var_expand
 
 from hpcnb import printed
 from hpcnb.notebook import record
@@ -17,9 +18,14 @@ if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
 
 
+CALLER = 2
+"""Calls between a magic and the code that has called it."""
+
+
 def register(shell: InteractiveShell) -> None:
     """Register the magics. Nothing else is imported yet: an extension must not slow every notebook down."""
 
+    @no_var_expand  # an f-string of `--each` has braces of its own
     def hpc(line: str, cell: str | None = None) -> Any:
         """Clusters inside Slurm allocations, and cells that run there.
 
@@ -37,17 +43,20 @@ def register(shell: InteractiveShell) -> None:
           --detach                 return at once, with a handle; its output goes on appearing under the cell
           --timeout 10m            interrupt it after so long
           --quiet                  show the cell's own output only
+          --each "x in xs"         run it once for each element, as tasks on all workers: a clause as that of a `for`.
+                                   What stands after -o becomes a list, with the value of each element in order; what
+                                   they print is shown. An element has the variables that it reads, by value, and a
+                                   namespace of its own. One that fails stops no other; the error says which it was.
+                                   No magics, no display(), no -s, no --detach. The time of --timeout is that of all
+                                   together; when it is over, or by an interrupt, the rest is cancelled.
         """
         if cell is None:
             from hpcnb.notebook.line import run_line
 
-            return run_line(shell, line)
+            return run_line(shell, shell.var_expand(line, CALLER))
         if line.strip() in ("-h", "--help"):
             return print(inspect.getdoc(hpc))  # noqa: T201 - where help is shown
-        from hpcnb.notebook.cells import run_cell
-        from hpcnb.notebook.where import session_for
-
-        return run_cell(shell, line, cell, partial(session_for, shell))
+        return _run(shell, line if "--each" in line else shell.var_expand(line, CALLER), cell)
 
     printed.show_with(partial(_place, shell))
     record.keep(shell)
@@ -71,6 +80,19 @@ def register(shell: InteractiveShell) -> None:
         shown = shell.display_formatter.ipython_display_formatter
         shown.for_type_by_name("hpcnb.cluster", "Cluster", show)
         shown.for_type_by_name("hpcnb.queue.queue", "Queue", show_tasks)
+
+
+def _run(shell: InteractiveShell, line: str, cell: str) -> Any:
+    from hpcnb.notebook.options import parse
+    from hpcnb.notebook.where import cluster_for, session_for
+
+    if (options := parse(line)).each is not None:
+        from hpcnb.notebook.each import run_each
+
+        return run_each(shell, line, cell, options, partial(cluster_for, shell))
+    from hpcnb.notebook.cells import run_cell
+
+    return run_cell(shell, line, cell, partial(session_for, shell))
 
 
 @context_matcher(priority=100)  # type: ignore[untyped-decorator]  # IPython has no types for it

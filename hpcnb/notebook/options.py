@@ -6,7 +6,7 @@ import argparse
 import functools
 import shlex
 from dataclasses import dataclass
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from IPython.core.error import UsageError
 
@@ -30,6 +30,8 @@ class Options:
         ``-s``
     cluster : str
         ``--cluster``; empty: the one in use.
+    each : str or None
+        ``--each``: target and iterable of a ``for``; the cell is run as a task for each element.
     detach : bool
         ``--detach``: return at once, with a handle.
     timeout : int or None
@@ -42,6 +44,7 @@ class Options:
     outputs: tuple[str, ...] = ()
     session: str = "main"
     cluster: str = ""
+    each: str | None = None
     detach: bool = False
     timeout: int | None = None
     quiet: bool = False
@@ -57,8 +60,9 @@ def _parser() -> _Parser:
     parser = _Parser(prog="%%hpc", add_help=False, allow_abbrev=False)
     parser.add_argument("-i", dest="inputs", metavar="a,b", type=_names, action="extend", default=[])
     parser.add_argument("-o", dest="outputs", metavar="c,d", type=_names, action="extend", default=[])
-    parser.add_argument("-s", dest="session", metavar="SESSION", default="main")
+    parser.add_argument("-s", dest="session", metavar="SESSION")
     parser.add_argument("--cluster", metavar="NAME", default="")
+    parser.add_argument("--each", metavar='"x in xs"')
     parser.add_argument("--detach", action="store_true")
     parser.add_argument("--timeout", metavar="10m", type=_seconds)
     parser.add_argument("--quiet", action="store_true")
@@ -83,7 +87,17 @@ def parse(line: str) -> Options:
     except ValueError as error:
         raise UsageError(f"%%hpc: {error}") from None
     found = vars(_parser().parse_args(words))
+    if found["each"] is not None:
+        _check_each(found)
+    found["session"] = found["session"] or Options.session
     return Options(**{**found, "inputs": tuple(found["inputs"]), "outputs": tuple(found["outputs"])})
+
+
+def _check_each(found: dict[str, Any]) -> None:
+    if found["session"]:
+        raise UsageError("%%hpc: -s does not go with --each: its elements run on all workers, and not in a session")
+    if found["detach"]:
+        raise UsageError("%%hpc: --detach does not go with --each; `hpc.map(function, elements)` returns at once")
 
 
 def complete(text: str) -> list[str]:

@@ -101,8 +101,8 @@ class Kernel:
 
 
 @contextlib.contextmanager
-def notebook_at_work(folder: Path) -> Iterator[Kernel]:
-    """A notebook that lies in a folder, with a cluster of one worker on this machine."""
+def notebook_at_work(folder: Path, workers: int = 1) -> Iterator[Kernel]:
+    """A notebook that lies in a folder, with a cluster of workers of one core on this machine."""
     with pytest.MonkeyPatch.context() as monkeypatch, isolation(monkeypatch) as place:
         notebook = Kernel.__new__(Kernel)
         notebook._cells = {}
@@ -110,7 +110,7 @@ def notebook_at_work(folder: Path) -> Iterator[Kernel]:
             kernel_name="python3", env=environment() | place.environ, cwd=str(folder)
         )
         started = notebook.send(
-            "%load_ext hpcnb\nimport hpcnb as hpc\n%hpc up local --workers-per-node 1 --cores-per-worker 1"
+            f"%load_ext hpcnb\nimport hpcnb as hpc\n%hpc up local --workers-per-node {workers} --cores-per-worker 1"
         )
         assert notebook.wait(started, START).reply["status"] == "ok", started.outputs
         yield notebook

@@ -48,6 +48,7 @@ def test_the_help_is_a_notebooks(shell, capsys):
         ("%hpc up --wall", ["--walltime"]),
         ("%hpc up local --no", ["--no-wait", "--nodes"]),
         ("%%hpc --d", ["--detach"]),
+        ("%%hpc --e", ["--each"]),
         ("%%hpc -o a --c", ["--cluster"]),
     ],
 )
@@ -106,6 +107,25 @@ def test_an_interrupt_while_a_finding_is_shown_ends_the_examination(shell, isola
     with pytest.raises(KeyboardInterrupt) as caught:
         run_line(shell, "doctor local")
     assert (ended, caught.tb is not None) == (["local"], True)
+
+
+def test_variables_in_a_line_are_expanded_as_in_any_magic(shell):
+    """Those of the notebook, and of a function that calls the magic; but for `--each`, whose braces are Python's."""
+    shell.run_line_magic("load_ext", "hpcnb")
+    shell.user_ns["mine"] = "theirs"
+
+    def local():
+        mine = "ours"  # noqa: F841 - the magic finds it
+        shell.run_line_magic("hpc", "{mine}")
+
+    with pytest.raises(ConfigError, match="%hpc ours: "):
+        local()
+    with pytest.raises(ConfigError, match="%hpc theirs: "):
+        shell.ex("get_ipython().run_line_magic('hpc', '$mine')")
+    with pytest.raises(UsageError, match="unrecognized arguments: theirs"):
+        shell.ex("get_ipython().run_cell_magic('hpc', '{mine}', '1')")
+    with pytest.raises(UsageError, match="not '{mine}'"):
+        shell.ex("""get_ipython().run_cell_magic('hpc', '--each "{mine}"', '1')""")
 
 
 def test_an_unknown_command_is_told_those_there_are(shell):

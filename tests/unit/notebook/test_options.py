@@ -19,6 +19,10 @@ from hpcnb.notebook.options import Options, parse
         ("-s other --cluster fit", Options(session="other", cluster="fit")),
         ("--detach --quiet --timeout 1h30m", Options(detach=True, quiet=True, timeout=5400)),
         ("--timeout=90", Options(timeout=90)),
+        ("-s main", Options()),
+        ('--each "k in range(3)" -o a --quiet', Options(each="k in range(3)", outputs=("a",), quiet=True)),
+        ("--each=\"k in {'u': 1}\"", Options(each="k in {'u': 1}")),
+        ("--each ''", Options(each="")),
     ],
 )
 def test_a_line_is_read(line, options):
@@ -38,6 +42,10 @@ def test_a_line_is_read(line, options):
         ("--timeout never", "'never' is not a duration"),
         ("--timeout 0", "a cell needs more than no time"),
         ("-s 'x", "No closing quotation"),
+        ("--each", "argument --each: expected one argument"),
+        ("--each k in xs", "unrecognized arguments: in xs"),
+        ("--each 'k in xs' -s main", "-s does not go with --each"),
+        ("--each 'k in xs' --detach", "--detach does not go with --each"),
     ],
 )
 def test_a_wrong_line_is_explained(line, message):
