@@ -22,7 +22,7 @@ from hpcnb.pilot.worker.call import Call
 if TYPE_CHECKING:
     from hpcnb.kept import NotebookClient
 
-__all__ = ["Pace", "Sent", "keep", "pace_of", "send", "send_all", "size_for"]
+__all__ = ["UNKNOWN", "Pace", "Sent", "keep", "pace_of", "send", "send_all", "size_for"]
 
 LONG = 0.05
 """Seconds of a call beyond which it travels alone."""

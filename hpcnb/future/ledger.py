@@ -133,6 +133,11 @@ class Ledger:
         while self._wanted:
             self._wanted.popleft().settle(error=self._cause)
 
+    @property
+    def closed(self) -> bool:
+        """Whether nothing more will be heard."""
+        return self._cause is not None
+
     # -- what futures ask for ------------------------------------------------------------------------------------------
 
     def cancel(self, batch: Batch) -> None:

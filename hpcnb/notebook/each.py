@@ -16,16 +16,15 @@ from IPython.core.inputtransformer2 import TransformerManager
 
 from hpcnb import choice
 from hpcnb.errors import TaskTimeout
-from hpcnb.future.batches import keep, send_all
+from hpcnb.future.batches import UNKNOWN, keep, send_all
 from hpcnb.future.future import Future
 from hpcnb.future.verbs import wait
 from hpcnb.future.work import shown_by, together, uncounted, work_now
-from hpcnb.model import State
 from hpcnb.notebook import clause
 from hpcnb.notebook.cells import UNASKED, numbered, sendable
 from hpcnb.notebook.remote_error import shown
 from hpcnb.notebook.work import show
-from hpcnb.pilot.values import Frame, pack
+from hpcnb.pilot.values import Frame, pack, size
 from hpcnb.pilot.worker.element import Body
 from hpcnb.serializing import send_own_modules_by_value
 
@@ -38,6 +37,8 @@ if TYPE_CHECKING:
 
 __all__ = ["run_each"]
 
+ALONG = 10e6
+"""Bytes of variables that go along with the tasks, all of them together."""
 NAMED = 5
 """Elements that are named of those that failed."""
 
@@ -164,11 +165,14 @@ class _Elements:
         return [future.result() for future in self._futures]
 
     def _submit(self, body: Body, client: NotebookClient) -> None:
-        variables: Any = self._frames
-        if self._frames:
+        variables: Any = ()
+        if size(self._frames) * min(len(self._rows), UNKNOWN) > ALONG:
             with uncounted():
                 variables = keep(client, self._frames)
-            self._frames = ()
+        else:
+            # What depends on nothing goes to whichever worker is free; what depends on something is moved only if that seems to pay.
+            body.frames = tuple(map(bytes, self._frames))
+        self._frames = ()
         self._futures = send_all(client, body, [(variables, *row) for row in self._rows], tag=self._tag)
 
     def _wait(self) -> None:
@@ -195,11 +199,9 @@ class _Elements:
         said = f"{ended:,} of {len(self._rows):,} elements had ended, the others are cancelled"
         if not self._futures:
             said = "the cell was not sent as a whole; what was sent is cancelled"
-        rest = self._rest(cluster)
         if isinstance(error, TaskTimeout):
-            return TaskTimeout(f"{error.what}: {said}", remedy=rest)
-        text = f"{said}. {rest}".rstrip()
-        return shown(KeyboardInterrupt(text), [f"KeyboardInterrupt: {text}"])
+            return self._with_rest(TaskTimeout(f"{error.what}: {said}"), cluster)
+        return self._with_rest(KeyboardInterrupt(said), cluster)
 
     def _failure(self, errors: dict[int, BaseException], cluster: Cluster) -> BaseException:
         number, first = next(iter(errors.items()))
@@ -207,25 +209,32 @@ class _Elements:
         more = f"; and {len(errors) - NAMED:,} more" if len(errors) > NAMED else ""
         whose = f" This is the error of {self._named(number)}." if len(errors) > 1 else ""
         note = f"{len(errors):,} of {len(self._rows):,} elements failed: {some}{more}.{whose}"
-        if rest := self._rest(cluster):
-            note += f"\n{rest}"
-        render = getattr(first, "_render_traceback_", lambda: [f"{type(first).__name__}: {first}"])
-        lines = [*render(), note]
-        first.add_note(note)
-        return shown(first.with_traceback(None), lines)
+        return self._with_rest(first.with_traceback(None), cluster, note)
+
+    def _with_rest(self, error: BaseException, cluster: Cluster, note: str = "") -> BaseException:
+        """The error as it is shown: with which elements it was of, and with where the results of the others are, which are kept there."""
+        render = getattr(error, "_render_traceback_", lambda: [f"{type(error).__name__}: {error}"])
+        notes = [text for text in (note, self._keep_rest(error, cluster)) if text]
+        for text in notes:
+            error.add_note(text)
+        return shown(error, [*render(), *notes])
+
+    def _keep_rest(self, error: Any, cluster: Cluster) -> str:
+        futures, self._futures = self._futures, []
+        if not self._tag or not futures:
+            return ""
+        if futures[0].batch.ledger.closed:
+            error.futures = futures
+            return (
+                "What had ended before is here, in order, until the next error: `import sys; sys.last_value.futures`."
+            )
+        _left[self._tag] = futures
+        where = "" if cluster is choice.in_use() else f"after `%hpc attach {cluster.name}` "
+        return (
+            f'What has ended is kept until a cell with these -o is run again: {where}`hpc.futures("{self._tag}")` has '
+            f'all in order, `hpc.retry(hpc.futures("{self._tag}"))` runs again what failed.'
+        )
 
     def _named(self, number: int) -> str:
         pairs = zip(self._clause.names, self._rows[number], strict=True)
         return ", ".join(f"{name} = {reprlib.repr(value)}" for name, value in pairs)
-
-    def _rest(self, cluster: Cluster) -> str:
-        """Where the results of the other elements are; they are kept there."""
-        futures, self._futures = self._futures, []
-        if not self._tag or not futures or cluster.state is State.ENDED:
-            return ""
-        _left[self._tag] = futures
-        where = "" if cluster is choice.in_use() else f"after `%hpc attach {cluster.name}` "
-        return (
-            f'What has ended is kept until a cell with these -o is run again: {where}`hpc.futures("{self._tag}")` has all in order, '
-            f'`hpc.retry(hpc.futures("{self._tag}"))` runs again what failed.'
-        )

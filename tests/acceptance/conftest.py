@@ -105,9 +105,9 @@ def notebook_at_work(folder: Path, workers: int = 1) -> Iterator[Kernel]:
     """A notebook that lies in a folder, with a cluster of workers of one core on this machine."""
     with pytest.MonkeyPatch.context() as monkeypatch, isolation(monkeypatch) as place:
         notebook = Kernel.__new__(Kernel)
-        notebook._cells = {}
+        notebook._cells, notebook.environ = {}, environment() | place.environ
         notebook.manager, notebook.client = start_new_kernel(
-            kernel_name="python3", env=environment() | place.environ, cwd=str(folder)
+            kernel_name="python3", env=notebook.environ, cwd=str(folder)
         )
         started = notebook.send(
             f"%load_ext hpcnb\nimport hpcnb as hpc\n%hpc up local --workers-per-node {workers} --cores-per-worker 1"

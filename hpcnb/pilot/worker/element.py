@@ -34,6 +34,8 @@ class Body:
 
     Notes
     -----
+    The variables are in the first argument, as what `hpcnb.pilot.values.pack` gives, or else in `frames`.
+
     Each call has a namespace of its own, and the variables are made anew in it: what an element does to them no other one sees, also when both are
     of one batch.
     """
@@ -43,12 +45,13 @@ class Body:
     ) -> None:
         self.code = code
         self.targets, self.inputs, self.outputs = tuple(targets), tuple(inputs), tuple(outputs)
+        self.frames: tuple[bytes, ...] = ()
         # Dask takes what a key begins with for its name, unless that is no letter.
         self.__name__ = ",".join(targets) if targets[0][0].isalpha() else "element"
 
     def __call__(self, frames: Sequence[Frame], *element: Any) -> Any:
         namespace: dict[str, Any] = {"__name__": "__main__", "__builtins__": builtins}
-        if frames:
+        if frames := frames or self.frames:
             self._bind(frames, namespace)
         namespace.update(zip(self.targets, element, strict=True))
         running = eval(self.code, namespace)  # noqa: S307 - the user's own cell

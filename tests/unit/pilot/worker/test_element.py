@@ -7,6 +7,7 @@ import asyncio
 import pickle
 import weakref
 
+import numpy as np
 import pytest
 from cloudpickle import cloudpickle
 
@@ -69,6 +70,13 @@ def test_elements_see_nothing_of_each_other():
     )
     sent = frames(seen=[])
     assert [made(sent, x) for x in range(3)] == [([0], True), ([1], True), ([2], True)]
+
+
+def test_variables_that_came_with_the_body_are_made_anew_as_well():
+    """Also what lies in buffers, which several elements have before them."""
+    made = body("grid[0] += x\ny = int(grid[0])", inputs=("grid",), outputs=("y",))
+    made.frames = frames(grid=np.zeros(3))
+    assert [made((), x) for x in (1, 2, 3)] == [1, 2, 3]
 
 
 def test_functions_of_the_notebook_live_in_the_namespace():
