@@ -75,6 +75,7 @@ class NotebookClient(Client):
         self.printed = Printed(lambda size: self.call(self._send_to_scheduler, {"op": TAKEN, "size": size}))
         self.handle = handle
         self._back: dict[Any, Batch] = {}
+        self._asking, self._let_go = 0, set[Any]()  # how many ask what is held; what was released meanwhile
         self._early: deque[Any] = deque()
         self._said = Said()
         self._greeted: Any = None
@@ -317,16 +318,14 @@ class NotebookClient(Client):
 
     def kept(self, adopt: str = "") -> dict[str, Any]:
         """What is held for this notebook (see `hpcnb.pilot.scheduler.keeper.Keeper.kept`), with what is held for one that is away."""
-        answer: dict[str, Any] = self.sync(self._kept, adopt)
-        return answer
+        return dict(self.sync(self._kept, adopt))
 
     def all_futures(self) -> list[Future]:
         """This notebook's futures in order of submission, those of its earlier kernels among them.
 
         The latter stay until they are released by ``future.release()``: nothing else in this kernel refers to them.
         """
-        found: list[Future] = self.sync(self._all_futures)
-        return found
+        return list(self.sync(self._all_futures))
 
     async def _kept(self, adopt: str = "") -> dict[str, Any]:
         await asyncio.sleep(0)  # what was dropped before is said before
@@ -347,7 +346,13 @@ class NotebookClient(Client):
             asked.set_result(answer)
 
     async def _all_futures(self) -> list[Future]:
-        held = (await self._kept())["futures"]
+        self._asking += 1
+        try:
+            answer = (await self._kept())["futures"]
+        finally:
+            self._asking -= 1
+        held = [row for row in answer if row[0] in self.futures or row[0] not in self._let_go]
+        self._let_go = self._let_go if self._asking else set()
         known = {key: {"tag": tag, "size": size} for key, _, tag, _, size, _ in held}
         new = {key: state for key, *_, state in held if key not in self.futures}
         # What was submitted just now may not have reached the keeper.
@@ -369,6 +374,7 @@ class NotebookClient(Client):
         return batch
 
     def _release_key(self, key: Any) -> None:
+        self._let_go.update([key] if self._asking else ())
         # IPython clears its variables when it ends: that drops nothing, for the user did not.
         if not getattr(shell(), "_atexit_once_called", False):
             super()._release_key(key)

@@ -17,6 +17,7 @@ from hpcnb.future.batches import size_for
 from hpcnb.future.future import Future
 from hpcnb.kept import NotebookClient
 from hpcnb.pilot.worker.batch import Outcomes
+from tests.isolation import until
 from tests.unit.future.tasks import DEADLINE, CannotBeRead, fails, gate, waits
 
 
@@ -233,6 +234,26 @@ def test_members_come_back(client, dask_cluster):
     for known in back[:3]:
         known.release()
     assert [f.key for f in again.all_futures()] == [f.key for f in back[3:]]
+
+
+def test_what_is_released_while_it_is_asked_for_does_not_come_back(send, client, monkeypatch):
+    """What a question about all futures finds, and is let go before the answer is here, is no future of an earlier kernel."""
+    futures = send(abs, range(4), batch_size=2)
+    hpc.wait(futures)
+    kept = client._kept
+
+    async def late(adopt=""):
+        answer = await kept(adopt)
+        for future in futures:
+            future.release()
+        await until(lambda: not any(key in client.futures for key in keys(futures)))
+        return answer
+
+    monkeypatch.setattr(client, "_kept", late)
+    for _ in range(2):
+        assert not {future.batch.key for future in client.all_futures()} & keys(futures)
+        assert client._let_go == set()
+        monkeypatch.setattr(client, "_kept", kept)
 
 
 def test_the_last_member_lets_go_of_the_batch(send, client, dask_cluster):
