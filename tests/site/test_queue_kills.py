@@ -48,7 +48,12 @@ def drain(q, figure, also=lambda _: None):
     start = time.monotonic()
     q.launch(3, walltime="1h")
     killed = kill(q, also)
-    until(lambda: q.status()["ntasks"]["Succeeded"] == LEVELS * WIDTH, within=3000 if LONG else 120, every=0.5)
+    until(
+        lambda: sum(map(tasks(q).get, ("Succeeded", "Failed"))) == LEVELS * WIDTH,
+        within=3000 if LONG else 120,
+        every=0.5,
+    )
+    assert tasks(q)["Failed"] == 0, [one.to_json() for one in q.tasks("Failed")]
     took = time.monotonic() - start
     until(lambda: not any(processes(q).values()))
     assert Watch(place(q)).owner() is None
@@ -66,15 +71,24 @@ def drain(q, figure, also=lambda _: None):
     )
 
 
+def tasks(q):
+    """How many there are in each state."""
+    return q.status()["ntasks"]
+
+
 def kill(q, also):
-    """Kill something now and then, until that was often enough, or all is done; returns what was killed."""
-    chance, killed = random.Random(7), []
-    while len(killed) < KILLS and q.status()["ntasks"]["Succeeded"] < LEVELS * WIDTH:
+    """Kill something now and then, until that was often enough, or all is done; returns what was killed.
+
+    Something has succeeded in between: else, where workers are slow to begin, one task would cost so many that it is taken to be the cause.
+    """
+    chance, killed, before = random.Random(7), [], -1
+    while len(killed) < KILLS and (now := tasks(q)["Succeeded"]) < LEVELS * WIDTH:
         kind = chance.choice(PARTS)
-        if there := processes(q)[kind]:
+        if now > before and (there := processes(q)[kind]):
             with contextlib.suppress(psutil.NoSuchProcess):
                 chance.choice(there).send_signal(signal.SIGKILL)
                 killed.append(kind)
+                before = now
         if more := also(chance):
             killed.append(more)
         time.sleep(chance.random() * 0.5)  # no event is waited for: the moment is what varies
