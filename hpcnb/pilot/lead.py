@@ -170,6 +170,8 @@ class Pilot:
         warned = False
         while True:
             await asyncio.sleep(min(BEAT, limit / 4))
+            if self._gateway is not None and self._gateway.joined:
+                self._joined_at = time.monotonic()
             if self._needed():
                 self._idle_since = time.monotonic()
             left = limit - (time.monotonic() - self._idle_since)
@@ -182,10 +184,7 @@ class Pilot:
                 self._tell({"event": "idle", "left": left if warned else None})
 
     def _needed(self) -> bool:
-        now = time.monotonic()
-        if self._gateway is not None and self._gateway.joined:
-            self._joined_at = now
-        attached = self._attached > 0 and now < self._joined_at + AWAY
+        attached = self._attached > 0 and time.monotonic() < self._joined_at + AWAY
         tasks = self._latest.get("load", {}).get("tasks", {})
         working = bool(self._busy) or any(tasks.get(state) for state in BUSY)
         return attached or working or not self._run.leads
