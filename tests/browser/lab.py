@@ -125,6 +125,12 @@ class Notebook:
         """Press the stop button."""
         self._panel.locator('[data-command="notebook:interrupt-kernel"]').click()
 
+    def restart(self) -> None:
+        """Restart the kernel, whatever it does; of what JupyterLab itself was asking it, JupyterLab may complain."""
+        asked = "Canceled future for (kernel_info|debug)_request"
+        self.expected = re.compile(f"{self.expected.pattern}|{asked}")
+        self.page.evaluate("() => window.jupyterapp.shell.currentWidget.sessionContext.session.kernel.restart()")
+
     def save(self) -> None:
         """Press the save button."""
         before = self.path.stat().st_mtime_ns

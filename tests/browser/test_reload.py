@@ -142,15 +142,13 @@ def test_two_pages(begun, lab, browser, tmp_path):
 def test_the_tab_is_closed_and_the_kernel_restarted(begun, tmp_path):
     """A notebook that is closed and opened within JupyterLab goes on, too; a restart takes the star away."""
     page = begun
-    # JupyterLab's own question, which the busy kernel had not answered when it was restarted.
-    page.expected = re.compile(f"{WIDGETS.pattern}|Canceled future for kernel_info_request")
     page.page.evaluate("() => window.jupyterapp.shell.currentWidget.close()")
     page.page.locator(".jp-Dialog").get_by_role("button", name="Discard").click()
     expect(page.page.locator(".jp-NotebookPanel")).to_have_count(0)
     page.page.evaluate("path => window.jupyterapp.commands.execute('docmanager:open', {path})", page.path.name)
     page[2].wait_for("line 60\n")
     expect(page[2].prompt).to_have_text("[*]:")
-    page.page.evaluate("() => window.jupyterapp.shell.currentWidget.sessionContext.session.kernel.restart()")
+    page.restart()
     expect(page[2].prompt).to_have_text("[ ]:")
     printed = len(whole(page[2].printed))
     page[0].run().wait()

@@ -94,7 +94,7 @@ def test_after_the_kernel_has_gone(site, notebook, lab):
     page[2].run().wait()
     expect(seen(page[2])).to_contain_text(re.compile("lasts on box ready.*link.*up", re.DOTALL))
     page.save()
-    page.page.evaluate("() => window.jupyterapp.shell.currentWidget.sessionContext.session.kernel.restart()")
+    page.restart()
     page.reload()
     expect(seen(page[2])).to_have_count(1)
     expect(seen(page[2])).to_contain_text(re.compile("lasts on box ready.*at .*link.*up", re.DOTALL))
