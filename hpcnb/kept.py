@@ -22,7 +22,7 @@ from distributed import Future as DaskFuture
 from distributed.comm.core import CommClosedError
 from distributed.spans import SpanMetadata
 
-from hpcnb.errors import HPCError, NotReady, Unreachable
+from hpcnb.errors import NotReady, Unreachable
 from hpcnb.farewell import FAREWELL, leave
 from hpcnb.future.batch import Batch
 from hpcnb.future.batches import Sent
@@ -121,7 +121,7 @@ class NotebookClient(Client):
             if self.handle is not None:  # Dask writes into the log why it cannot be had, and goes on
                 await cluster.become_ready()
             return await super()._start(timeout, **more)
-        except (HPCError, OSError, ImportError) as error:
+        except Exception as error:  # whatever it is, who waits for a future is told
             self.ledger.close(error)
             await self._close(fast=True)
             raise
@@ -264,10 +264,6 @@ class NotebookClient(Client):
         answer: Awaitable[dict[str, Any]] = scheduler.gather(keys=keys)
         return answer
 
-    def report(self, key: Any) -> None:
-        """Have the scheduler say again when a key is in memory."""
-        self._send_to_scheduler({"op": "report-key", "key": key})
-
     def cancel_soon(self, future: DaskFuture[Any]) -> None:
         """Have the scheduler cancel a key."""
         self.call(self._cancel, [future])
@@ -393,6 +389,9 @@ class NotebookClient(Client):
                 await self._ensure_connected(timeout=PATIENCE)
             except OSError:
                 await asyncio.sleep(PAUSE)
+            except Exception as error:  # as at the beginning
+                self.ledger.close(error)
+                await self._close(fast=True)
         if self.status == "running":
             self._send_to_scheduler({"op": "client-desires-keys", "keys": keys})
             for question in asked:

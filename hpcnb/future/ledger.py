@@ -248,7 +248,7 @@ class Ledger:
         lost = set(answer["keys"])  # with their workers; the scheduler tells when they have been computed again
         for key in lost:
             self._open[key] = batches[key]
-            self.client.report(key)
+            self.client.tell({"op": "report-key", "key": key})
         if rest := {key: batch for key, batch in batches.items() if key not in lost}:
             await self._bring(rest)
 

@@ -21,6 +21,7 @@ from hpcnb.pilot.scheduler import groups, nodes
 from hpcnb.pilot.scheduler.dashboard import serve_pages
 from hpcnb.pilot.scheduler.early import Early, pass_on
 from hpcnb.pilot.scheduler.elsewhere import Elsewhere
+from hpcnb.pilot.scheduler.greeting import greet_alone
 from hpcnb.pilot.scheduler.history import History
 from hpcnb.pilot.scheduler.keeper import Keeper
 from hpcnb.pilot.scheduler.known import Known
@@ -114,6 +115,7 @@ async def dask_setup(server: Scheduler | Worker) -> None:
     scheduler.add_plugin(Feed(scheduler))
     scheduler.add_plugin(history := History(scheduler))
     scheduler.add_plugin(work := Work(scheduler, history))
+    greet_alone(scheduler)
     pass_on(scheduler)
     hear_as_scheduler(scheduler)
     # No plugins: Dask calls each plugin with every transition.

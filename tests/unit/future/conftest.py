@@ -11,6 +11,7 @@ from distributed import Client, LocalCluster
 from hpcnb import serializing
 from hpcnb.future import batches
 from hpcnb.kept import NotebookClient
+from hpcnb.pilot.scheduler.greeting import greet_alone
 from hpcnb.pilot.scheduler.history import History
 from hpcnb.pilot.scheduler.keeper import Keeper
 from hpcnb.pilot.scheduler.known import Known
@@ -39,6 +40,7 @@ def dask_cluster():
         for plugin in (Once, Keeper, Known):
             cluster.scheduler.add_plugin(plugin(cluster.scheduler))
         cluster.scheduler.add_plugin(Work(cluster.scheduler, History(cluster.scheduler)))
+        greet_alone(cluster.scheduler)  # one client cancels while the next connects
         yield cluster
 
 

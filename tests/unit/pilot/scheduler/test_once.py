@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import time
 
 import pytest
 from distributed import LocalCluster
+from distributed import versions as version_module
 
+from hpcnb.future import batches
 from hpcnb.kept import NotebookClient
 from hpcnb.pilot.scheduler.keeper import Keeper
 from hpcnb.pilot.scheduler.once import Once
@@ -91,3 +94,13 @@ async def test_what_was_heard_is_forgotten(client):
     for number in range(200):
         assert await client.submit(noted, number, pure=False) == number
     await until(lambda: not waiting(client))
+
+
+async def test_a_scheduler_that_takes_it_back_no_more(client, monkeypatch):
+    """The scheduler's reason ends what waits, and nobody waits for ever."""
+    held = batches.send(client, time.sleep, [0.2], {})
+    monkeypatch.setattr(version_module, "error_message", lambda *_: {"error": "by its rules"})
+    client.scheduler_comm.comm.abort()
+    with pytest.raises(ImportError, match="by its rules"):
+        await held
+    await until(lambda: client.status == "closed")
