@@ -222,11 +222,13 @@ class Looks:
         if look.shown or not heard.ended:
             look.draw(heard)
         look.heard.set()
-        if heard.ended and look.fresh:
-            self._later(SETTLED, self._look, look)
-        elif heard.ended:
-            look.open = False
-            self._tell(LOOK_AWAY, look)
+        if heard.ended:
+            with self._lock:  # more may be submitted in this moment
+                look.open = look.fresh
+            if look.open:
+                self._later(SETTLED, self._look, look)
+            else:
+                self._tell(LOOK_AWAY, look)
 
     def _tick(self) -> None:
         open_ = [look for look in list(self._looks.values()) if look.open]

@@ -41,9 +41,14 @@ class Recorder:
 
 @pytest.fixture
 def views(monkeypatch):
-    """The views of what is submitted, by label; there is one at once, for all that is work."""
+    """The views of what is submitted, by label; there is one at once, for all that is work, however quick it is."""
     found = {}
-    monkeypatch.setattr(work, "_show", lambda look: found.setdefault(look.work.label, Recorder()))
+
+    def show(look):
+        look.shown = True  # or nothing is drawn of what has ended before anybody looks
+        return found.setdefault(look.work.label, Recorder())
+
+    monkeypatch.setattr(work, "_show", show)
     monkeypatch.setattr(work, "PATIENCE", 0.0)
     return found
 
@@ -194,6 +199,33 @@ def test_quick_work_is_not_shown(client, submit, monkeypatch):
         wait_for(lambda: not look.open)
         submit(waits)
     assert seen.wait(lambda summary: summary.running).done == 1
+
+
+def test_what_is_submitted_while_it_is_told_that_all_has_ended(client, submit, views, monkeypatch):
+    """It is shown, too, though another thread submits it in the very moment in which the rest is taken to be all."""
+    later = []
+
+    class Look(work.Look):
+        @property
+        def fresh(self):
+            fresh = self._fresh
+            if self.summary is not None and self.summary.ended and not (later or fresh):
+                later.append(threading.Thread(target=client.looks.sent, args=(self.work, 1)))
+                later[0].start()
+                later[0].join(0.2)
+            return fresh
+
+        @fresh.setter
+        def fresh(self, fresh):
+            self._fresh = fresh
+
+    monkeypatch.setattr(work, "Look", Look)
+    with together("moment"):
+        submit(abs, -1)
+        wait_for(lambda: sum(summary.ended for _, summary, _ in views["moment"].seen) > 1)
+    (look,) = client.looks._looks.values()
+    wait_for(lambda: not look.open)
+    assert later
 
 
 def test_the_last_calls_of_a_batch_have_ended_when_their_errors_are_known(client, monkeypatch):
