@@ -39,14 +39,17 @@ done
 """A pilot that is killed alone begins again: what its job has left of its walltime is not given back for that."""
 
 _CANCELLED = """\
-for _ in $(seq 60); do
-    case $(scontrol --oneliner show job "$1") in
-        *" JobState=COMPLETING "*) sleep 1 ;;
-        *" JobState=CANCELLED "*) echo cancelled && exit ;;
-        *) exit ;;
-    esac
+for job; do
+    for _ in $(seq 60); do
+        case $(scontrol --oneliner show job "$job" 2>&1) in
+            *" JobState=CANCELLED "*) echo cancelled && exit ;;
+            *" JobState=COMPLETING "*) sleep 1 ;;
+            *" JobState="* | *"Invalid job id"*) break ;;
+            *) sleep 1 ;;
+        esac
+    done
 done"""
-"""Slurm lets a successor begin while the job before it is still being cleaned up, and says only later how that has ended."""
+"""Slurm lets a successor begin while the job before it is still being cleaned up, and says only later how that has ended; it may not answer, too."""
 
 
 def queue_request(queue: str, token: str, spec: ClusterSpec) -> JobRequest:

@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 
 import psutil
 import pytest
@@ -71,10 +72,14 @@ def test_a_chain_of_walltimes(q, figure):
 
 def test_who_cancels_a_job_cancels_its_successor(q):
     """A job that is cancelled by hand has the one that waits for its end do nothing; what is left stays in the queue."""
-    q.add_multiple(["true", "sleep 600; true", "true"])
+    begun = place(q) / "begun"
+    q.add_multiple(["true", f"touch {begun}; sleep 600; true", "true"])
     (job,) = q.launch(walltime="5m")
     until(lambda: any(line.endswith("PD") for line in jobs()))
-    until(lambda: count(q, "Running") == 1)
+    until(begun.exists)
+    until(
+        lambda: time.time() - begun.stat().st_mtime > 6
+    )  # Slurm may end the `sleep` before the shell: this task's end is doubted for half a second
     subprocess.run(["scancel", job], check=True)
     until(lambda: not jobs())
     assert "the job before this one was cancelled, and so was all that was to follow it" in logs(q)

@@ -69,7 +69,7 @@ class Node:
         ending.cancel()
         if not ended.done():
             with contextlib.suppress(ProcessLookupError):
-                worker.terminate()
+                worker.send_signal(signal.SIGINT)  # SIGTERM is what a batch system sends to all, not only to us
             with contextlib.suppress(TimeoutError):
                 return await asyncio.wait_for(asyncio.shield(ended), GRACE)
             with contextlib.suppress(ProcessLookupError):

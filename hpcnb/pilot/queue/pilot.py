@@ -60,7 +60,7 @@ class QueueRun(Record):
     cancel : list of str
         The command that cancels what was submitted by these, if it still waits, but for the id.
     cancelled : list of str
-        The command that says ``cancelled`` if somebody has cancelled a job that has ended, but for its id; empty: none can tell.
+        The command that says ``cancelled`` if somebody has cancelled a job that has ended, any of some, but for their ids; empty: none can tell.
     """
 
     queue: str
@@ -165,16 +165,18 @@ class Heirs:
         """A worker was given a task, or has carried one out."""
         # No successor before something was done: a task that takes longer than the walltime would be begun for ever.
         command = self._run.next if word == BEGUN else self._run.successor if word == PROGRESS else []
-        if command and not self._id and (found := await _said(command)):
-            self._id = found
-            self._note.write_text(found)
+        if command and not self._id:
+            self._note.touch()  # we may be killed before we hear of the job that is submitted
+            if found := await _said(command):
+                self._id = found
+                self._note.write_text(found)
 
     async def disinherited(self) -> bool:
         """Whether the job that we follow was cancelled: who did that wanted an end, and no successor."""
-        ours = job_id(self._run)
-        notes = [path for path in Path(self._run.path).glob("after-*") if path.read_text() == ours]
-        asked = [*self._run.cancelled, *(path.name.removeprefix("after-") for path in notes)]
-        return bool(notes and self._run.cancelled) and await _said(asked) == "cancelled"
+        known = (job_id(self._run), "")  # an empty note: nobody has heard which job that was
+        notes = [path for path in Path(self._run.path).glob("after-*") if path != self._note]
+        before = [path.name.removeprefix("after-") for path in notes if path.read_text() in known]
+        return bool(before and self._run.cancelled) and await _said([*self._run.cancelled, *before]) == "cancelled"
 
     async def renounce(self) -> None:
         """Nothing is left to do."""

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import secrets
 import select
+import signal
 import socket
 import threading
 import time
@@ -20,7 +22,8 @@ from hpcnb.pilot.queue.notes import Notes
 from hpcnb.pilot.queue.place import Place
 from hpcnb.pilot.queue.printed import Logs, named
 from hpcnb.pilot.queue.records import Outcome
-from hpcnb.pilot.queue.running import Attempt, Commands, Stopped, function
+from hpcnb.pilot.queue.running import ENDED_EARLY, MOMENT, Attempt, Commands, Stopped, function
+from hpcnb.pilot.queue.states import TaskState
 from hpcnb.pilot.queue.wire import Connection
 
 BATCH = 0.25
@@ -30,6 +33,9 @@ TOLD = 500_000
 """Characters of results after which they are told before the batch is done."""
 TELL = 0.5
 """Seconds after which, too; and after which a task that still runs keeps nobody waiting: neither for those before it nor for those after."""
+BRIEF, SHARE = 0.1, 0.1
+"""How a task that took more seconds than this has ended is believed after this share of them, and `MOMENT` at most: where a batch system tells all
+processes of a job to end, one that waits for another may have ended, and well, before we are told."""
 RETRY = 0.2
 OVER, STOPPED, NO_ROOM = 0, os.EX_TEMPFAIL, os.EX_CANTCREAT
 """Exit statuses of a worker that has nothing left to do, of one that was told to end, and of one that cannot begin yet."""
@@ -41,6 +47,10 @@ def _nothing() -> None:
 
 def _size(outcome: Outcome) -> int:
     return len(outcome.result or "") + len(outcome.error)
+
+
+def _killed(outcome: Outcome) -> Outcome:
+    return outcome._replace(state=TaskState.KILLED, code=None, error=ENDED_EARLY, result=None, action=())
 
 
 class Worker:
@@ -88,6 +98,8 @@ class Worker:
         self._tasks: deque[list[Any]] = deque()
         self._runs: tuple[int, int] | None = None
         self._told: list[Outcome] = []
+        self._believed: list[float] = []  # each of them, from when on
+        self._doubted = math.inf  # what is to be believed later than this never is
         self._each = BATCH  # seconds a task, as far as is known
         self._spent, self._ran = 0.0, 0
         self._size = self._few = 0
@@ -127,8 +139,10 @@ class Worker:
             self._notes.close()
         return over
 
-    def stop(self, *_: object) -> None:
-        """End soon, from a signal's handler: what runs is killed, and is the next job's."""
+    def stop(self, number: int = 0, *_: object) -> None:
+        """End soon, from a signal's handler: what runs is killed, and is the next job's; told by SIGTERM, others of the job may have been told before."""
+        if number == signal.SIGTERM and not self._stopping:
+            self._doubted = time.monotonic()
         self._stopping = True
         if self._interruptible:
             raise Stopped
@@ -146,9 +160,9 @@ class Worker:
     def _calm(self) -> None:
         self._interruptible = False
 
-    def _pause(self) -> None:
+    def _pause(self, seconds: float = RETRY) -> None:
         with self._may_be_stopped():
-            time.sleep(RETRY)  # until somebody owns the queue: there is nothing to wait for but a file
+            time.sleep(seconds)  # until somebody owns the queue, by default: there is nothing to wait for but a file
 
     def _connect(self) -> None:
         address = (Watch(self._place).owner() or {}).get("address")
@@ -186,10 +200,13 @@ class Worker:
     def _drain(self) -> bool:
         """Carry out tasks; whether there is nothing left to do. Raises `OSError` when the owner is gone."""
         while not self._stopping:
+            doubtful = max(0.0, max(self._believed, default=0.0) - time.monotonic())
             with self._may_be_stopped(), self._talking:
                 # The second thread may have got some just now.
-                if not self._tasks and "over" in self._exchange(self._want(), waits=True):
+                if not self._tasks and "over" in self._exchange(self._want(), waits=not doubtful):
                     return True
+            if doubtful and not self._tasks:
+                self._pause(doubtful)
             self._look_beside()
             while task := self._next():
                 self._carry_out(*task)
@@ -239,9 +256,12 @@ class Worker:
         """What ran runs no longer; None: nothing is to be told of it."""
         with self._lock:
             self._runs = None
-            self._spent, self._ran = self._spent + time.monotonic() - self._since, self._ran + 1
+            now = time.monotonic()
+            took = now - self._since
+            self._spent, self._ran = self._spent + took, self._ran + 1
             if outcome:  # of what was taken from us the owner keeps what it has printed
                 self._told.append(outcome)
+                self._believed.append(now + min(MOMENT, (took - BRIEF) * SHARE) if took > BRIEF else now)
                 self._size += _size(outcome)
             if self._listens:
                 os.eventfd_write(self._over, 1)
@@ -251,7 +271,7 @@ class Worker:
         if self._connection is None:  # it was lost while a task ran
             raise ConnectionResetError
         with self._lock:
-            told = self._told.copy()
+            told = self._told[: self._number_believed(time.monotonic())]
         try:
             self._connection.send({"outcomes": told, "back": back, "want": want, "waits": waits})
             while "stop" in (answer := self._connection.receive()):
@@ -260,8 +280,8 @@ class Worker:
             self._connection.cut()
             raise
         with self._lock:
-            del self._told[: len(told)]
-            self._size, self._told_at = sum(map(_size, self._told)), time.monotonic()
+            self._forget(len(told))
+            self._told_at = time.monotonic()
             self._tasks.extend(answer.get("tasks", ()))
         if told:
             self._heard()
@@ -270,6 +290,15 @@ class Worker:
             self._begun()
             self._begun = _nothing  # once is enough
         return dict(answer)
+
+    def _number_believed(self, by: float) -> int:
+        """Of what has ended: one after the other, as it is told."""
+        return next((n for n, since in enumerate(self._believed) if since > min(by, self._doubted)), len(self._told))
+
+    def _forget(self, number: int) -> None:
+        """So many were told."""
+        del self._told[:number], self._believed[:number]
+        self._size = sum(map(_size, self._told))
 
     # -- the second thread ---------------------------------------------------------------------------------------------
 
@@ -359,9 +388,11 @@ class Worker:
     def _tell_by_file(self, *, leaves: bool = False) -> None:
         """Leave what has ended in the inbox: whoever owns the queue next finds it there."""
         with self._lock:
-            outcomes = [[*one] for one in self._told]
+            number = self._number_believed(math.inf if leaves else time.monotonic())
+            outcomes = [[*one] for one in self._told[:number]]
+            if leaves:
+                outcomes += [[*_killed(one)] for one in self._told[number:]]
         if outcomes or leaves:
             Inbox(self._place).put("finish", {"worker": self.name, "outcomes": outcomes, "leaves": leaves}, quiet=True)
         with self._lock:
-            del self._told[: len(outcomes)]
-            self._size = 0
+            self._forget(len(outcomes))

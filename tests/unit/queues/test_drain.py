@@ -19,7 +19,7 @@ import cloudpickle
 import pytest
 
 import hpcnb as hpc
-from hpcnb.pilot.queue import desk, draining, lease
+from hpcnb.pilot.queue import desk, draining, lease, worker
 from hpcnb.pilot.queue.lease import Watch
 from hpcnb.queue import drain, launch
 from tests.site.account import words
@@ -181,6 +181,49 @@ def test_interrupted(q):
         assert child.wait(60) != 0
     assert Watch(place(q)).owner() is None
     assert [task.state for task in q.tasks()] == ["Pending", "Pending"]
+
+
+@pytest.mark.parametrize("told_by", [signal.SIGTERM, signal.SIGINT])
+def test_what_ends_just_before_its_job_is_told_to_end(q, monkeypatch, told_by):
+    """A batch system tells all processes: who waited for one that was told first has not succeeded. Where we alone are told, it has."""
+    monkeypatch.setattr(worker, "BRIEF", -10.0)  # so that it is not believed for `MOMENT`
+    monkeypatch.setattr(worker, "MOMENT", 60.0)
+    monkeypatch.setattr(worker, "SHARE", 10.0)
+
+    class Told(worker.Worker):
+        def _has_ended(self, outcome):
+            super()._has_ended(outcome)
+            os.kill(os.getpid(), told_by)
+
+        def run(self):
+            before = signal.signal(told_by, self.stop)
+            try:
+                return super().run()
+            finally:
+                signal.signal(told_by, before)
+
+    monkeypatch.setattr(drain, "Worker", Told)
+    q.add_multiple(["true", "true"])
+    q.do()
+    ended = last(q, 1)
+    if told_by == signal.SIGTERM:
+        assert (ended["state"], ended["error"]) == ("Killed", "its job ended before it did")
+    else:
+        assert ended["state"] == "Succeeded"
+    assert q.task(2)["attempts"] == []
+
+
+def test_a_task_is_believed_before_it_is_told(q, monkeypatch):
+    """Those that wait for it begin as soon as it is."""
+    monkeypatch.setattr(worker, "BRIEF", 0.0)
+    monkeypatch.setattr(worker, "SHARE", 1.0)
+    first = q.add("sleep 0.4")
+    q.add("true", requires=[first])
+    q.add("true")
+    q.do()
+    assert [task.state for task in q.tasks()] == ["Succeeded"] * 3
+    assert last(q, 2)["began"] - last(q, 1)["ended"] > 0.3
+    assert last(q, 3)["began"] < last(q, 2)["began"]
 
 
 def test_a_task_is_taken_away_while_it_runs(q):

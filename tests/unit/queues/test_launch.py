@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import subprocess
 import sys
 
@@ -11,6 +12,7 @@ import pytest
 import hpcnb as hpc
 from hpcnb.pilot.queue import node
 from hpcnb.pilot.queue.lease import Watch
+from hpcnb.pilot.queue.pilot import PROGRESS, Heirs, QueueRun
 from hpcnb.pilot.queue.worker import OVER, STOPPED
 from hpcnb.queue.shape import Shape, shapes, taken
 from hpcnb.views.launch import shapes_text
@@ -130,3 +132,32 @@ async def test_how_a_node_ends(monkeypatch, endings, code):
     start = asyncio.create_subprocess_exec
     monkeypatch.setattr(asyncio, "create_subprocess_exec", worker)
     assert await node.Node("nowhere", 2).run() == code
+
+
+@pytest.mark.parametrize("answers", [True, False])
+async def test_who_follows_a_cancelled_job_knows_it(tmp_path, monkeypatch, answers):
+    """Also when the job before it ended before it had heard which one it has submitted."""
+    submitted = tmp_path / "submitted"
+    run = QueueRun(
+        queue="",
+        path=str(tmp_path),
+        workers=1,
+        walltime=60,
+        directory="",
+        successor=["sh", "-c", f"touch {submitted}; {'echo 8' if answers else 'sleep 600'}"],
+        cancelled=["sh", "-c", "test $1 = 7 && echo cancelled", "sh"],
+    )
+    monkeypatch.setenv("HPCNB_JOB_ID", "7")
+    submitting = asyncio.create_task(Heirs(run).hear(PROGRESS))
+    await asyncio.to_thread(until, submitted.exists)
+    if answers:
+        await submitting
+    else:
+        submitting.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await submitting
+    assert not await Heirs(run).disinherited()  # it goes on itself, as when its pilot was killed alone
+    monkeypatch.setenv("HPCNB_JOB_ID", "8")
+    assert await Heirs(run).disinherited()
+    monkeypatch.setenv("HPCNB_JOB_ID", "9")
+    assert await Heirs(run).disinherited() is not answers
