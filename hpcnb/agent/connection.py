@@ -12,7 +12,7 @@ import shutil
 import ssl
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -39,6 +39,8 @@ REDIAL = (0.0, 1.0, 2.0, 4.0, 8.0, 16.0, 30.0)
 """Seconds before each further attempt to make a lost connection again; the last one repeats."""
 CLIMBS = (15.0, 30.0, 60.0, 120.0, 300.0, 600.0)
 """Seconds that the link is up before each attempt to find a better route for it; the last one repeats."""
+LASTING = 600.0
+"""Seconds after which a route is none that breaks as soon as it is taken: what breaks it then is a fault of its own."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,7 +85,8 @@ class Connection:
         self._shell = site.shell
         self._dialler = Dialler(site.name, site.config.link, client_context(kept.authority_certificate, identity))
         self._route = ""
-        self._climbs = itertools.chain(CLIMBS, itertools.repeat(CLIMBS[-1]))
+        self._climbs = _climbs()
+        self._taken = 0.0  # when the route was
         self._link = Link(self._cluster, bytes.fromhex(kept.secret), initiator=True, on_state=self._note)
         self._up, self._down = asyncio.Event(), asyncio.Event()
         self._control: Stream | None = None
@@ -137,13 +140,15 @@ class Connection:
         finally:
             climbing.cancel()
             await asyncio.gather(climbing, return_exceptions=True)
+            if time.monotonic() > self._taken + LASTING:
+                self._climbs = _climbs()
 
     async def _climb(self, goal: Goal, told: Callable[[str], None]) -> None:
-        while True:
+        while self._dialler.better:
             await asyncio.sleep(next(self._climbs))
             try:
                 if route := await self._dialler.climb(self._link, goal):
-                    self._route = route
+                    self._route, self._taken = route, time.monotonic()
                     told(route)
             except Exception as exc:  # whatever it was, the link is as it was
                 log.info("cluster %s: %s carries the link on: %r", self._cluster, self._route, exc)
@@ -185,6 +190,7 @@ class Connection:
             attempt += 1
             try:
                 self._route = await self._dialler.dial(self._link, goal)
+                self._taken = time.monotonic()
                 return
             except LinkRefused as exc:
                 log.error("cluster %s: %s", self._cluster, exc)
@@ -254,6 +260,10 @@ class Connection:
             server.close()
         await self._link.close()
         shutil.rmtree(places.runtime() / self._cluster, ignore_errors=True)
+
+
+def _climbs() -> Iterator[float]:
+    return itertools.chain(CLIMBS, itertools.repeat(CLIMBS[-1]))
 
 
 def client_context(authority: str, identity: Identity) -> ssl.SSLContext:

@@ -77,8 +77,15 @@ class Dialler:
             where=f"site {self._site}",
         )
 
+    @property
+    def better(self) -> Mapping[str, Route]:
+        """The routes that may be taken in the place of the one that carries the link, best first."""
+        if self._wish != "auto":
+            return {}
+        return dict(itertools.takewhile(lambda one: one[0] != self._proven, ROUTES.items()))
+
     async def climb(self, link: Link, goal: Goal) -> str:
-        """Have a better route carry the link, which lives, than the one that does; return its name, empty if there is none.
+        """Have a better route carry the link, which lives, than the one that does; return its name, empty if none works.
 
         A fault that has passed since may be all that keeps a link, and each later one of the site, from its best route.
 
@@ -87,8 +94,8 @@ class Dialler:
         LinkRefused, Silent
             As of `dial`; the link is carried as before.
         """
-        for name, route in itertools.takewhile(lambda one: one[0] != self._proven, ROUTES.items()):
-            if self._wish == "auto" and await self._try(route, link, goal) is None:
+        for name, route in self.better.items():
+            if await self._try(route, link, goal) is None:
                 log.info("link %s: %s carries it in the place of %s", link.name, name, self._proven)
                 self._succeeded(name)
                 return name

@@ -186,20 +186,24 @@ async def test_every_route_carries_the_link(keep, route):
     await until(lambda: list(lone.run.file("rendezvous").iterdir()) == [])
 
 
-async def test_a_link_returns_to_a_better_route(keep, shell, monkeypatch):
+class Refusing(LocalShell):
+    """A login node that connects to the pilot only while it is open; files are always there."""
+
+    open = False
+
+    async def dial(self, host, port):
+        """Connect, or refuse."""
+        if not self.open:
+            raise ConnectionFailed("refused")
+        return await super().dial(host, port)
+
+    async def pipe(self, argv):
+        """Refuse."""
+        raise ConnectionFailed("no commands")
+
+
+async def test_a_link_returns_to_a_better_route(keep, monkeypatch):
     """What a passing fault has put on a slow route goes by the best one again, by itself, and no byte notices."""
-
-    class Refusing(LocalShell):
-        open = False
-
-        async def dial(self, host, port):
-            if not self.open:
-                raise ConnectionFailed("refused")
-            return await super().dial(host, port)
-
-        async def pipe(self, argv):
-            raise ConnectionFailed("no commands")
-
     monkeypatch.setattr(connection_module, "CLIMBS", (0.05,))
     refusing = Refusing()
     lone, kept = await keep(through=refusing)
@@ -215,6 +219,23 @@ async def test_a_link_returns_to_a_better_route(keep, shell, monkeypatch):
     assert kept.events == sent
     assert kept.connection._link.state == "up"
     await until(lambda: not list(lone.run.file("rendezvous").iterdir()))
+
+
+async def test_a_link_returns_from_each_fault_as_soon(keep, monkeypatch):
+    """Neither the time for which the best route has carried it nor an earlier fault, long ago, delays the return to that route."""
+    monkeypatch.setattr(connection_module, "CLIMBS", (0.05, 3600.0))
+    monkeypatch.setattr(connection_module, "LASTING", 0.0)
+    monkeypatch.setattr(dialling, "LOYALTY", 0)
+    refusing = Refusing()
+    refusing.open = True
+    _, kept = await keep(through=refusing)
+    await until(lambda: kept.news == ["direct"])
+    for _ in range(2):
+        refusing.open = False
+        kept.cut()
+        await until(lambda: kept.news[-1] == "mailbox")
+        refusing.open = True
+        await until(lambda: kept.news[-1] == "direct")
 
 
 async def test_a_route_that_cannot_work_says_so(keep):
