@@ -250,6 +250,8 @@ class Calls:
         known = self._sites.get(name)
         if known is None or known.config != wanted:
             # An edited entry is a new site to us; clusters that run keep the connection they have.
+            if known is not None and known not in (cluster.site for cluster in self._live()):
+                self._later(known.close())
             known = self._sites[name] = Site(wanted, self._on_notices)
         return known
 

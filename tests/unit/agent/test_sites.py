@@ -256,3 +256,21 @@ async def test_a_login_reaches_the_site_as_its_clusters_know_it(isolated):
     assert (waits.notices, calls._sites) == ({}, {})
     calls._clusters.clear()
     await waits.close()
+
+
+async def test_who_edits_an_entry_leaves_no_connection_behind(isolated):
+    """The site as it was before has no connection any more, unless a cluster runs there."""
+    calls = Calls(lambda status: None)
+    before = []
+    for walltime in ("1h", "2h", "3h"):
+        isolated.configure(f"hpcnb: {{sites: {{octopus: {{batch: process, walltime: {walltime}}}}}}}")
+        await calls.call("login", {"site": "octopus"}, client=object(), ask=answer)
+        before.append(calls._sites["octopus"])
+        if walltime == "2h":
+            kept = record.new("0" * 16, ClusterSpec(site="octopus", name="fit", resources=Resources()))
+            calls._clusters["0" * 16] = LiveCluster(kept, before[-1], lambda status: None)
+    await until(lambda: not calls._tasks)
+    assert [site.shell.alive for site in before] == [False, True, True]
+    calls._clusters.clear()
+    for site in before:
+        await site.close()
