@@ -107,21 +107,25 @@ def read(text: str) -> Clause:
     (('a', 'b'), [(1, 'u'), (2, 'v')])
     """
     try:
-        match ast.parse(f"for {text.strip()}:\n pass").body:
-            case [ast.For(target=target, iter=iterable, body=[ast.Pass()], orelse=[])]:
-                names = tuple(dict.fromkeys(_names(target)))
-            case _:
-                names = ()
+        return _read(text.strip())
     except (SyntaxError, ValueError):
-        names = ()
-    if not names:
         raise UsageError(
             f'%%hpc: --each takes what stands between `for` and the colon, as in --each "seed in range(100)" '
             f'or --each "a, b in zip(x, y)", not {text!r}. Nothing was submitted.'
-        )
+        ) from None
+
+
+def _read(text: str) -> Clause:
+    match ast.parse(f"for {text}:\n pass").body:
+        case [ast.For(target=target, iter=iterable, body=[ast.Pass()], orelse=[])]:
+            names = tuple(dict.fromkeys(_names(target)))
+        case _:
+            names = ()
+    if not names:
+        raise ValueError("it binds nothing")
     unpacking = ast.Assign([target], ast.Name(ELEMENT, ast.Load()), lineno=1)
     return Clause(
-        text=text.strip(),
+        text=text,
         names=names,
         iterable=compile(ast.Expression(iterable), "--each", "eval"),
         unpacking=None

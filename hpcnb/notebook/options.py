@@ -62,7 +62,7 @@ def _parser() -> _Parser:
     parser.add_argument("-o", dest="outputs", metavar="c,d", type=_names, action="extend", default=[])
     parser.add_argument("-s", dest="session", metavar="SESSION")
     parser.add_argument("--cluster", metavar="NAME", default="")
-    parser.add_argument("--each", metavar='"x in xs"')
+    parser.add_argument("--each", metavar='"x in xs"', action="append")
     parser.add_argument("--detach", action="store_true")
     parser.add_argument("--timeout", metavar="10m", type=_seconds)
     parser.add_argument("--quiet", action="store_true")
@@ -89,11 +89,14 @@ def parse(line: str) -> Options:
     found = vars(_parser().parse_args(words))
     if found["each"] is not None:
         _check_each(found)
+        (found["each"],) = found["each"]
     found["session"] = found["session"] or Options.session
     return Options(**{**found, "inputs": tuple(found["inputs"]), "outputs": tuple(found["outputs"])})
 
 
 def _check_each(found: dict[str, Any]) -> None:
+    if len(found["each"]) > 1:
+        raise UsageError('%%hpc: --each stands once; "a, b in itertools.product(x, y)" is each pair')
     if found["session"]:
         raise UsageError("%%hpc: -s does not go with --each: its elements run on all workers, and not in a session")
     if found["detach"]:

@@ -50,6 +50,10 @@ def test_a_clause_is_read(text, names, rows):
         "() in xs",
         "1 in xs",
         "x in xs for y in ys",
+        "x in await xs",
+        "x in (yield)",
+        "*x in xs",
+        "*a, *b in xs",
     ],
 )
 def test_what_is_no_clause_is_refused(text):

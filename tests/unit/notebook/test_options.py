@@ -46,6 +46,7 @@ def test_a_line_is_read(line, options):
         ("--each k in xs", "unrecognized arguments: in xs"),
         ("--each 'k in xs' -s main", "-s does not go with --each"),
         ("--each 'k in xs' --detach", "--detach does not go with --each"),
+        ("--each 'k in xs' --each 'j in ys'", "--each stands once"),
     ],
 )
 def test_a_wrong_line_is_explained(line, message):
