@@ -15,7 +15,7 @@ import hpcnb as hpc
 from hpcnb import handle
 from hpcnb.sandbox import Sandbox
 from hpcnb.site.finding import Verdict
-from tests.site.account import jobs, until
+from tests.site.account import jobs, slurm, until
 from tests.site.sshd import Sshd, User, public
 
 pytestmark = [pytest.mark.site, pytest.mark.slow]
@@ -111,6 +111,7 @@ def test_a_job_that_has_to_wait(centre):
     environ = os.environ | centre.sandbox.slurm_env
     job = subprocess.run(held, env=environ, cwd="/", capture_output=True, text=True, check=True).stdout.strip()
     try:
+        until(lambda: slurm(centre.sandbox, "squeue", "--noheader", "--format=%T", f"--jobs={job}") == "RUNNING")
         centre.login_node(nodes=2)
         text = by_name(centre.examined())["default job"].text
     finally:

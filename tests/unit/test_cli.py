@@ -25,6 +25,7 @@ from hpcnb.config import SiteConfig, cluster_spec
 from hpcnb.errors import ClusterError, NotReady
 from hpcnb.handle import Handle
 from hpcnb.model import ClusterSpec, ClusterStatus, JobState, JobStatus, Resources, State
+from tests.site.account import words
 from tests.unit.pilot.tiny import wait_for
 
 HPCNB = [sys.executable, "-m", "hpcnb.cli"]
@@ -332,8 +333,8 @@ def test_a_cluster_whose_site_has_left_the_configuration(run, isolated):
     kept = record.new("1" * 16, spec)
     record.save(replace(kept, status=replace(kept.status, state=State.READY)))
     assert "there is no site 'octopus'" in run("status")[1]
-    for words in ["down", "fit"], ["down", "--all"], ["dashboard"]:
-        status, _, err = run(*words)
+    for asked in ["down", "fit"], ["down", "--all"], ["dashboard"]:
+        status, _, err = run(*asked)
         assert status == 1
         assert "NotReady: cluster 'fit': it cannot be followed: there is no site 'octopus'\n→ Put the entry" in err
     assert hpcnb.clusters() == []
@@ -602,7 +603,7 @@ def test_a_whole_life(run, isolated):
 def test_the_death_of_the_last_cluster_is_told(run, isolated):
     """Who asks after a cluster that has just died hears how, where there is no other; who has ended it does not, nor who comes days later."""
     assert run("up", "--workers-per-node", "1")[0] == 0
-    (pilot,) = [one for one in isolated.processes() if "hpcnb.pilot" in one.cmdline()]
+    (pilot,) = [one for one in isolated.processes() if "hpcnb.pilot" in words(one)]
     pilot.kill()
     wait_for(lambda: run("status", "--json")[1] == "[]\n")
     first, second, death, *_, advice = run("status")[1].splitlines()

@@ -230,18 +230,24 @@ def test_what_is_submitted_while_it_is_told_that_all_has_ended(client, submit, v
 
 def test_the_last_calls_of_a_batch_have_ended_when_their_errors_are_known(client, monkeypatch):
     """A worker that tells how far it is does not say that all is over before it has told what came of it."""
-    told = []
-    monkeypatch.setitem(client._stream_handlers, SUMMARY, lambda summary: told.append(from_message(summary)))
+    told, half = [], threading.Event()
+
+    def hear(summary):
+        told.append(from_message(summary))
+        if told[-1].failed == told[-1].running == 1:
+            half.set()
+
+    monkeypatch.setitem(client._stream_handlers, SUMMARY, hear)
     monkeypatch.setattr(tally, "PAUSE", 0.0)
     end = tally.Tally.end
-    monkeypatch.setattr(tally.Tally, "end", lambda self: (time.sleep(1.0), end(self))[1])
+    monkeypatch.setattr(tally.Tally, "end", lambda self: (half.wait(LONG), end(self))[1])
     with together("seen"):
         client.tell({"op": LOOK, "group": work_now().id})
         batches.send_all(client, odd, [(1,), (3,)], batch_size=2)[-1].exception(LONG)
     wait_for(lambda: told and told[-1].ended)
     first = next(summary for summary in told if summary.ended)
     assert (first.failed, len(first.errors), sum(first.bins)) == (2, 2, 2)
-    assert any(summary.failed == summary.running == 1 for summary in told)
+    assert half.is_set()
 
 
 def test_only_who_looks_is_told_and_not_often(client, monkeypatch):

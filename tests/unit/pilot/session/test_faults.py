@@ -13,6 +13,7 @@ import pytest
 from hpcnb.errors import CannotSerialize, HPCError, TaskError, TaskLost
 from hpcnb.pilot.rpc import Peer
 from hpcnb.session import Running
+from tests.site.account import words
 from tests.unit.pilot.host import connected, security, wait_for
 from tests.unit.pilot.session.test_host import Output, run, start
 from tests.unit.pilot.tiny import gone
@@ -25,7 +26,7 @@ def peer(host):
 def kernels(host):
     """The kernels that the host has."""
     found = psutil.Process(host.process.pid).children()
-    return [one.pid for one in found if "hpcnb.pilot.session.kernel" in " ".join(one.cmdline())]
+    return [one.pid for one in found if "hpcnb.pilot.session.kernel" in " ".join(words(one))]
 
 
 def test_a_cell_that_comes_again_while_its_kernel_starts_runs_once(host, loop, own, tmp_path):
