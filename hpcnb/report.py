@@ -63,11 +63,11 @@ def doctor(site: str | None = None) -> Report:
 
 
 def called(site: str) -> str:
-    """The name of a site, by default of the default site."""
+    """The name of a site, by default of the default site; empty where the configuration does not tell it."""
     try:
         return config.load().site(site).name
     except ConfigError:  # of which its first finding speaks
-        return site or "the default site"
+        return site
 
 
 def findings(site: str) -> Generator[Finding]:

@@ -18,6 +18,7 @@ COLOUR = {
     Verdict.FAILED: FAILED,
     Verdict.SKIPPED: COLOURS[State.ENDED],
 }
+DEFAULT = "the default site"
 WIDTH = len("batch system")
 """Letters of the longest name."""
 LINES = 12
@@ -52,7 +53,7 @@ def _evidence(finding: Finding) -> list[str]:
 
 
 def summary(site: str, findings: Sequence[Finding]) -> str:
-    """How it stands with the site, in one line.
+    """How it stands with the site, in one line; its name is empty where a wrong configuration does not tell the default site's.
 
     Examples
     --------
@@ -61,8 +62,9 @@ def summary(site: str, findings: Sequence[Finding]) -> str:
     failed = [finding.name for finding in findings if finding.verdict is Verdict.FAILED]
     notes = sum(finding.verdict is Verdict.NOTE for finding in findings)
     if failed:
-        again = f"mend {'it' if len(failed) == 1 else 'the first'}, and `%hpc doctor {site}` looks again"
-        return visible(f"{site} cannot be used yet: {', '.join(failed)} failed; {again}")
+        command = f"%hpc doctor {site}".rstrip()
+        again = f"mend {'it' if len(failed) == 1 else 'the first'}, and `{command}` looks again"
+        return visible(f"{site or DEFAULT} cannot be used yet: {', '.join(failed)} failed; {again}")
     noted = f", with {notes} note{'s' * (notes != 1)} above" if notes else ""
     return visible(f"{site} is ready{noted}: `%hpc up {site}` starts a cluster")
 
@@ -78,7 +80,7 @@ def report_html(site: str, findings: Sequence[Finding], *, unfinished: str = "")
     end = escaped(unfinished or summary(site, findings))
     bold = QUIET if unfinished else "font-weight:bold"
     return (
-        f'<div class="hpcnb-report" style="{STYLE}"><div><b>{escaped(site)}</b></div><table style="{TABLE}">{rows}</table>'
+        f'<div class="hpcnb-report" style="{STYLE}"><div><b>{escaped(site or DEFAULT)}</b></div><table style="{TABLE}">{rows}</table>'
         f'<div style="{bold};margin-top:4px">{end}</div></div>'
     )
 

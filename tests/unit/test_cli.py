@@ -290,6 +290,9 @@ def test_a_site_that_is_not_configured_is_a_finding(run, isolated):
     status, out, _ = run("doctor", "--json")
     (found,) = json.loads(out)
     assert (status, found["name"], "'hots'" in found["text"]) == (1, "entry", True)
+    assert run("doctor")[1].endswith(
+        "\nthe default site cannot be used yet: entry failed; mend it, and `hpcnb doctor` looks again\n"
+    )
     assert isolated.processes() == []
 
 
