@@ -193,7 +193,7 @@ class NotebookClient(Client):
         # Not by Dask's own `submit`, which would take arguments of some names for its own.
         self.printed.expect((task.batch.key, key_split(task.batch.key), task.batch.size or 1) for task in tasks)
         for size, some in itertools.groupby(tasks, lambda task: task.batch.size):
-            sent = list(some)
+            sent, made = list(some), dict[Any, Any]()
             keys = [task.batch.key for task in sent]
             nodes = {task.batch.key: node(task) for task in sent}
             for task in sent:  # the scheduler reads a graph in a thread, and hears meanwhile what is released
@@ -209,13 +209,14 @@ class NotebookClient(Client):
                         resources=resources,
                         span_metadata=SpanMetadata(collections=[{"type": "Future"}]),
                     )
+                for task in sent:
+                    task.batch.work = shown.id
+                    self.ledger.hold(task.batch, made[task.batch.key])
             except BaseException as error:
                 for task in tasks:
+                    task.batch.dask = made.get(task.batch.key, task.batch.dask)
                     self.ledger.forget(task.batch, error)
                 raise
-            for task in sent:
-                task.batch.work = shown.id
-                self.ledger.hold(task.batch, made[task.batch.key])
         if tasks:
             self.looks.sent(shown, sum(task.batch.size or 1 for task in tasks))
 

@@ -256,21 +256,29 @@ class _Sender:
         """Send so many calls as one task, unless Dask must see what they depend on."""
         futures: list[Future] = []
         tasks: list[Sent] = []
-        for start in range(0, len(rows), size):
-            part = rows[start : start + size]
-            calls, arguments = self._calls(part) if size > 1 or as_batch else (None, None)
-            if calls is None or arguments is None or arguments.alone:
-                made = [self._single(row) for row in part]
-                futures += [Future(task.batch) for task in made]
-            else:
-                made = [self._batch(calls, arguments, len(part))]
-                futures += [Future(made[0].batch, index) for index in range(len(part))]
-            tasks += made
-            if len(tasks) >= TOGETHER:
-                self._client.send(tasks, **self._options)
-                tasks = []
-        self._client.send(tasks, **self._options)
+        try:
+            for start in range(0, len(rows), size):
+                part = rows[start : start + size]
+                futures += self._make(tasks, part, together=size > 1 or as_batch)
+                if len(tasks) >= TOGETHER:
+                    self._client.send(tasks, **self._options)
+                    tasks = []
+            self._client.send(tasks, **self._options)
+        except (
+            BaseException
+        ) as error:  # something cannot be sent, or the user has interrupted it: nobody waits for the rest
+            for task in tasks:
+                self._client.ledger.forget(task.batch, error)
+            raise
         return futures
+
+    def _make(self, tasks: list[Sent], rows: Sequence[tuple[Any, ...]], *, together: bool) -> list[Future]:
+        calls, arguments = self._calls(rows) if together else (None, None)
+        if calls is None or arguments is None or arguments.alone:
+            tasks.extend(map(self._single, rows))  # one by one: those before an error are known
+            return [Future(task.batch) for task in tasks[-len(rows) :]]
+        tasks.append(made := self._batch(calls, arguments, len(rows)))
+        return [Future(made.batch, index) for index in range(len(rows))]
 
     def _calls(self, rows: Sequence[tuple[Any, ...]]) -> tuple[Calls, Arguments]:
         arguments = Arguments()

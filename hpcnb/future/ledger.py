@@ -72,10 +72,12 @@ class Ledger:
             self._end(batch.key)
 
     def forget(self, batch: Batch, error: BaseException) -> None:
-        """Have a batch end that could not be sent."""
+        """Have a batch end that could not be sent, or not with all that it was to be sent with."""
         self._open.pop(batch.key, None)
         self._known.pop(batch.key, None)
         batch.settle(error=error)
+        if batch.dask is not None:
+            batch.dask.release()
 
     def known(self) -> list[Batch]:
         """Those that are open, or that a future refers to, in order of submission."""
@@ -147,7 +149,10 @@ class Ledger:
         self.client.cancel_soon(batch.dask)
 
     def cancel_work(self, work: str) -> None:
-        """Have all cancelled that are shown together."""
+        """Have all cancelled that are shown together: on the client's loop, where no second interrupt ends it half-way."""
+        self.client.call(self._cancel_work, work)
+
+    def _cancel_work(self, work: str) -> None:
         for batch in [batch for batch in list(self._open.values()) if batch.work == work]:
             batch.cancel(None)
 

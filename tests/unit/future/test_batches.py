@@ -19,6 +19,7 @@ from hpcnb.kept import NotebookClient
 from hpcnb.pilot.worker.batch import Outcomes
 from tests.isolation import until
 from tests.unit.future.tasks import DEADLINE, CannotBeRead, fails, gate, waits
+from tests.unit.pilot.tiny import wait_for
 
 
 @pytest.fixture
@@ -254,6 +255,27 @@ def test_what_is_released_while_it_is_asked_for_does_not_come_back(send, client,
         assert not {future.batch.key for future in client.all_futures()} & keys(futures)
         assert client._let_go == set()
         monkeypatch.setattr(client, "_kept", kept)
+
+
+@pytest.mark.parametrize("batch_size", [1, 2])
+def test_what_is_not_sent_as_a_whole_is_forgotten(send, client, dask_cluster, monkeypatch, batch_size):
+    """Where an argument cannot be sent, or the user interrupts it, nothing of the rest is left to be waited for."""
+    before = {*dask_cluster.scheduler.tasks}
+    with pytest.raises(hpc.CannotSerialize):
+        send(abs, [1, 2, 3, threading.Lock()], batch_size=batch_size)
+    hold = client.ledger.hold
+
+    def interrupted(batch, future):
+        hold(batch, future)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(client.ledger, "hold", interrupted)
+    with pytest.raises(KeyboardInterrupt) as caught:  # which holds on to all that there was
+        send(waits, range(4), batch_size=batch_size)
+    assert client.ledger.known() == []
+    assert not client.ledger._open
+    wait_for(lambda: not client.futures and dask_cluster.scheduler.tasks.keys() <= before)
+    del caught
 
 
 def test_the_last_member_lets_go_of_the_batch(send, client, dask_cluster):

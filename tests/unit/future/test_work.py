@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _thread
 import json
 import threading
 import time
@@ -183,6 +184,29 @@ def test_all_that_is_shown_together_is_cancelled(client, submit, views):
     assert all(future.cancelled() for future in futures)
     gate.set()
     assert other.result(LONG) == 3
+
+
+def test_a_second_interrupt_does_not_end_a_cancelling(client, submit, monkeypatch):
+    """Who interrupts a cell twice has all of it cancelled, too."""
+    with together("here"):
+        futures = [submit(waits) for _ in range(20)]
+        work = work_now()
+    cancel = client.ledger.cancel
+
+    def interrupted(batch):
+        cancel(batch)
+        if batch is futures[0].batch:
+            _thread.interrupt_main()
+
+    monkeypatch.setattr(client.ledger, "cancel", interrupted)
+
+    def interrupt():
+        client.ledger.cancel_work(work.id)
+        wait_for(lambda: False, LONG)
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupt()
+    wait_for(lambda: all(future.cancelled() for future in futures))
 
 
 def test_quick_work_is_not_shown(client, submit, monkeypatch):
