@@ -264,11 +264,11 @@ class _Sender:
                     self._client.send(tasks, **self._options)
                     tasks = []
             self._client.send(tasks, **self._options)
-        except (
-            BaseException
-        ) as error:  # something cannot be sent, or the user has interrupted it: nobody waits for the rest
+        except BaseException as error:
+            # Something cannot be sent, or the user has interrupted it: nobody has the futures, and who mends it sends all of it again.
             for task in tasks:
                 self._client.ledger.forget(task.batch, error)
+            self._client.ledger.cancel_all({future.batch: None for future in futures})
             raise
         return futures
 

@@ -9,6 +9,7 @@ import threading
 import time
 import weakref
 from collections import deque
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from distributed.client import FutureCancelledError
@@ -149,12 +150,17 @@ class Ledger:
         self.client.cancel_soon(batch.dask)
 
     def cancel_work(self, work: str) -> None:
-        """Have all cancelled that are shown together: on the client's loop, where no second interrupt ends it half-way."""
-        self.client.call(self._cancel_work, work)
+        """Have all cancelled that are shown together."""
+        self.cancel_all(batch for batch in list(self._open.values()) if batch.work == work)
 
-    def _cancel_work(self, work: str) -> None:
-        for batch in [batch for batch in list(self._open.values()) if batch.work == work]:
-            batch.cancel(None)
+    def cancel_all(self, batches: Iterable[Batch]) -> None:
+        """Have those cancelled that are open: on the client's loop, where no second interrupt ends it half-way."""
+        self.client.call(self._cancel_all, batches)
+
+    def _cancel_all(self, batches: Iterable[Batch]) -> None:
+        for batch in batches:
+            if batch.key in self._open:
+                batch.cancel(None)
 
     def again(self, batch: Batch) -> None:
         """Have the scheduler run a key once more that has failed."""

@@ -278,6 +278,14 @@ def test_what_is_not_sent_as_a_whole_is_forgotten(send, client, dask_cluster, mo
     del caught
 
 
+def test_what_was_sent_of_a_map_that_cannot_be_is_cancelled(send, client, dask_cluster):
+    """Nobody has its futures, and who mends the call sends all of it again."""
+    before = {*dask_cluster.scheduler.tasks}
+    with pytest.raises(hpc.CannotSerialize):
+        send(waits, [*range(batches.TOGETHER + 1), threading.Lock()], batch_size=1)
+    wait_for(lambda: not client.futures and dask_cluster.scheduler.tasks.keys() <= before)
+
+
 def test_the_last_member_lets_go_of_the_batch(send, client, dask_cluster):
     """A batch is kept as long as one of its futures is."""
     futures = send(abs, range(4), batch_size=4)
