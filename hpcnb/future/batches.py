@@ -22,7 +22,7 @@ from hpcnb.pilot.worker.call import Call
 if TYPE_CHECKING:
     from hpcnb.kept import NotebookClient
 
-__all__ = ["UNKNOWN", "Pace", "Sent", "keep", "pace_of", "send", "send_all", "size_for"]
+__all__ = ["UNKNOWN", "Pace", "Sent", "keep", "pace_of", "send", "send_all", "sent", "size_for"]
 
 LONG = 0.05
 """Seconds of a call beyond which it travels alone."""
@@ -173,7 +173,7 @@ def send(
     if new:
         is_call = getattr(fn, "isolates", False)
         call: Any = fn if is_call else serializing.call(fn, timeout=timeout, isolate=isolate)
-        client.send([_sent(batch, call, args, kwargs)], tag=tag, **options)
+        client.send([sent(batch, call, args, kwargs)], tag=tag, **options)
     return Future(batch)
 
 
@@ -205,14 +205,14 @@ def send_all(
     return probes + sender.send(rows, size)
 
 
-def keep(client: NotebookClient, value: Any) -> Future:
+def keep(client: NotebookClient, value: Any, *, priority: int = 0) -> Future:
     """Have the cluster keep a value, so that it travels once, however many calls have the future among their arguments.
 
     It is of a batch, for only then may these calls be sent many at a time.
     """
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Sending large graph")  # what Dask recommends against it is this
-        (future,) = _Sender(client, kept).send([(value,)], 1, as_batch=True)
+        (future,) = _Sender(client, kept, priority=priority).send([(value,)], 1, as_batch=True)
     return future
 
 
@@ -293,10 +293,17 @@ class _Sender:
 
     def _single(self, row: tuple[Any, ...]) -> Sent:
         batch, _ = self._client.ledger.batch(_new_key(self._fn), tag=self._tag)
-        return _sent(batch, self._call, row, {})
+        return sent(batch, self._call, row, {})
 
 
-def _sent(batch: Batch, call: Call, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Sent:
+def sent(batch: Batch, call: Call, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Sent:
+    """A call as it is sent.
+
+    Raises
+    ------
+    CannotSerialize
+        An argument cannot be; its batch has ended with that.
+    """
     arguments = Arguments()
     try:
         given, named = _given(arguments, call, args, kwargs)

@@ -11,9 +11,9 @@ from typing import Any
 
 from cloudpickle import cloudpickle
 
-from hpcnb.errors import CannotSerialize
+from hpcnb.errors import CannotSerialize, TaskError
 
-__all__ = ["Frame", "dump", "kind", "pack", "size", "unpack", "words"]
+__all__ = ["Frame", "dump", "kind", "pack", "size", "taken", "unpack", "words"]
 
 Frame = bytes | bytearray | memoryview
 
@@ -130,6 +130,29 @@ def unpack(frames: Sequence[Frame], namespace: dict[str, Any] | None = None) -> 
     # Arrays over read-only frames would be read-only themselves, hence the copies.
     buffers = [frame if isinstance(frame, bytearray) else bytearray(frame) for frame in frames[1:]]
     return _Unpickler(frames[0], buffers, namespace).load()
+
+
+def taken(namespace: Mapping[str, Any], names: Sequence[str], whose: str) -> Any:
+    """What a cell's task gives: the value of a single name, several as a tuple, None for none.
+
+    Parameters
+    ----------
+    namespace : mapping
+    names : sequence of str
+    whose : str
+        Who was to set them.
+
+    Raises
+    ------
+    TaskError
+        It has not set them all.
+    """
+    if absent := [name for name in names if name not in namespace]:
+        raise TaskError(
+            f"{whose} has not set {', '.join(absent)}", remedy="Set what stands after -o on every path of the cell."
+        )
+    values = tuple(namespace[name] for name in names)
+    return values[0] if len(values) == 1 else values or None
 
 
 class _Unpickler(pickle.Unpickler):

@@ -9,8 +9,8 @@ from collections.abc import Coroutine, Sequence
 from types import CodeType
 from typing import Any
 
-from hpcnb.errors import CannotSerialize, TaskError
-from hpcnb.pilot.values import Frame, size, unpack, words
+from hpcnb.errors import CannotSerialize
+from hpcnb.pilot.values import Frame, size, taken, unpack, words
 
 __all__ = ["Body"]
 
@@ -75,10 +75,4 @@ class Body:
         return self._values(namespace)
 
     def _values(self, namespace: dict[str, Any]) -> Any:
-        if absent := [name for name in self.outputs if name not in namespace]:
-            raise TaskError(
-                f"this element has not set {', '.join(absent)}",
-                remedy="Set what stands after -o on every path of the cell.",
-            )
-        values = tuple(namespace[name] for name in self.outputs)
-        return values[0] if len(values) == 1 else values or None
+        return taken(namespace, self.outputs, "this element")
