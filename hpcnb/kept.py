@@ -16,7 +16,6 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from dask._expr import LLGExpr
-from dask.utils import key_split
 from distributed import Client
 from distributed import Future as DaskFuture
 from distributed.comm.core import CommClosedError
@@ -191,7 +190,7 @@ class NotebookClient(Client):
         """
         shown = Work(id=work[0], label=work[1]) if work else work_now()
         # Not by Dask's own `submit`, which would take arguments of some names for its own.
-        self.printed.expect((task.batch.key, key_split(task.batch.key), task.batch.size or 1) for task in tasks)
+        self.printed.expect(task.batch.named for task in tasks)
         for size, some in itertools.groupby(tasks, lambda task: task.batch.size):
             sent, made = list(some), dict[Any, Any]()
             keys = [task.batch.key for task in sent]

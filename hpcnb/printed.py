@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import sys
 import threading
 import time
 import weakref
 from collections import Counter, OrderedDict, deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -28,7 +29,7 @@ REMEMBERED = 100_000
 """Tasks whose cell is remembered."""
 SETTLING = 1.0
 """Seconds that a result waits for what was printed before it to be shown."""
-ERR = 2
+ERR, SHOWN = 2, 3
 
 
 class Place(Protocol):
@@ -42,8 +43,11 @@ class Place(Protocol):
     def write(self, text: str, *, error: bool) -> None:
         """Show text below what was shown."""
 
-    def count(self, lines: int, tail: str, task: str, *, new: bool) -> None:
-        """Show how much is not shown; in the place of the last such word, unless it is a `new` one."""
+    def count(self, lines: int, tail: str, log: str, *, new: bool) -> None:
+        """Show how much is not shown, and where all is; in the place of the last such word, unless it is a `new` one."""
+
+    def show(self, kind: str, content: Mapping[str, Any]) -> None:
+        """Show a message of Jupyter's below what was shown."""
 
 
 class _Streams:
@@ -57,9 +61,12 @@ class _Streams:
         stream.write(text)
         stream.flush()
 
-    def count(self, lines: int, tail: str, task: str, *, new: bool) -> None:
+    def count(self, lines: int, tail: str, log: str, *, new: bool) -> None:
         if new:
-            sys.stderr.write(f"… {lines:,} lines, see `future.logs()` of {task}\n{tail}")
+            sys.stderr.write(f"… {lines:,} lines, see {log}\n{tail}")
+
+    def show(self, kind: str, content: Mapping[str, Any]) -> None:
+        self.write(f"{content['data'].get('text/plain', '')}\n", error=False)
 
 
 _streams = _Streams()
@@ -87,6 +94,13 @@ class _Task:
     cell: Cell
     name: str
     first: int
+    worker: str = ""
+    """Whose alone it is; empty: whoever's."""
+
+    @property
+    def log(self) -> str:
+        """Where all is that it prints."""
+        return f"`%hpc logs worker-{self.worker}`" if self.worker else f"`future.logs()` of {self.name}"
 
 
 @dataclass(kw_only=True)
@@ -141,19 +155,19 @@ class Cell:
         self._text: list[tuple[bool, str]] = []
         self._counted = self._told = 0
         self._tail = ""
-        self._task = ""
+        self._log = ""
         self._new = False
 
-    def expect(self, name: str, calls: int) -> _Task:
+    def expect(self, name: str, calls: int, worker: str = "") -> _Task:
         """Take notice of a task that it has submitted."""
         first = self._names[name]
         self._names[name] += calls
-        return _Task(cell=self, name=name, first=first)
+        return _Task(cell=self, name=name, first=first, worker=worker)
 
     def add(self, task: _Task, entry: Sequence[Any]) -> None:
         """Take what a task has printed: an entry of `hpcnb.pilot.output.feed`."""
         key, member, attempt, stream, _, data, lines, size, worker = entry
-        text = data.decode("utf-8", "replace")
+        text = "" if stream == SHOWN else data.decode("utf-8", "replace")
         if size:
             self._count(task, lines, text)
             return
@@ -161,12 +175,33 @@ class Cell:
         if self._counted and self._place.bounded and not self._room.half:
             self._count(task, data.count(b"\n"), text)
             return
-        if self._names.total() > 1 or attempt > 1:
+        if stream == SHOWN:
+            self._display(task, json.loads(data))
+            return
+        if task.worker or self._names.total() > 1 or attempt > 1:
             label = self._label(task, member, attempt, worker)
             text = self._by_lines((key, member, attempt, stream), text, label)
         self._show(task, text, error=stream == ERR)
 
+    def _display(self, task: _Task, message: Mapping[str, Any]) -> None:
+        """Show a message of Jupyter's, with the worker that it is of."""
+        if self._place.bounded and not self._room.take("\n"):
+            self._count(task, 1, "")
+            return
+        self.publish()
+        content = message["content"]
+        data, whose = content["data"], task.worker or task.name
+        if identity := content["transient"].get("display_id"):  # another worker's may be called the same
+            content["transient"]["display_id"] = f"{whose}-{identity}"
+        text = str(data.get("text/plain", ""))
+        data["text/plain"] = f"{whose}:{chr(10) if chr(10) in text else ' '}{text}"
+        if len(data) > 1 and message["kind"] != "update_display_data":
+            self._place.write(f"{whose}:\n", error=False)
+        self._place.show(message["kind"], content)
+
     def _label(self, task: _Task, member: int | None, attempt: int, worker: str) -> str:
+        if task.worker:
+            return f"{task.worker}: "
         number = f"[{task.first + (member or 0)}]" if self._names[task.name] > 1 else ""
         node = worker.partition("-")[2].rpartition("-")[0]
         again = f", attempt {attempt}" if attempt > 1 else ""
@@ -199,7 +234,7 @@ class Cell:
             self._new, self._tail = True, ""
         self._counted += max(lines, 1)
         self._room.spend(lines, len(text))
-        self._task = task.name
+        self._log = task.log
         self._tail = (self._tail + text[-2000:])[-2000:]
 
     def publish(self) -> None:
@@ -216,7 +251,7 @@ class Cell:
     def _tell(self) -> None:
         if self._counted != self._told:
             tail = "".join(f"{line}\n" for line in self._tail.splitlines()[-TAIL:])
-            self._place.count(self._counted, tail, self._task, new=self._new)
+            self._place.count(self._counted, tail, self._log, new=self._new)
             self._told, self._new = self._counted, False
 
 
@@ -249,19 +284,19 @@ class Printed:
         self._returning = False
         _all.add(self)
 
-    def expect(self, tasks: Iterable[tuple[Any, str, int]]) -> None:
+    def expect(self, tasks: Iterable[tuple[Any, str, int, str]]) -> None:
         """Show what these tasks print in the cell that runs now.
 
         Parameters
         ----------
         tasks : iterable of tuple
-            Keys, names, numbers of calls.
+            Keys, names, numbers of calls, and the name of the worker whose alone each is, if it is.
         """
         place = _place()
         cell = self._cells.get(place.name) or Cell(place)
         self._cells[place.name] = cell
-        for key, name, calls in tasks:
-            self._tasks[key] = cell.expect(name, calls)
+        for key, name, calls, worker in tasks:
+            self._tasks[key] = cell.expect(name, calls, worker)
         while len(self._tasks) > REMEMBERED:
             self._tasks.popitem(last=False)
 

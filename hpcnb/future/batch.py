@@ -9,6 +9,8 @@ from concurrent.futures._base import CANCELLED_AND_NOTIFIED, FINISHED, PENDING
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
+from dask.utils import key_split
+
 from hpcnb.future.revealed import revealed
 from hpcnb.pilot.worker.batch import Outcomes
 
@@ -61,6 +63,7 @@ class Batch:
         "tag",
         "value",
         "work",
+        "worker",
     )
 
     def __init__(
@@ -71,6 +74,7 @@ class Batch:
         self.size = size
         self.tag = tag
         self.work = ""  # with which others it is shown
+        self.worker = ""  # whose alone it is; empty: whoever's
         self.again: dict[int, tuple[Batch, int]] | None = None  # calls that were sent once more, and where they are now
         self.pace = pace
         # Dask's futures of what it depends on, which must not go before the scheduler knows of it.
@@ -149,6 +153,11 @@ class Batch:
     def indices(self) -> Sequence[int | None]:
         """By which its calls are told apart."""
         return range(self.size) if self.size is not None else (None,)
+
+    @property
+    def named(self) -> tuple[Any, str, int, str]:
+        """What is shown of it: its key, its function's name, the number of its calls, and whose alone it is."""
+        return self.key, key_split(self.key), self.size or 1, self.worker
 
     @property
     def done(self) -> bool:

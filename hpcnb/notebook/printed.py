@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import sys
 import uuid
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from hpcnb.notebook.output import View, inner_view
@@ -51,10 +52,14 @@ class _Output:
         _let_pass()
         self._view.publish("stream", {"name": "stderr" if error else "stdout", "text": text})
 
-    def count(self, lines: int, tail: str, task: str, *, new: bool) -> None:
+    def show(self, kind: str, content: Mapping[str, Any]) -> None:
+        _let_pass()
+        self._view.publish(kind, content)
+
+    def count(self, lines: int, tail: str, log: str, *, new: bool) -> None:
         if new:
             self._display = uuid.uuid4().hex
-        data = {"text/plain": f"… {lines:,} lines, see `future.logs()` of {task}\n{tail}"}
+        data = {"text/plain": f"… {lines:,} lines, see {log}\n{tail}"}
         content = {"data": data, "metadata": {}, "transient": {"display_id": f"hpcnb-printed-{self._display}"}}
         self._view.publish("display_data" if new else "update_display_data", content)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 
 import pytest
@@ -9,7 +10,8 @@ import pytest
 from hpcnb import printed
 from hpcnb.printed import CHARACTERS, LINES, Cell, Printed, show_with, streams
 
-OUT, ERR = 1, 2
+OUT, ERR, SHOWN = 1, 2, 3
+LOG = "`future.logs()` of fit"
 
 
 class Place:
@@ -25,8 +27,11 @@ class Place:
     def write(self, text, *, error):
         self._show(("error" if error else "text", text))
 
-    def count(self, lines, tail, task, *, new):
-        self._show(("new count" if new else "count", lines, tail, task))
+    def count(self, lines, tail, log, *, new):
+        self._show(("new count" if new else "count", lines, tail, log))
+
+    def show(self, kind, content):
+        self._show((kind, content))
 
     def _show(self, what):
         with self.news:
@@ -74,6 +79,25 @@ def test_of_several_each_line_is_labelled(clock):
     assert place.shown == [("text", text)]
 
 
+def test_what_is_displayed_stands_among_what_is_printed(clock):
+    """In order, with the worker's name; a flood of it is counted, as one of lines is."""
+    place = Place()
+    cell = Cell(place)
+    task = cell.expect("cell", 1, "0-node1-0")
+    content = {"data": {"text/plain": "42"}, "metadata": {}, "transient": {"display_id": "d"}}
+    message = json.dumps({"kind": "execute_result", "content": content})
+    cell.add(task, entry("a\n"))
+    cell.add(task, entry(message, stream=SHOWN))
+    cell.add(task, entry("b\n"))
+    cell.publish()
+    told = {"data": {"text/plain": "0-node1-0: 42"}, "metadata": {}, "transient": {"display_id": "0-node1-0-d"}}
+    assert place.shown == [("text", "0-node1-0: a\n"), ("execute_result", told), ("text", "0-node1-0: b\n")]
+    for _ in range(LINES):
+        cell.add(task, entry(message, stream=SHOWN))
+    cell.publish()
+    assert place.shown[-1] == ("new count", 3, "", "`%hpc logs worker-0-node1-0`")
+
+
 def test_a_flood_is_its_beginning_a_count_and_its_end(clock):
     """One count for each flood, updated in place; when it has been quiet for a while, lines are shown again."""
     place = Place()
@@ -85,8 +109,8 @@ def test_a_flood_is_its_beginning_a_count_and_its_end(clock):
     cell.publish()
     assert place.shown == [
         ("text", "".join(f"{i}\n" for i in range(LINES))),
-        ("new count", 10, "".join(f"{i}\n" for i in range(LINES + 5, LINES + 10)), "fit"),
-        ("count", 15, "".join(f"{i}\n" for i in range(LINES + 6, LINES + 10)) + "more\n", "fit"),
+        ("new count", 10, "".join(f"{i}\n" for i in range(LINES + 5, LINES + 10)), LOG),
+        ("count", 15, "".join(f"{i}\n" for i in range(LINES + 6, LINES + 10)) + "more\n", LOG),
     ]
     clock[0] += 5
     cell.add(task, entry("too soon\n"))
@@ -138,7 +162,7 @@ def test_messages_are_few_and_each_cell_has_its_own():
     try:
         for place, key in zip(places, "ab", strict=True):
             show_with(lambda place=place: place)
-            hears.expect([(key, "fit", 1)])
+            hears.expect([(key, "fit", 1, "")])
         for number in range(100):
             hears.take([entry(f"{number}\n", key="a"), entry("unknown\n", key="?")], 10, number, again=False)
         hears.take([entry("mine\n", key="b")], 1, 100, again=False)

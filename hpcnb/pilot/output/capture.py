@@ -20,7 +20,7 @@ from distributed.utils import thread_state  # type: ignore[attr-defined]
 from hpcnb.pilot.output.index import Index, Tape, appending, write
 from hpcnb.pilot.output.outbox import Outbox
 from hpcnb.pilot.output.speaker import Speaker, mine, of_coroutine
-from hpcnb.pilot.output.tape import INDEX, RAW
+from hpcnb.pilot.output.tape import INDEX, RAW, SHOWN
 from hpcnb.pilot.worker.running import Job
 
 __all__ = ["ATTEMPT", "Capture"]
@@ -118,6 +118,20 @@ class Capture:
         tape = self.before_child()
         return self._out if tape is None else tape.descriptor
 
+    def show(self, key: Any, data: bytes) -> bool:
+        """Have displayed, behind all that was printed before, what this thread's task wants to be; False: it is not this key's."""
+        who = self.current()
+        if who is None or who.key != key:
+            return False
+        self.flush(who)
+        if mine.tape is not None:
+            with self._lock:
+                self._claim(mine.tape, mine.tape.owner or self.worker)
+        with self._lock:
+            self.claim()
+            self.outbox.add((who.key, who.member, who.attempt, SHOWN), time.time(), data)
+        return True
+
     def carry(self) -> None:
         """What this thread runs goes on as a coroutine, in another one."""
         of_coroutine.set(self.current())
@@ -183,7 +197,7 @@ class Capture:
 
     def only(self) -> Speaker:
         """The only one that runs, if there is but one; else the worker."""
-        running = list(self._jobs())
+        running = [job for job in self._jobs() if job.why is None]  # not one that is stuck, whose thread was given up
         if len(running) != 1 or running[0].key is None or self._others() > 1:
             return self.worker
         return self._of_job(running[0])

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from hpcnb.pilot.output.tape import SHOWN
+
 __all__ = ["LINES", "TAKEN", "Outbox"]
 
 LINES = "hpcnb-lines"
@@ -23,7 +25,7 @@ REMEMBERED = 1000
 """Attempts whose size is remembered."""
 
 Name = tuple[Any, Any, int, int]
-"""Key, member, attempt, stream."""
+"""Key, member, attempt, stream. What is displayed is no stream: each piece of it is one by itself."""
 
 
 @dataclass(kw_only=True, slots=True)
@@ -57,7 +59,7 @@ class Outbox:
         if told > MOST or self._size + self._on_its_way > WINDOW:
             cut = self._cut.setdefault(name, _Cut())
             cut.lines, cut.size, cut.time = cut.lines + data.count(b"\n"), cut.size + len(data), time
-            cut.tail = (cut.tail + data[-TAIL:])[-TAIL:]
+            cut.tail = (cut.tail + data[-TAIL:])[-TAIL:] if name[3] != SHOWN else b""
             return
         if name in self._cut:
             self._tell_cut(name)
@@ -67,7 +69,7 @@ class Outbox:
             self._told.popitem(last=False)
         self._size += len(data)
         last = self._entries[-1] if self._entries else None
-        if last is not None and last[0] == name and not last[4]:
+        if last is not None and last[0] == name and not last[4] and name[3] != SHOWN:
             last[2].append(data)
         else:
             self._entries.append([name, time, [data], 0, 0])

@@ -20,12 +20,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-__all__ = ["ERR", "INDEX", "OUT", "RAW", "Piece", "Run", "pieces"]
+__all__ = ["ERR", "INDEX", "OUT", "RAW", "SHOWN", "Piece", "Run", "pieces"]
 
 INDEX = ".tasks"
 """What the name of an index ends with."""
 RAW, OUT, ERR = 0, 1, 2
 """What was written by other means than Python's streams; to stdout; to stderr."""
+SHOWN = 3
+"""What was displayed: it travels among the lines, but is in no log."""
 STILL = 2.0
 """Seconds after which a file without news has a writer no more: while one lives, the index is never that late."""
 

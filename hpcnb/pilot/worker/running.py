@@ -82,6 +82,9 @@ class Watch(Protocol):
     def carry(self) -> None:
         """The one in this thread goes on as a coroutine, in another."""
 
+    def show(self, key: Any, data: bytes) -> bool:
+        """The one in this thread displays something; False: it is of another task than this key's."""
+
     def tape_of_children(self) -> int:
         """The descriptor to which processes for the one in this thread write."""
 

@@ -15,7 +15,7 @@ from hpcnb.pilot.output.feed import Feed
 from hpcnb.pilot.output.index import Index, appending, write
 from hpcnb.pilot.output.outbox import Outbox
 from hpcnb.pilot.output.speaker import Speaker
-from hpcnb.pilot.output.tape import ERR, OUT, pieces
+from hpcnb.pilot.output.tape import ERR, OUT, SHOWN, pieces
 from hpcnb.pilot.scheduler.keeper import client_name
 
 NAME = ("fit", None, 1, OUT)
@@ -193,6 +193,18 @@ def test_what_is_too_much_is_counted_and_never_mixed(monkeypatch):
     box.add(NAME, 4.0, b"f" * 20)
     box.add(NAME, 4.0, b"g\n")
     assert [entry[6] for entry in box.message(last=True)["entries"]] == [0, 1]
+
+
+def test_each_display_is_a_piece_by_itself(monkeypatch):
+    """Two of them are never one, and of what is counted no end is told that could not be read."""
+    box, display = Outbox(), (*NAME[:3], SHOWN)
+    box.add(display, 1.0, b"{1}")
+    box.add(display, 1.0, b"{2}")
+    assert [entry[5] for entry in box.message()["entries"]] == [b"{1}", b"{2}"]
+    monkeypatch.setattr(outbox, "WINDOW", 1)
+    box.add(display, 2.0, b"{3}")
+    (counted,) = box.message(last=True)["entries"]
+    assert counted[3:] == (SHOWN, 2.0, b"", 0, 3)
 
 
 class Scheduler:
