@@ -40,7 +40,7 @@ def why(name: str, known: Mapping[str, Any], *, job: str = "") -> str:
 
     Examples
     --------
-    >>> why("fit", {"state": "executing", "worker": "0-node1-2", "attempts": 2, "deaths": []})
+    >>> why("fit", {"state": "executing", "worker": "0-node1-2", "attempts": 2, "deaths": [], "before": []})
     'fit runs on worker 0-node1-2, attempt 2'
     """
     before = "".join(f"; {death}" for death in known["deaths"][-1:])
@@ -54,7 +54,8 @@ def _stands(name: str, known: Mapping[str, Any], job: str) -> str:
         case "executing":
             return f"{name} runs on {at}{attempt}"
         case "processing":
-            return f"{name} is with {at}, and runs there as soon as a core is free{attempt}"
+            before = f": it is at work on {', '.join(known['before'])}" if known["before"] else ""
+            return f"{name} is with {at}, and runs there as soon as a core is free{before}{attempt}"
         case "waiting":
             more = ", …" if known["needs"] > len(known["first"]) else ""
             return f"{name} waits for {known['needs']} other calls: {', '.join(known['first'])}{more}"

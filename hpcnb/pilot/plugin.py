@@ -26,6 +26,7 @@ from hpcnb.pilot.scheduler.history import History
 from hpcnb.pilot.scheduler.keeper import Keeper
 from hpcnb.pilot.scheduler.known import Known
 from hpcnb.pilot.scheduler.once import Once
+from hpcnb.pilot.scheduler.pinned import Pinned
 from hpcnb.pilot.scheduler.refusals import Refusals
 from hpcnb.pilot.scheduler.suspects import Suspects
 from hpcnb.pilot.scheduler.versions import Chooser
@@ -121,7 +122,8 @@ async def dask_setup(server: Scheduler | Worker) -> None:
     # No plugins: Dask calls each plugin with every transition.
     Elsewhere(scheduler)
     Chooser(scheduler)
-    scheduler.add_plugin(Refusals(scheduler))
+    scheduler.add_plugin(refusals := Refusals(scheduler))
+    scheduler.add_plugin(Pinned(scheduler, suspects, refusals))
     scheduler.periodic_callbacks["hpcnb-load"] = PeriodicCallback(plugin.publish, INTERVAL)
     of_nodes = news("nodes", lambda: nodes.loads(scheduler.workers.values()))
     scheduler.periodic_callbacks["hpcnb-nodes"] = PeriodicCallback(of_nodes, NEWS_INTERVAL)

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
+from dask.utils import key_split
 from distributed.diagnostics.plugin import SchedulerPlugin
 from distributed.scheduler import Scheduler, TaskState
 
@@ -52,7 +53,8 @@ class Known(SchedulerPlugin):
         -------
         dict
             ``state`` (Dask's word, ``executing`` or ``forgotten``), ``attempts``, ``worker`` (its name; empty: none), ``needs`` and
-            ``first``: how many tasks it waits for, and some of their keys, ``asks``: resources, ``deaths``: of its workers.
+            ``first``: how many tasks it waits for, and some of their keys, ``asks``: resources, ``deaths``: of its workers,
+            ``before``: names of tasks that run on the worker where it waits.
         """
         task: TaskState | None = self._scheduler.tasks.get(key)
         if task is None:
@@ -64,6 +66,7 @@ class Known(SchedulerPlugin):
                 "first": [],
                 "asks": {},
                 "deaths": [],
+                "before": [],
             }
         needs = [other.key for other in task.waiting_on or ()]
         state = state_of(task)
@@ -75,6 +78,7 @@ class Known(SchedulerPlugin):
             "first": [str(other) for other in needs[:FEW]],
             "asks": dict(task.resource_restrictions or {}),
             "deaths": self._deaths(key),
+            "before": _before(task),
         }
 
     def _worker(self, task: TaskState) -> str:
@@ -84,3 +88,11 @@ class Known(SchedulerPlugin):
             return str(next(iter(task.who_has)).name)
         addresses = [address for address in task.erred_on or () if address in self._scheduler.workers]
         return str(self._scheduler.workers[addresses[-1]].name) if addresses else ""
+
+
+def _before(task: TaskState) -> list[str]:
+    worker = task.processing_on
+    names = {
+        key_split(other.key): None for other in (worker.executing if worker is not None else ()) if other is not task
+    }
+    return [str(name) for name in names][:FEW]

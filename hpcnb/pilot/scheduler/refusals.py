@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import pickle
 import uuid
 from typing import Any
 
@@ -25,7 +26,11 @@ class Refusals(SchedulerPlugin):
         self._errors: dict[Any, bytes] = {}
         scheduler.stream_handlers[REFUSE] = self._refuse
 
-    def _refuse(self, key: Any, error: bytes, client: str) -> None:
+    def refuse(self, key: Any, error: Exception) -> None:
+        """End a task, once it waits for a worker in vain."""
+        self._refuse(key, pickle.dumps(error))
+
+    def _refuse(self, key: Any, error: bytes, client: str = "") -> None:
         if key in self._scheduler.tasks:
             self._errors[key] = error
             self._end(key)

@@ -7,6 +7,7 @@ import contextlib
 import heapq
 import time
 from collections import defaultdict, deque
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -37,6 +38,8 @@ DOUBT = 2
 MOST = 4
 PATIENCE = 5.0
 """Seconds that a node has to say how its worker died; who says nothing by then has died as well."""
+JUST = 1.0
+"""Seconds for which a death is what has just happened."""
 TELLING = 60.0
 """Seconds that a new worker tries to say how the one before it died; then it ends, for it would be taken for that one."""
 
@@ -139,14 +142,17 @@ class Suspects(SchedulerPlugin):
         dict
             ``history``: of the workers that have died while it ran on them, a sentence each; ``poison``: it must not run again.
         """
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(PATIENCE):
-                for death in self._histories.get(key, ()):
-                    await death.told.wait()
-        for death in self._histories.get(key, ()):
-            death.told.set()  # it is not waited for again
+        await _told(list(self._histories.get(key, ())))
         self._begun[key] = (worker, member)
         return {"history": self.history(key), "poison": self._is_poison(key, member)}
+
+    async def how_died(self, worker: str) -> str:
+        """What there is to say of a worker that has gone just now; empty: it was asked to."""
+        death = self._last.get(worker)
+        if death is None or time.monotonic() - death.at > JUST:
+            return ""
+        await _told([death])
+        return str(death)
 
     def _is_poison(self, key: Any, member: Any) -> bool:
         mine, now = self._histories.get(key, ()), time.monotonic()
@@ -169,6 +175,16 @@ class Suspects(SchedulerPlugin):
             self._blamed.pop(key, None)
         if finish in ("memory", "erred", "forgotten") and self._begun:
             self._begun.pop(key, None)
+
+
+async def _told(deaths: Sequence[Death]) -> None:
+    """Wait until it is known how workers died, or nobody will say so any more."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(PATIENCE):
+            for death in deaths:
+                await death.told.wait()
+    for death in deaths:
+        death.told.set()  # it is not waited for again
 
 
 def _started(worker: WorkerState, tasks: list[TaskState]) -> set[TaskState]:

@@ -11,7 +11,16 @@ from hpcnb.kept import NotebookClient
 from tests.isolation import until
 from tests.unit.future.tasks import DEADLINE, fails, gate, waits
 
-KNOWN = {"state": "", "worker": "0-node1-2", "attempts": 1, "needs": 0, "first": [], "asks": {}, "deaths": []}
+KNOWN = {
+    "state": "",
+    "worker": "0-node1-2",
+    "attempts": 1,
+    "needs": 0,
+    "first": [],
+    "asks": {},
+    "deaths": [],
+    "before": [],
+}
 
 
 @pytest.mark.parametrize(
@@ -20,6 +29,10 @@ KNOWN = {"state": "", "worker": "0-node1-2", "attempts": 1, "needs": 0, "first":
         ({"state": "executing"}, "fit runs on worker 0-node1-2 of job 17"),
         ({"state": "executing", "attempts": 2}, "fit runs on worker 0-node1-2 of job 17, attempt 2"),
         ({"state": "processing"}, "fit is with worker 0-node1-2 of job 17, and runs there as soon as a core is free"),
+        (
+            {"state": "processing", "before": ["load", "fit"]},
+            "fit is with worker 0-node1-2 of job 17, and runs there as soon as a core is free: it is at work on load, fit",
+        ),
         ({"state": "waiting", "needs": 4, "first": ["a", "b", "c"]}, "fit waits for 4 other calls: a, b, c, …"),
         ({"state": "queued"}, "fit waits for a free core: all are at work"),
         ({"state": "no-worker", "asks": {"gpus": 2.0}}, "no worker that there is may run fit: it asks for 2 gpus"),
