@@ -49,6 +49,13 @@ def register(shell: InteractiveShell) -> None:
                                    namespace of its own. One that fails stops no other; the error says which it was.
                                    No magics, no display(), no -s, no --detach. The time of --timeout is that of all
                                    together; when it is over, or by an interrupt, the rest is cancelled.
+          --all-workers            run it once in each worker that is there, in the worker's own namespace, which lasts:
+                                   the next such cell finds what this one has bound. What stands after -o becomes a
+                                   list, in the order of the workers. What they print and display is shown with the
+                                   worker's name; magics and `!` work. It goes before tasks that wait, and takes a core.
+                                   -i sends anew what the workers have already. No -s, no --each, no --detach.
+          -n NODE                  the same in one worker of a node, by its name or its number in `%hpc` (0 is the
+                                   first); -o brings bare values
         """
         if cell is None:
             from hpcnb.notebook.line import run_line
@@ -64,6 +71,12 @@ def register(shell: InteractiveShell) -> None:
     shell.register_magic_function(hpc, "line_cell", "hpc")  # type: ignore[arg-type]
     if _complete not in shell.Completer.custom_matchers:
         shell.Completer.custom_matchers.append(_complete)
+
+    _show_what_is_displayed(shell)
+
+
+def _show_what_is_displayed(shell: InteractiveShell) -> None:
+    """Have clusters and queues shown where they are displayed."""
 
     def show(cluster: Any) -> None:
         from hpcnb.notebook.cluster_view import show_cluster
@@ -90,6 +103,10 @@ def _run(shell: InteractiveShell, line: str, cell: str) -> Any:
         from hpcnb.notebook.each import run_each
 
         return run_each(shell, line, cell, options, partial(cluster_for, shell))
+    if options.all_workers or options.node is not None:
+        from hpcnb.notebook.everywhere import run_everywhere
+
+        return run_everywhere(shell, line, cell, options, partial(cluster_for, shell))
     from hpcnb.notebook.cells import run_cell
 
     return run_cell(shell, line, cell, partial(session_for, shell))

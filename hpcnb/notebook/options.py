@@ -32,6 +32,10 @@ class Options:
         ``--cluster``; empty: the one in use.
     each : str or None
         ``--each``: target and iterable of a ``for``; the cell is run as a task for each element.
+    node : str or None
+        ``-n``: name or number of a node; the cell is run in one worker there.
+    all_workers : bool
+        ``--all-workers``: the cell is run in each worker.
     detach : bool
         ``--detach``: return at once, with a handle.
     timeout : int or None
@@ -45,6 +49,8 @@ class Options:
     session: str = "main"
     cluster: str = ""
     each: str | None = None
+    node: str | None = None
+    all_workers: bool = False
     detach: bool = False
     timeout: int | None = None
     quiet: bool = False
@@ -63,6 +69,8 @@ def _parser() -> _Parser:
     parser.add_argument("-s", dest="session", metavar="SESSION")
     parser.add_argument("--cluster", metavar="NAME", default="")
     parser.add_argument("--each", metavar='"x in xs"', action="append")
+    parser.add_argument("-n", dest="node", metavar="NODE", action="append")
+    parser.add_argument("--all-workers", action="store_true")
     parser.add_argument("--detach", action="store_true")
     parser.add_argument("--timeout", metavar="10m", type=_seconds)
     parser.add_argument("--quiet", action="store_true")
@@ -87,20 +95,32 @@ def parse(line: str) -> Options:
     except ValueError as error:
         raise UsageError(f"%%hpc: {error}") from None
     found = vars(_parser().parse_args(words))
-    if found["each"] is not None:
-        _check_each(found)
-        (found["each"],) = found["each"]
+    _check_where(found)
+    found["each"], found["node"] = ((given or [None])[0] for given in (found["each"], found["node"]))
     found["session"] = found["session"] or Options.session
     return Options(**{**found, "inputs": tuple(found["inputs"]), "outputs": tuple(found["outputs"])})
 
 
-def _check_each(found: dict[str, Any]) -> None:
-    if len(found["each"]) > 1:
+def _check_where(found: dict[str, Any]) -> None:
+    """Refuse what cannot be asked for together: a cell runs in a session, or as tasks, or in workers."""
+    each, node = found["each"] is not None, found["node"] is not None
+    if each and len(found["each"]) > 1:
         raise UsageError('%%hpc: --each stands once; "a, b in itertools.product(x, y)" is each pair')
-    if found["session"]:
+    if node and len(found["node"]) > 1:
+        raise UsageError("%%hpc: -n stands once; --all-workers is each worker of each node")
+    places = [option for option, given in (("-n", node), ("--all-workers", found["all_workers"])) if given]
+    if each and places:
+        raise UsageError(f"%%hpc: {places[0]} does not go with --each: its elements go to whichever worker is free")
+    if len(places) > 1:
+        raise UsageError("%%hpc: -n does not go with --all-workers: the one is a worker of one node, the other all")
+    if found["session"] and each:
         raise UsageError("%%hpc: -s does not go with --each: its elements run on all workers, and not in a session")
-    if found["detach"]:
+    if found["session"] and places:
+        raise UsageError(f"%%hpc: -s does not go with {places[0]}: such a cell runs in a worker, and not in a session")
+    if found["detach"] and each:
         raise UsageError("%%hpc: --detach does not go with --each; `hpc.map(function, elements)` returns at once")
+    if found["detach"] and places:
+        raise UsageError(f"%%hpc: --detach does not go with {places[0]}: the notebook waits for the workers")
 
 
 def complete(text: str) -> list[str]:

@@ -23,6 +23,9 @@ from hpcnb.notebook.options import Options, parse
         ('--each "k in range(3)" -o a --quiet', Options(each="k in range(3)", outputs=("a",), quiet=True)),
         ("--each=\"k in {'u': 1}\"", Options(each="k in {'u': 1}")),
         ("--each ''", Options(each="")),
+        ("-n node7 -o a", Options(node="node7", outputs=("a",))),
+        ("-n 0 -i a", Options(node="0", inputs=("a",))),
+        ("--all-workers --timeout 1m", Options(all_workers=True, timeout=60)),
     ],
 )
 def test_a_line_is_read(line, options):
@@ -47,6 +50,12 @@ def test_a_line_is_read(line, options):
         ("--each 'k in xs' -s main", "-s does not go with --each"),
         ("--each 'k in xs' --detach", "--detach does not go with --each"),
         ("--each 'k in xs' --each 'j in ys'", "--each stands once"),
+        ("--each 'k in xs' -n 0", "-n does not go with --each"),
+        ("--each 'k in xs' --all-workers", "--all-workers does not go with --each"),
+        ("-n 0 --all-workers", "-n does not go with --all-workers"),
+        ("-n 0 -s main", "-s does not go with -n"),
+        ("--all-workers --detach", "--detach does not go with --all-workers"),
+        ("-n 0 -n 1", "-n stands once"),
     ],
 )
 def test_a_wrong_line_is_explained(line, message):
