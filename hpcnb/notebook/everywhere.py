@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 
 __all__ = ["in_order", "of_node", "run_everywhere"]
 
+FEW = 3
+"""Workers of which it is said what they wait for."""
+
 
 def run_everywhere(
     shell: InteractiveShell, line: str, body: str, options: Options, cluster_for: Callable[[Options], Cluster]
@@ -106,9 +109,11 @@ def _bound(options: Options, values: Sequence[Any]) -> dict[str, Any]:
 
 def _say_what_waits(client: NotebookClient, futures: Sequence[Future]) -> None:
     running = client.executing()
-    for future in futures:
-        if future.batch.key not in running and not future.done():
-            click.echo(future.why())
+    waiting = [future for future in futures if future.batch.key not in running and not future.done()]
+    for future in waiting[:FEW]:
+        click.echo(future.why())
+    if len(waiting) > FEW:
+        click.echo(f"{len(waiting) - FEW:,} more workers have no free core yet")
 
 
 def in_order(workers: dict[str, str]) -> dict[str, str]:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import ast
 import base64
+import os
 import re
+import signal
 import textwrap
 import time
 
@@ -433,6 +435,62 @@ def test_a_worker_that_dies_is_an_error_of_that_worker(notebook, node, tmp_path)
     everywhere(notebook, "k = 'survived' in globals()", line="-o k")
     assert value(notebook, "k") == [True, False]
     assert sorted(ran.read_text().split()) == [f"0-{node}-0", f"0-{node}-1"]
+
+
+@pytest.mark.alone
+def test_a_worker_that_dies_before_the_cell_begins_is_such_an_error_too(notebook, node):
+    """What ran there is run again, as ever; the cell is not."""
+    everywhere(notebook, "import os\npid = os.getpid()", line="-o pid")
+    code = """
+    def work(n):
+        time.sleep(8)
+        return n
+    fs = hpc.map(work, range(2), batch_size=1)
+    while sum('work' in key for key in hpc.current().client.executing()) < 2: time.sleep(0.05)
+    """
+    run(notebook, code)
+    pids = value(notebook, "pid")
+    cell = notebook.send("%%hpc -n 0\nprint('ran')")
+    notebook.hear_until(lambda: "as soon as a core is free" in cell.text)
+    os.kill(pids[0], signal.SIGKILL)
+    notebook.wait(cell)
+    assert cell.error[0] == "TaskLost"
+    assert f"worker 0-{node}-0 is gone" in cell.error[1]
+    assert "SIGKILL" in cell.error[1]
+    assert "ran" not in cell.text.split()
+    assert value(notebook, "hpc.gather(fs)") == [0, 1]
+
+
+def test_beside_other_calls_of_the_same_worker(notebook, node):
+    """On a worker of two cores what each prints is its own, and two cells there take turns."""
+    run(notebook, "%hpc up local --name wide --workers-per-node 1 --cores-per-worker 2")
+    run(
+        notebook,
+        "import subprocess\ndef talk():\n    for n in range(10):\n        subprocess.run(['echo', 'task']); print('task'); time.sleep(0.1)",
+    )
+    cell = notebook.run("f = hpc.submit(talk)\nf.result()")
+    assert cell.text.split() == ["task"] * 20
+    run(notebook, "f = hpc.submit(talk)")
+    cell = everywhere(notebook, "for n in range(5):\n    !echo cell\n    display(n)\n    print('cell')")
+    assert [line for line in cell.text.splitlines() if "as soon" not in line] == [f"0-{node}-0: cell"] * 10
+    assert shown(cell) == [f"0-{node}-0: {n}" for n in range(5)]
+    begin = "import time\nbegan = time.time()\ntime.sleep(1)\nended = time.time()"
+    run(
+        notebook,
+        f"""
+    import threading
+    from IPython import get_ipython
+    from hpcnb.future.pinned import send_to
+    from hpcnb.pilot.worker.cell import Cell
+    client = hpc.current().client
+    workers = {{a: w['name'] for a, w in client.sync(client.scheduler.identity, n_workers=-1)['workers'].items()}}
+    cells = [send_to(client, workers, Cell({begin!r}, 'x', outputs=['began', 'ended']), [((),)])[0] for _ in range(2)]
+    """,
+    )
+    (first, second) = sorted(value(notebook, "hpc.gather(cells)"))
+    assert first[1] <= second[0]
+    run(notebook, "%hpc down wide")
+    run(notebook, "%hpc attach local")
 
 
 # -- without a cluster ---------------------------------------------------------------------------------------------------

@@ -46,12 +46,18 @@ def in_turn() -> Iterator[WorkerShell]:
             while not earlier.over.wait(TICK):
                 if earlier.why is not None:  # it is being ended, or is stuck where nobody can end it
                     earlier.over.wait(2 * GRACE)
+                    _leave(earlier)
                     break
         with _making:
             shell: WorkerShell = WorkerShell.instance(config=_config(), user_module=main)
         shell.job = job
         yield shell
     finally:
+        _leave(job)
+
+
+def _leave(job: Job) -> None:
+    with contextlib.suppress(ValueError):  # it was given up before
         _queue.remove(job)
 
 
