@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import CancelledError
 from typing import TYPE_CHECKING, Any
@@ -94,12 +96,11 @@ class Calls:
 
     def _wait(self, late: Callable[[list[Future]], object]) -> None:
         limit = self._options.timeout
-        first = PATIENCE if limit is None else min(PATIENCE, limit)
-        if not (left := self._left(first)):
-            return
-        if first == PATIENCE:
+        deadline = math.inf if limit is None else time.monotonic() + limit
+        left = self._left(min(PATIENCE, deadline - time.monotonic()))
+        if left and time.monotonic() < deadline:
             late(left)
-            left = self._left(None if limit is None else limit - first)
+            left = self._left(None if limit is None else max(0.0, deadline - time.monotonic()))
         if left:
             raise TaskTimeout(f"the cell did not end within its {limit:g} s")
 

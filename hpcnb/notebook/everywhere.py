@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -19,6 +20,7 @@ from hpcnb.notebook.calls import Calls
 from hpcnb.notebook.cells import numbered, sendable
 from hpcnb.notebook.work import show
 from hpcnb.pilot.worker.cell import Cell, lacking
+from hpcnb.views.cluster import workers_wanted
 
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
@@ -66,12 +68,8 @@ def run_everywhere(
     code = numbered(line, body)
     names = sendable(shell, body, options.inputs)
     _, file = parsed(shell, code)
-    client = cluster_for(options).client
-    workers = _workers(client)
-    if options.node is not None:
-        workers = of_node(workers, options.node)
-    if not workers:
-        raise NotReady("no worker is there", remedy="`%hpc` shows what the cluster waits for.")
+    cluster = cluster_for(options)
+    client, workers = cluster.client, _meant(cluster, options)
     missing: dict[str, list[str]] = (
         client.run(lacking, names, workers=list(workers), on_error="ignore") if names else {}
     )
@@ -93,10 +91,18 @@ def run_everywhere(
     shell.user_ns.update(_bound(options, values))
 
 
-def _workers(client: Any) -> dict[str, str]:
-    """The names of those that are there, by their addresses, in order."""
+def _meant(cluster: Cluster, options: Options) -> dict[str, str]:
+    """The names of the workers that are to run a cell, by their addresses, in order."""
+    client: Any = cluster.client
     known = client.sync(client.scheduler.identity, n_workers=-1)["workers"]
-    return in_order({address: str(worker["name"]) for address, worker in known.items()})
+    workers = in_order({address: str(worker["name"]) for address, worker in known.items()})
+    if options.node is not None:
+        return of_node(workers, options.node)
+    if not workers:
+        raise NotReady("no worker is there", remedy="`%hpc` shows what the cluster waits for.")
+    if len(workers) < (wanted := workers_wanted(cluster.handle.status)) and not options.quiet:
+        click.echo(f"{len(workers)} of {wanted} workers are there, and run the cell")
+    return workers
 
 
 def _bound(options: Options, values: Sequence[Any]) -> dict[str, Any]:
@@ -108,12 +114,13 @@ def _bound(options: Options, values: Sequence[Any]) -> dict[str, Any]:
 
 
 def _say_what_waits(client: NotebookClient, futures: Sequence[Future]) -> None:
-    running = client.executing()
-    waiting = [future for future in futures if future.batch.key not in running and not future.done()]
-    for future in waiting[:FEW]:
-        click.echo(future.why())
-    if len(waiting) > FEW:
-        click.echo(f"{len(waiting) - FEW:,} more workers have no free core yet")
+    with contextlib.suppress(OSError):  # the connection: the cell goes on, and what is shown of it says so
+        running = client.executing()
+        waiting = [future for future in futures if future.batch.key not in running and not future.done()]
+        said = [future.why() for future in waiting[:FEW]]
+        if len(waiting) > FEW:
+            said.append(f"{len(waiting) - FEW:,} more workers have no free core yet")
+        click.echo("".join(f"{line}\n" for line in said), nl=False)
 
 
 def in_order(workers: dict[str, str]) -> dict[str, str]:

@@ -77,12 +77,16 @@ def _link(status: ClusterStatus) -> str:
 
 def _workers(status: ClusterStatus) -> str:
     """How many there are, and of how many, until all are there."""
-    number, each = status.counts.workers, status.spec.workers_per_node
-    # Each further job adds one node.
-    wanted = (status.spec.resources.nodes + max(0, len(status.jobs) - 1)) * (each or 1)
+    number, wanted = status.counts.workers, workers_wanted(status)
     if number < wanted and wanted > 1:
-        return f"{number} of {'' if each else 'at least '}{wanted} workers"
+        return f"{number} of {'' if status.spec.workers_per_node else 'at least '}{wanted} workers"
     return f"{number} worker{'s' * (number != 1)}"
+
+
+def workers_wanted(status: ClusterStatus) -> int:
+    """How many workers there are when all have started; at least, where their number is the site's choice."""
+    # Each further job adds one node.
+    return (status.spec.resources.nodes + max(0, len(status.jobs) - 1)) * (status.spec.workers_per_node or 1)
 
 
 def moment(then: float, now: float) -> str:

@@ -470,6 +470,12 @@ def test_beside_other_calls_of_the_same_worker(notebook, node):
     )
     cell = notebook.run("f = hpc.submit(talk)\nf.result()")
     assert cell.text.split() == ["task"] * 20
+    tell = "hpc.submit(lambda: __import__('sys').modules.{}).result()"
+    run(notebook, tell.format("update({'hpcnb.pilot.worker.shell': None})"))
+    cell = notebook.run("%%hpc --all-workers\n1")
+    assert cell.error[0] == "TaskError"
+    assert f"the Python of worker 0-{node}-0 cannot run such a cell: " in cell.error[1]
+    run(notebook, tell.format("pop('hpcnb.pilot.worker.shell') and None"))
     run(notebook, "f = hpc.submit(talk)")
     cell = everywhere(notebook, "for n in range(5):\n    !echo cell\n    display(n)\n    print('cell')")
     assert [line for line in cell.text.splitlines() if "as soon" not in line] == [f"0-{node}-0: cell"] * 10

@@ -162,6 +162,7 @@ class WorkerShell(InteractiveShell):
         compiler: Any = self.compile
         compiler.file, self.cell = file, cell
         result = self.run_cell(cell, store_history=False)  # type: ignore[no-untyped-call]
+        self.last_execution_result = self.displayhook.exec_result = None  # they would keep what the cell has let go
         if result.error_before_exec is not None:
             raise result.error_before_exec.with_traceback(None)
         if (error := result.error_in_exec) is not None:
@@ -190,6 +191,9 @@ class WorkerShell(InteractiveShell):
         """Nothing: the notebook shows it."""
 
     showsyntaxerror = showindentationerror = show_usage_error = showtraceback
+
+    def init_virtualenv(self) -> None:
+        """Nothing: the path is that of tasks, too."""
 
     def _awaited(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
         if self._loop is None or self._loop.is_running():
