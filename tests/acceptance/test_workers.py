@@ -256,6 +256,13 @@ def test_pictures_and_updates_of_displays(notebook, node):
     assert re.fullmatch(rf"0-{node}-0: picture \(image/png is not shown: it has .* MB, more than 4.2 MB\)", text), text
 
 
+def test_a_flood_is_cut_and_the_log_has_all(notebook, node):
+    """By the command that is named."""
+    cell = run(notebook, "%%hpc -n 0\nfor i in range(3000): print('line', i)")
+    assert f"see `%hpc logs worker-0-{node}-0`" in str(cell.outputs)
+    assert "line 2999" in run(notebook, f"%hpc logs worker-0-{node}-0 -n 3").text
+
+
 def test_magics_and_scripts_work(notebook, node):
     """They are those of the worker's IPython."""
     cell = run(notebook, "%%hpc -n 0 -o words\nword = 'x'\nwords = !echo {word} y\n%cd -q /\n!pwd\n%who_ls str")
@@ -393,16 +400,41 @@ def test_a_cell_goes_before_tasks_that_wait_and_disturbs_none(notebook, node):
     assert value(notebook, "[f.attempts for f in fs]") == [1] * 4
 
 
+@pytest.mark.alone
+def test_a_cell_that_waits_is_interrupted_and_never_runs(notebook):
+    """The tasks that it waited for go on."""
+    run(
+        notebook,
+        """
+        def work(n):
+            time.sleep(5)
+            return n
+        fs = hpc.map(work, range(2), batch_size=1)
+        while sum('work' in key for key in hpc.current().client.executing()) < 2: time.sleep(0.05)
+        """,
+    )
+    cell = notebook.send("%%hpc --all-workers\nwaited = 1")
+    notebook.hear_until(lambda: "as soon as a core is free" in cell.text)
+    began = time.monotonic()
+    notebook.manager.interrupt_kernel()
+    notebook.wait(cell)
+    assert time.monotonic() - began < patient(PROMPT)
+    assert cell.error == ("KeyboardInterrupt", "0 of 2 workers had ended, the others are cancelled")
+    assert value(notebook, "hpc.gather(fs)") == [0, 1]
+    everywhere(notebook, "k = 'waited' in globals()", line="-o k")
+    assert value(notebook, "k") == [False, False]
+
+
 def test_tasks_have_nothing_of_the_cells(notebook):
     """Their namespaces are their own, and what they print and display is theirs."""
-    everywhere(notebook, "mine = 1")
+    everywhere(notebook, "hidden = 1")
     said = run(
         notebook,
         """
         def task():
             from IPython.display import display
             display(3)
-            return 'mine' in globals()
+            return 'hidden' in globals()
         print(hpc.submit(task).result())
         """,
     )

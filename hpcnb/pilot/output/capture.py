@@ -197,7 +197,7 @@ class Capture:
 
     def only(self) -> Speaker:
         """The only one that runs, if there is but one; else the worker."""
-        running = [job for job in self._jobs() if job.why is None]  # not one that is stuck, whose thread was given up
+        running = [job for job in self._jobs() if not job.lost]
         if len(running) != 1 or running[0].key is None or self._others() > 1:
             return self.worker
         return self._of_job(running[0])

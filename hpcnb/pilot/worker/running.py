@@ -50,6 +50,8 @@ class Job:
         With what it ends, since it was stopped.
     key, member : object
         Of what task it is, and which call of a batch, where that is known.
+    lost : bool
+        It does not heed that it was stopped, and its thread was given up.
     repeated : int
         How often this member was run before.
     speaker : Speaker or None
@@ -67,6 +69,7 @@ class Job:
     stop: Callable[[], object] | None = None
     why: Exception | None = None
     struck: bool = False
+    lost: bool = False
     over: threading.Event = field(default_factory=threading.Event)
 
 
@@ -178,6 +181,7 @@ class Running:
             stop_children(job)
             job.over.wait(min(left, AGAIN))
         if not job.over.is_set() and self._forsake is not None:
+            job.lost = True
             self._forsake(job.thread, why)
 
     def _strike(self, job: Job) -> bool:

@@ -23,7 +23,7 @@ from traitlets.config import Config
 
 from hpcnb.pilot.worker import call
 from hpcnb.pilot.worker.cell import main
-from hpcnb.pilot.worker.running import GRACE, Job
+from hpcnb.pilot.worker.running import Job
 
 __all__ = ["WorkerShell", "in_turn"]
 
@@ -33,7 +33,6 @@ LARGEST = 4 << 20
 """Bytes of what is displayed at once."""
 
 _queue: list[Job] = []
-_making = threading.Lock()
 
 
 @contextlib.contextmanager
@@ -44,20 +43,12 @@ def in_turn() -> Iterator[WorkerShell]:
     try:
         for earlier in _queue[: _queue.index(job)]:
             while not earlier.over.wait(TICK):
-                if earlier.why is not None:  # it is being ended, or is stuck where nobody can end it
-                    earlier.over.wait(2 * GRACE)
-                    _leave(earlier)
+                if earlier.lost:
                     break
-        with _making:
-            shell: WorkerShell = WorkerShell.instance(config=_config(), user_module=main)
+        shell: WorkerShell = WorkerShell.instance(config=_config(), user_module=main)
         shell.job = job
         yield shell
     finally:
-        _leave(job)
-
-
-def _leave(job: Job) -> None:
-    with contextlib.suppress(ValueError):  # it was given up before
         _queue.remove(job)
 
 
