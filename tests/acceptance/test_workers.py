@@ -263,16 +263,33 @@ def test_a_flood_is_cut_and_the_log_has_all(notebook, node):
     assert "line 2999" in run(notebook, f"%hpc logs worker-0-{node}-0 -n 3").text
 
 
-def test_magics_and_scripts_work(notebook, node):
+def test_magics_and_scripts_work(notebook, node, tmp_path):
     """They are those of the worker's IPython."""
     cell = run(notebook, "%%hpc -n 0 -o words\nword = 'x'\nwords = !echo {word} y\n%cd -q /\n!pwd\n%who_ls str")
     assert f"0-{node}-0: /\n" in cell.text
     assert value(notebook, "list(words)") == ["x y"]
     cell = run(notebook, "%%hpc -n 0\n%%bash\necho from bash\necho to stderr >&2")
     assert sorted(cell.text.splitlines()) == [f"0-{node}-0: from bash", f"0-{node}-0: to stderr"]
+    for _ in range(2):
+        cell = run(notebook, "%%hpc -n 0\n%%python\nprint('from python')")
+        assert cell.text == f"0-{node}-0: from python\n"
+    run(notebook, "%%hpc -n 0\n%%script bash --out caught\necho caught")
+    run(notebook, "%%hpc -n 0 -o caught\npass")
+    assert value(notebook, "repr(caught)") == "caught\n"
+    cell = notebook.run("%%hpc -n 0\n%%bash\nexit 3")
+    assert cell.error[0] == "CalledProcessError"
+    file = "%%writefile {}\nprint('odd')\n1 / 0".format(tmp_path / "odd.py")
+    run(notebook, f"%%hpc -n 0\n{file}")
+    cell = run(notebook, f"%%hpc -n 0\n%run {tmp_path / 'odd.py'}")
+    assert "ZeroDivisionError: division by zero" in cell.text
     cell = run(notebook, "%%hpc -n 0\n%%time\ntimed = 1")
     assert "Wall time" in cell.text
     run(notebook, "%%hpc -n 0\nassert timed == 1")
+    cell = run(notebook, "%%hpc -n 0\n%matplotlib inline\nimport matplotlib.pyplot as plt\nplt.plot([1, 2]);")
+    assert ["image/png" in content["data"] for kind, content in cell.outputs if kind != "stream"] == [True]
+    cell = notebook.run("%%hpc -n 0\nimport sys\nsys.exit(3)")
+    assert cell.error[0] == "TaskFailed"
+    assert cell.text == ""
     cell = notebook.run("%%hpc -n 0\n%nonsense")
     assert "nonsense" in str(cell.outputs)
 

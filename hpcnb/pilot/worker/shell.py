@@ -6,8 +6,11 @@ import asyncio
 import base64
 import contextlib
 import json
+import shlex
 import subprocess
 import threading
+import traceback
+import warnings
 from collections.abc import Callable, Coroutine, Iterator, Mapping
 from types import TracebackType
 from typing import Any
@@ -15,8 +18,11 @@ from typing import Any
 from IPython.core.compilerop import CachingCompiler
 from IPython.core.displayhook import DisplayHook
 from IPython.core.displaypub import DisplayPublisher
+from IPython.core.error import UsageError
 from IPython.core.interactiveshell import InteractiveShell
-from IPython.core.magic import Magics, cell_magic, magics_class
+from IPython.core.magic import cell_magic, magics_class
+from IPython.core.magic_arguments import magic_arguments
+from IPython.core.magics.script import ScriptMagics, script_args
 from IPython.core.pylabtools import print_figure
 from traitlets import Type
 from traitlets.config import Config
@@ -112,23 +118,26 @@ class Results(DisplayHook):
 
 
 @magics_class
-class Scripts(Magics):
-    """Cell magics of shells, whose processes are children of the call's own thread: they print for it, and end with it."""
+class Scripts(ScriptMagics):
+    """Cell magics of other languages, whose processes are children of the call's own thread: they print for it, and end with it."""
 
-    @cell_magic
-    def bash(self, line: str, cell: str) -> None:
-        self._run(f"bash {line}", cell)
+    shell: Any
 
-    @cell_magic
-    def sh(self, line: str, cell: str) -> None:
-        self._run(f"sh {line}", cell)
-
-    @cell_magic
-    def script(self, line: str, cell: str) -> None:
-        self._run(line, cell)
-
-    def _run(self, command: str, cell: str) -> None:
-        subprocess.run(command, shell=True, input=cell.encode(), check=True)  # noqa: S602 - the user's own
+    @magic_arguments()  # type: ignore[untyped-decorator]
+    @script_args  # type: ignore[untyped-decorator]
+    @cell_magic("script")  # type: ignore[arg-type]
+    def shebang(self, line: str, cell: str) -> None:
+        """Run a cell by a program."""
+        args, command = type(self).shebang.parser.parse_known_args(shlex.split(line))
+        if args.bg or args.proc:
+            raise UsageError("%%script: a worker's cell leaves nothing behind in the background: no --bg, no --proc")
+        out, err = (subprocess.PIPE if name else None for name in (args.out, args.err))
+        ran = subprocess.run(command, input=cell.encode(), stdout=out, stderr=err, check=False)
+        for name, found in ((args.out, ran.stdout), (args.err, ran.stderr)):
+            if name:
+                self.shell.user_ns[name] = found.decode("utf-8", "replace")
+        if args.raise_error and ran.returncode:
+            raise subprocess.CalledProcessError(ran.returncode, cell)
 
 
 class WorkerShell(InteractiveShell):
@@ -145,6 +154,8 @@ class WorkerShell(InteractiveShell):
         self.loop_runner = self._awaited
         self._loop: asyncio.AbstractEventLoop | None = None
         self.register_magics(Scripts)
+        # The notebook says so when the SystemExit arrives there.
+        warnings.filterwarnings("ignore", message="To exit: use", category=UserWarning)
         formatter: Any = self.display_formatter
         formatter.formatters["image/png"].for_type_by_name("matplotlib.figure", "Figure", _png)
 
@@ -178,10 +189,22 @@ class WorkerShell(InteractiveShell):
         command = self.var_expand(cmd, depth=1)  # type: ignore[no-untyped-call]
         self.user_ns["_exit_code"] = subprocess.call(command, shell=True, stdin=subprocess.DEVNULL)  # noqa: S602
 
-    def showtraceback(self, *_: Any, **more: Any) -> None:
+    def showtraceback(
+        self, *_: Any, running_compiled_code: bool = False, exception_only: bool = False, **more: Any
+    ) -> None:
+        """Print what was raised where the cell goes on, as after `%run`; what ends it the notebook shows."""
+        if not (running_compiled_code or exception_only):
+            traceback.print_exc()
+
+    def showsyntaxerror(self, *_: Any, **more: Any) -> None:
         """Nothing: the notebook shows it."""
 
-    showsyntaxerror = showindentationerror = show_usage_error = showtraceback
+    showindentationerror = show_usage_error = showsyntaxerror
+
+    def enable_gui(self, gui: Any = None) -> None:
+        """Have no windows."""
+        if gui is not None:
+            raise UsageError(f"a worker has no windows, and no use for {gui!r}: `%matplotlib inline` shows figures")
 
     def init_virtualenv(self) -> None:
         """Nothing: the path is that of tasks, too."""
