@@ -95,19 +95,23 @@ def parse(line: str) -> Options:
     except ValueError as error:
         raise UsageError(f"%%hpc: {error}") from None
     found = vars(_parser().parse_args(words))
+    found["each"] = _only(found["each"], '--each stands once; "a, b in itertools.product(x, y)" is each pair')
+    found["node"] = _only(found["node"], "-n stands once; --all-workers is each worker of each node")
     _check_where(found)
-    found["each"], found["node"] = ((given or [None])[0] for given in (found["each"], found["node"]))
     found["session"] = found["session"] or Options.session
     return Options(**{**found, "inputs": tuple(found["inputs"]), "outputs": tuple(found["outputs"])})
+
+
+def _only(given: list[str] | None, otherwise: str) -> str | None:
+    """What an option was given, which argparse would take several times, and believe the last."""
+    if given and len(given) > 1:
+        raise UsageError(f"%%hpc: {otherwise}")
+    return given[0] if given else None
 
 
 def _check_where(found: dict[str, Any]) -> None:
     """Refuse what cannot be asked for together: a cell runs in a session, or as tasks, or in workers."""
     each, node = found["each"] is not None, found["node"] is not None
-    if each and len(found["each"]) > 1:
-        raise UsageError('%%hpc: --each stands once; "a, b in itertools.product(x, y)" is each pair')
-    if node and len(found["node"]) > 1:
-        raise UsageError("%%hpc: -n stands once; --all-workers is each worker of each node")
     places = [option for option, given in (("-n", node), ("--all-workers", found["all_workers"])) if given]
     if each and places:
         raise UsageError(f"%%hpc: {places[0]} does not go with --each: its elements go to whichever worker is free")

@@ -206,12 +206,15 @@ def test_a_worker_that_has_not_set_a_name_is_named(notebook, node):
 # -- output --------------------------------------------------------------------------------------------------------------
 
 
-def test_what_is_printed_appears_while_the_cell_runs(notebook, node):
+def test_what_is_printed_appears_while_the_cell_runs(notebook, node, tmp_path):
     """With the name of the worker: from Python, and from shell lines."""
-    cell = notebook.send("%%hpc --all-workers\nimport time\nprint('first')\n!echo second\ntime.sleep(3)\nprint('last')")
+    go = tmp_path / "go"
+    wait = f"!until [ -e {go} ]; do sleep 0.05; done"
+    cell = notebook.send(f"%%hpc --all-workers\nprint('first')\n!echo second\n{wait}\nprint('last')")
     notebook.hear_until(lambda: cell.text.count("second") == 2)
     assert not cell.idle
     assert "last" not in cell.text
+    go.touch()
     notebook.wait(cell)
     said = ("first", "second", "last")
     assert sorted(cell.text.splitlines()) == sorted(f"0-{node}-{n}: {word}" for n in (0, 1) for word in said)
