@@ -18,7 +18,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from hpcnb.config.values import Count, Duration, Line, Lines, Memory, Name, Options, Positive, Tags, Values, Word
-from hpcnb.errors import ConfigError
+from hpcnb.errors import ConfigError, NotReady
 from hpcnb.model import ClusterSpec, Resources
 from hpcnb.units import format_duration, parse_duration, parse_memory, shown
 
@@ -234,7 +234,13 @@ def _sources() -> list[_Source]:
                 where=path,
                 remedy="Write `hpcnb:` as the first line, and indent what follows.",
             )
-    default = yaml.safe_load(resources.files("hpcnb").joinpath("hpcnb.yaml").read_text(encoding="utf-8"))
+    defaults = resources.files("hpcnb").joinpath("hpcnb.yaml")
+    if not defaults.is_file():  # what goes along to sites is without it
+        raise NotReady(
+            "this runs on a cluster, where hpcnb knows no sites and starts no clusters",
+            remedy="Submit from the notebook, or from a script; a task has others run with `distributed.worker_client()`.",
+        )
+    default = yaml.safe_load(defaults.read_text(encoding="utf-8"))
     found = [("hpcnb's defaults", default), *files, ("variables DASK_HPCNB__…", dask.config.collect_env())]
     return [_Source(name, _checked(name, data["hpcnb"])) for name, data in found if data.get("hpcnb") is not None]
 

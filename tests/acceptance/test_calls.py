@@ -290,3 +290,21 @@ def test_one_call_of_a_batch_is_cancelled_by_itself(cluster, tmp_path, how):
     if how is parent:
         child = int((tmp_path / "begun.pid").read_text())
         wait_for(lambda: not psutil.pid_exists(child))
+
+
+def test_a_task_that_would_start_a_cluster(cluster):
+    """It is told where that is done, and what it can do."""
+
+    def within():
+        import hpcnb
+
+        return hpcnb.submit(abs, -1).result()
+
+    def by_dask():
+        with worker_client() as client:
+            return client.submit(abs, -1).result()
+
+    with pytest.raises(hpc.NotReady, match="this runs on a cluster, where hpcnb knows no sites") as caught:
+        hpc.submit(within).result()
+    assert "distributed.worker_client()" in str(caught.value)
+    assert hpc.submit(by_dask).result() == 1
