@@ -9,7 +9,7 @@ from cloudpickle import cloudpickle
 from distributed import Client, LocalCluster
 
 from hpcnb import serializing
-from hpcnb.future import batches
+from hpcnb.future import batches, work
 from hpcnb.kept import NotebookClient
 from hpcnb.pilot.scheduler.greeting import greet_alone
 from hpcnb.pilot.scheduler.history import History
@@ -28,6 +28,12 @@ def _one_process(monkeypatch):
     for name in cloudpickle.list_registry_pickle_by_value():
         if name.startswith("tests.unit.future"):  # another test of this process has sent one of its own
             cloudpickle.unregister_pickle_by_value(sys.modules[name])
+
+
+@pytest.fixture(autouse=True)
+def _nobody_looks(monkeypatch):
+    """Work is shown to those that a test names: an earlier one of this process may have used `hpc`, which shows all."""
+    monkeypatch.setattr(work, "_show", lambda _: None)
 
 
 @pytest.fixture(scope="module")
