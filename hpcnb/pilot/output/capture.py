@@ -94,7 +94,7 @@ class Capture:
         self._number = 0
         self._warmed: set[Speaker] = set()
         self._wake = threading.Event()
-        self._asleep = True
+        self._asleep, self._begun = True, False
         threading.Thread(target=self._keep, name="hpcnb-output", daemon=True).start()
 
     # -- what calls say of themselves ------------------------------------------------------------------------------------
@@ -103,6 +103,7 @@ class Capture:
         """A call of ours is about to begin in this thread."""
         if self._several and _seek(self._out, 0, _END) != self.tape.end:  # else what is new is its own, or nobody's
             self.claim()
+        self._begun = True  # and then it is seen whether the keeper sleeps, who looks here just before he does
         if self._asleep:
             self._wake.set()
 
@@ -284,11 +285,13 @@ class Capture:
         """In a thread of its own."""
         while True:
             self._asleep = True
-            self._wake.wait()
+            if not (self._begun or self._warmed or any(True for _ in self._jobs())):
+                self._wake.wait()
             self._asleep = False
             self._wake.clear()
             rest = 0.0
             while rest < QUIET:
+                self._begun = False
                 self._tick()
                 pause = OFTEN if self._warmed else SELDOM
                 rest = 0.0 if self._warmed or any(True for _ in self._jobs()) else rest + pause

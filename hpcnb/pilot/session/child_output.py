@@ -27,6 +27,9 @@ CHUNK = 64 << 10
 PATIENCE = 0.2
 """Seconds that a cell's end waits; a child that still writes then is a background process."""
 
+LINE = 0.02
+"""Seconds that what ends within a line waits for its end: a child writes that by itself, and what the cell prints is not to come between."""
+
 _idle: weakref.WeakKeyDictionary[OutStream, threading.Event] = weakref.WeakKeyDictionary()
 
 
@@ -59,6 +62,8 @@ def _watch(stream: OutStream) -> None:
             data = os.read(source, CHUNK)
             if not data or not stream._should_watch:  # noqa: SLF001
                 return
+            if not data.endswith(b"\n") and select.select([source], [], [], LINE)[0]:
+                data += os.read(source, CHUNK)
             stream.write(decoder.decode(data))
             os.write(copy, data)
     finally:

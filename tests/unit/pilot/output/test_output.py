@@ -5,18 +5,22 @@ from __future__ import annotations
 import io
 import json
 import os
+import queue
+import threading
 import time
 from types import SimpleNamespace
 
 import pytest
 
-from hpcnb.pilot.output import feed, outbox, search
+from hpcnb.pilot.output import capture, feed, outbox, search
+from hpcnb.pilot.output.capture import Capture
 from hpcnb.pilot.output.feed import Feed
 from hpcnb.pilot.output.index import Index, appending, write
 from hpcnb.pilot.output.outbox import Outbox
 from hpcnb.pilot.output.speaker import Speaker
 from hpcnb.pilot.output.tape import ERR, OUT, SHOWN, pieces
 from hpcnb.pilot.scheduler.keeper import client_name
+from hpcnb.pilot.worker.running import Job
 
 NAME = ("fit", None, 1, OUT)
 
@@ -253,3 +257,31 @@ def test_a_notebook_reads_from_where_it_was(monkeypatch):
     scheduler.stream_handlers[outbox.TAKEN](client=client, since=3)
     assert scheduler.told[-1]["again"]
     assert heard() == [2, b"f\n", b"g\n", b"h\n"]
+
+
+def test_who_begins_while_the_keeper_falls_asleep_is_heard(tmp_path, monkeypatch):
+    """Also what a child prints, which tells nobody that it does."""
+    said, jobs, late = queue.Queue(), [], threading.Event()
+    monkeypatch.setattr(capture, "QUIET", 0.01)  # no look comes after the first
+    descriptor, before = appending(tmp_path / "worker.log"), os.dup(1)
+    os.dup2(descriptor, 1)
+    try:
+        there = Capture(tmp_path / "worker.log", begin=0, worker="0-n-0", host="n", send=said.put, jobs=lambda: jobs)
+    finally:
+        os.dup2(before, 1)
+        os.close(before)
+
+    class Pause(threading.Event):
+        def wait(self, timeout=None):
+            if timeout is not None and not late.is_set():  # after the look, before sleep
+                late.set()
+                there.begin()
+                jobs.append(Job(name="a", key="a", thread=0))
+                os.write(descriptor, b"a child's\n")
+            return super().wait(timeout)
+
+    awake, there._wake = there._wake, Pause()
+    awake.set()
+    assert said.get(timeout=20)["entries"][0][5] == b"a child's\n"
+    jobs.clear()
+    os.close(descriptor)
