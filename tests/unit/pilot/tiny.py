@@ -12,7 +12,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import psutil
@@ -90,14 +90,19 @@ class TinyNode:
         return self.process.wait(DEADLINE)
 
     def close(self) -> None:
-        """End whatever is left."""
-        mark = str(self.folder)
-        for process in psutil.process_iter():
-            with contextlib.suppress(psutil.Error):
-                if process.environ().get("TINY") == mark:
+        """End whatever is left, and what that may start while it is looked for."""
+        while left := list(self._left()):
+            for process in left:
+                with contextlib.suppress(psutil.Error):
                     process.kill()
         self.process.wait(DEADLINE)
         self.process.stdout.close()
+
+    def _left(self) -> Iterator[psutil.Process]:
+        for process in psutil.process_iter():
+            with contextlib.suppress(psutil.Error):
+                if process.environ().get("TINY") == str(self.folder):
+                    yield process
         if self.process.stdin:
             self.process.stdin.close()
 
