@@ -166,10 +166,12 @@ class Heirs:
         # No successor before something was done: a task that takes longer than the walltime would be begun for ever.
         command = self._run.next if word == BEGUN else self._run.successor if word == PROGRESS else []
         if command and not self._id:
-            self._note.touch()  # we may be killed before we hear of the job that is submitted
+            with contextlib.suppress(OSError):  # a full disk is no reason to end, nor to have no successor
+                self._note.touch()  # we may be killed before we hear of the job that is submitted
             if found := await _said(command):
                 self._id = found
-                self._note.write_text(found)
+                with contextlib.suppress(OSError):  # an empty note says that nobody has heard which job it is
+                    self._note.write_text(found)
 
     async def disinherited(self) -> bool:
         """Whether the job that we follow was cancelled: who did that wanted an end, and no successor."""

@@ -54,7 +54,7 @@ def _watch(stream: OutStream) -> None:
     decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
     idle = _idle[stream] = threading.Event()
     try:
-        while True:
+        while stream._should_watch:  # noqa: SLF001 - who closes it writes a byte, which may come with the rest of a line
             idle.set()
             select.select([source], [], [])
             # The pipe is not empty until this is said, so that `settle` sees the one or the other.
@@ -63,7 +63,8 @@ def _watch(stream: OutStream) -> None:
             if not data or not stream._should_watch:  # noqa: SLF001
                 return
             if not data.endswith(b"\n") and select.select([source], [], [], LINE)[0]:
-                data += os.read(source, CHUNK)
+                rest = os.read(source, CHUNK)
+                data += rest if stream._should_watch else b""  # noqa: SLF001
             stream.write(decoder.decode(data))
             os.write(copy, data)
     finally:

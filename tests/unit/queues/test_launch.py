@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -161,3 +163,20 @@ async def test_who_follows_a_cancelled_job_knows_it(tmp_path, monkeypatch, answe
     assert await Heirs(run).disinherited()
     monkeypatch.setenv("HPCNB_JOB_ID", "9")
     assert await Heirs(run).disinherited() is not answers
+
+
+async def test_a_full_disk_keeps_no_job_from_its_successor(tmp_path, monkeypatch):
+    """It is submitted once, though what it is called cannot be written down."""
+    submitted = tmp_path / "submitted"
+    submit = ["sh", "-c", f"echo x >> {submitted}; echo 8"]
+    run = QueueRun(queue="", path=str(tmp_path), workers=1, walltime=60, directory="", successor=submit)
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setenv("HPCNB_JOB_ID", "7")
+    monkeypatch.setattr(Path, "write_text", full)
+    heirs = Heirs(run)
+    for _ in range(2):
+        await heirs.hear(PROGRESS)
+    assert submitted.read_bytes() == b"x\n"
