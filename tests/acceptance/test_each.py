@@ -5,13 +5,13 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
-import textwrap
 import time
 
 import nbformat
 import pytest
 from nbclient import NotebookClient
 
+from tests.acceptance.cells import plain, run
 from tests.acceptance.conftest import notebook_at_work
 from tests.figures import patient
 from tests.unit.pilot.host import environment
@@ -35,18 +35,6 @@ def notebook(folder):
     with notebook_at_work(folder, workers=2) as notebook:
         notebook.run("import os, time")
         yield notebook
-
-
-def run(notebook, code):
-    """Run a cell that succeeds."""
-    cell = notebook.run(textwrap.dedent(code))
-    assert cell.reply["status"] == "ok", cell.outputs
-    return cell
-
-
-def plain(cell):
-    """The traceback that a page shows, without its colours."""
-    return re.sub("\x1b.*?m", "", "\n".join(cell.reply["traceback"]))
 
 
 def printed(notebook, code):

@@ -14,6 +14,7 @@ import nbformat
 import pytest
 from nbclient import NotebookClient
 
+from tests.acceptance.cells import plain, run
 from tests.acceptance.conftest import notebook_at_work
 from tests.figures import patient
 from tests.unit.pilot.host import environment
@@ -31,21 +32,9 @@ def notebook(tmp_path_factory):
         yield notebook
 
 
-def run(notebook, code):
-    """Run a cell that succeeds."""
-    cell = notebook.run(textwrap.dedent(code))
-    assert cell.reply["status"] == "ok", cell.outputs
-    return cell
-
-
 def value(notebook, expression):
     """What an expression is in the notebook."""
     return ast.literal_eval(run(notebook, f"print(({expression}))").text)
-
-
-def plain(cell):
-    """The traceback that a page shows, without its colours."""
-    return re.sub("\x1b.*?m", "", "\n".join(cell.reply["traceback"]))
 
 
 def everywhere(notebook, code, *, line=""):
